@@ -1,0 +1,57 @@
+#!/bin/bash
+# Installs or removes the Python side of the extension: package, command, .pth file, configuration, model root.
+# The Makefile passes DESTDIR FOLDER PYTHON_SITE SYSCONFDIR MODEL_ROOT.
+set -euo pipefail
+umask 022
+
+source=$(cd "$(dirname "$0")/../python" && pwd)
+package=$DESTDIR$FOLDER/package
+command=$DESTDIR$FOLDER/bin/pgml-tune
+site_file=$DESTDIR$PYTHON_SITE/pgml_tune.pth
+config=$DESTDIR$SYSCONFDIR/pgml_tune.toml
+spool=$(dirname "$MODEL_ROOT")/spool
+
+default_config() {
+    cat <<END
+# Where pgml_tune keeps its files. Only root may change this.
+model_root = "$MODEL_ROOT"
+spool_dir = "$spool"
+import_dirs = []
+END
+}
+
+install_package() {
+    mkdir -p "$package" "$(dirname "$command")" "$(dirname "$site_file")" "$(dirname "$config")"
+    rm -rf "$package/pgml_tune"
+    cp -r "$source/pgml_tune" "$package/"
+    find "$package" -name __pycache__ -prune -exec rm -r {} +
+    chmod -R go+rX "$package"
+    echo "$FOLDER/package" > "$site_file"
+    # The command runs the package beside it with the environment that `make install-deps` makes.
+    cat > "$command" <<END
+#!/bin/sh
+PYTHONPATH="$FOLDER/package" exec "$FOLDER/venv/bin/python" -P -m pgml_tune.cli "\$@"
+END
+    chmod 755 "$command"
+    [ -e "$config" ] || default_config > "$config"
+
+    owner=()
+    if [ "$(id -u)" = 0 ] && [ -z "$DESTDIR" ] && id -u postgres > /dev/null 2>&1; then
+        owner=(-o postgres -g postgres)
+    fi
+    [ -d "$DESTDIR$MODEL_ROOT" ] || install -d -m 755 "${owner[@]}" "$DESTDIR$MODEL_ROOT"
+    [ -d "$DESTDIR$spool" ] || install -d -m 700 "${owner[@]}" "$DESTDIR$spool"
+}
+
+uninstall_package() {
+    rm -rf "$DESTDIR$FOLDER/package" "$DESTDIR$FOLDER/venv" "$command" "$site_file"
+    rmdir --ignore-fail-on-non-empty "$DESTDIR$FOLDER/bin" "$DESTDIR$FOLDER" "$(dirname "$DESTDIR$FOLDER")"
+    if default_config | cmp -s - "$config"; then
+        rm "$config"
+    else
+        echo "kept $config: it was changed"
+    fi
+    rmdir --ignore-fail-on-non-empty "$DESTDIR$spool" "$DESTDIR$MODEL_ROOT" "$(dirname "$DESTDIR$MODEL_ROOT")"
+}
+
+"$1_package"
