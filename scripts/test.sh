@@ -1,0 +1,75 @@
+#!/bin/bash
+# Runs checks of this checkout, each named by its make target:
+#     test.sh lint|unit|check-generated|installcheck|integration|fuzz|bench ...
+. "$(dirname "${BASH_SOURCE[0]}")/home.sh"
+
+cd "$checkout"
+data_message="DATA_DIR names no folder: tests that need the data sets are SKIPPED"
+[ -d "${DATA_DIR:-}" ] || say "$data_message"
+pytest=("$venv/bin/python" -m pytest -c python/pyproject.toml)
+
+lint() {
+    "$venv/bin/ruff" check --config python/pyproject.toml python scripts tests bench
+    "$venv/bin/mypy" --config-file python/pyproject.toml
+}
+
+unit() { "${pytest[@]}" tests/unit; }
+
+check-generated() { make --no-print-directory --silent check-generated; }
+
+installcheck() {
+    test_cluster
+    make --no-print-directory installcheck PGHOST="$PGHOST" PG_CONFIG="$(find_pg_config)"
+    stop_test_cluster
+}
+
+integration() { on_test_cluster "${pytest[@]}" -m "not fuzz" tests/integration; }
+
+fuzz() { PGML_TUNE_FUZZ_CASES=${PGML_TUNE_FUZZ_CASES:-20000} on_test_cluster "${pytest[@]}" -m fuzz tests/integration; }
+
+bench() { on_test_cluster "$venv/bin/python" bench/run.py; }
+
+on_test_cluster() {
+    test_cluster
+    "$@"
+    # A crash of the server is a failure, whatever the test that caused it says.
+    if grep -E 'was terminated by signal|PANIC:' "$PGML_TUNE_TEST_HOME/log/postgres.log"; then
+        echo "FAILED: the server crashed, see $PGML_TUNE_TEST_HOME/log/postgres.log" >&2
+        exit 1
+    fi
+    stop_test_cluster
+}
+
+# A new cluster, whose model root holds minilm in all precisions under the names minilm@v1, @v1-int8, @v1-int8-block.
+test_cluster() {
+    "$checkout/scripts/cluster.sh" create test
+    eval "$("$checkout/scripts/cluster.sh" env test)"
+    export PGML_TUNE_TEST_HOME=$home/test
+    local imported
+    imported=$home/imported-$(cat "$package"/pgml_tune/jobs/*.py python/constraints.txt | sha256sum | cut -c1-16)
+    if [ ! -d "$imported" ]; then
+        rm -rf "$home"/imported-*
+        "$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet -c 'CREATE DATABASE import' -d postgres
+        "$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet -c 'CREATE EXTENSION pgml_tune CASCADE' -d import
+        say "importing the model minilm, in fp32 and both 8-bit forms"
+        "$checkout/scripts/import.sh" test import --quantize int8_dynamic --quantize int8_block
+        "$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet -c 'DROP DATABASE import' -d postgres
+        cp -a "$home/test/models" "$imported.new"
+        mv "$imported.new" "$imported"
+    else
+        cp -a "$imported/." "$home/test/models/"
+    fi
+}
+
+stop_test_cluster() { "$checkout/scripts/cluster.sh" stop test; }
+
+extras=(cli train model test)
+[[ " $* " != *" bench "* ]] || extras+=(bench)
+"$checkout/scripts/setup.sh" "${extras[@]}"
+exec 9> "$home/test.lock" # the test cluster serves one run at a time
+flock 9
+for check in "$@"; do
+    say "$check"
+    "$check"
+done
+say "passed: $*"
