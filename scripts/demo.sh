@@ -1,0 +1,16 @@
+#!/bin/bash
+# Semantic search over the descriptions of a server's own objects, on the private cluster "dev".
+. "$(dirname "${BASH_SOURCE[0]}")/home.sh"
+
+"$checkout/scripts/dev.sh"
+. "$checkout/.dev/env"
+"$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet --file "$checkout/scripts/demo.sql" 2>&1
+cat <<END
+
+Done in $SECONDS s. The server keeps running until: make dev-stop
+Open psql on it, and ask a question of your own:
+
+    source .dev/env && psql
+    SELECT object, description FROM demo.manual ORDER BY embedding <=> embed('your question', kind => 'query') LIMIT 5;
+
+END
