@@ -14,12 +14,13 @@ RESET client_min_messages;
 \echo '1. A table of what this server says about itself, from pg_description'
 \set ECHO queries
 CREATE TABLE manual (
+    manual_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     object text NOT NULL,
     description text NOT NULL,
     embedding vector(384)
 );
 \set ECHO none
-INSERT INTO manual
+INSERT INTO manual (object, description)
 SELECT pg_describe_object(d.classoid, d.objoid, d.objsubid), d.description
 FROM pg_description AS d;
 SELECT count(*) AS rows, pg_size_pretty(sum(octet_length(description))) AS text FROM manual;
@@ -29,20 +30,19 @@ SELECT count(*) AS rows, pg_size_pretty(sum(octet_length(description))) AS text 
 \timing on
 DO $$
 DECLARE
-    v_rows tid[];
-    v_texts text[];
-    v_done bigint := 0;
     v_total bigint := (SELECT count(*) FROM manual);
 BEGIN
-    LOOP
-        SELECT array_agg(m.ctid), array_agg(m.object || ': ' || m.description) INTO v_rows, v_texts
-        FROM (SELECT ctid, object, description FROM manual WHERE embedding IS NULL LIMIT 500) AS m;
-        EXIT WHEN v_rows IS NULL;
-        UPDATE manual AS m SET embedding = e.embedding
-        FROM unnest(v_rows, embed(v_texts)) AS e(row, embedding)
-        WHERE m.ctid = e.row;
-        v_done := v_done + cardinality(v_rows);
-        RAISE INFO '% of % embedded', v_done, v_total;
+    FOR v_first IN 1 .. v_total BY 500 LOOP
+        WITH part AS (
+            SELECT array_agg(m.manual_id) AS ids, array_agg(m.object || ': ' || m.description) AS texts
+            FROM manual AS m
+            WHERE m.manual_id BETWEEN v_first AND v_first + 499
+        )
+        UPDATE manual AS m
+        SET embedding = e.embedding
+        FROM part, unnest(part.ids, embed(part.texts)) AS e(manual_id, embedding)
+        WHERE m.manual_id = e.manual_id;
+        RAISE INFO '% of % embedded', least(v_first + 499, v_total), v_total;
     END LOOP;
 END
 $$;
