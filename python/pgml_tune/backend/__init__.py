@@ -1,0 +1,52 @@
+"""Entry points of the extension: what runs inside a PostgreSQL backend. Never loads a training library."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import plpy
+
+from pgml_tune.db.gate import check_result
+from pgml_tune.db.spi import SpiDatabase
+from pgml_tune.errors import LimitExceeded, TuneError
+
+
+def _use_environment() -> None:
+    """Put the virtual environment beside the installed package first, inside PostgreSQL only."""
+    package_folder = Path(__file__).resolve().parents[2]
+    version = sysconfig.get_python_version()
+    packages = package_folder.parent / "venv" / "lib" / f"python{version}" / "site-packages"
+    if packages.is_dir() and str(packages) not in sys.path:
+        sys.path.insert(0, str(packages))
+    # A backend is one process among many: libraries must not start a thread per core.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+_use_environment()
+database = SpiDatabase()
+
+
+def entrypoint(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function the database, pass its result through the gate, and turn a TuneError into an SQL error."""
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        try:
+            return check_result(function(database, *args))
+        except TuneError as error:
+            failure = error
+        if isinstance(failure, LimitExceeded):
+            # PL/Python keeps the arguments until the function's next call; a refused one may be huge.
+            sys._getframe(1).f_globals.get("args", []).clear()
+        parts = {"detail": failure.detail, "hint": failure.hint}
+        plpy.error(failure.message, sqlstate=failure.sqlstate, **{name: part for name, part in parts.items() if part})
+
+    return call

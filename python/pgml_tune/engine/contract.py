@@ -1,0 +1,22 @@
+"""What a runtime has to offer: all that a second one must know.
+
+A runtime turns one padded batch into one array. Tokenizing, prompts, batching, caching and checks are not its business.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenArray = NDArray[np.int64]  # [batch, tokens]
+VectorArray = NDArray[np.float32]  # [batch, dimensions]
+
+
+class Runtime(Protocol):
+    """A loaded model file."""
+
+    def run(self, token_ids: TokenArray, attention_mask: TokenArray) -> VectorArray:
+        """One vector for each row of a right-padded batch; the mask is 1 on tokens and 0 on padding."""
+        ...

@@ -1,0 +1,111 @@
+"""A loaded embedding model: texts in, checked vectors out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from pgml_tune.engine.artifact import Artifact
+from pgml_tune.engine.batching import batch_size, chunks, token_budget
+from pgml_tune.engine.contract import Runtime, VectorArray
+from pgml_tune.engine.onnx import OnnxRuntime
+from pgml_tune.engine.signals import blocked_signals
+from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotSupported
+
+_SPEED_BEFORE_MEASURED = 2048.0  # tokens per second
+_SMALLEST_NORM = 1e-6
+
+
+@dataclass(slots=True)
+class Work:
+    """What it took to embed."""
+
+    tokens: int = 0
+    truncated: int = 0
+    seconds: float = 0.0
+
+
+class Embedder:
+    """The tokenizer and the runtime of one artifact."""
+
+    def __init__(self, artifact: Artifact, threads: int) -> None:
+        artifact.verify()
+        self.config = artifact.config()
+        if self.config.engine != "onnxruntime":
+            raise NotSupported(f'engine "{self.config.engine}" of the model is not one of this version')
+        with blocked_signals():
+            self._tokenizer = Tokenizer.from_file(str(artifact.path("tokenizer.json")))
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(self.config.max_tokens)
+            self._runtime: Runtime = OnnxRuntime(artifact.path("model.onnx"), threads)
+            self._runtime.run(np.zeros((1, 1), np.int64), np.ones((1, 1), np.int64))
+        self._speed = _SPEED_BEFORE_MEASURED
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text with its special tokens, nothing cut."""
+        self._tokenizer.no_truncation()
+        try:
+            return len(self._tokenizer.encode_batch_fast([text])[0].ids)
+        finally:
+            self._tokenizer.enable_truncation(self.config.max_tokens)
+
+    def embed(
+        self, texts: Sequence[str], kind: str, work: Work, checkpoint: Callable[[], None] = lambda: None
+    ) -> VectorArray:
+        """One row per text, [texts, dimensions]; `checkpoint` runs between batches and may raise to end the call."""
+        started = time.perf_counter()
+        prompt = self.config.prompt(kind)
+        token_ids: list[list[int]] = []
+        for chunk in chunks(texts):
+            for encoding in self._tokenizer.encode_batch_fast([prompt + text for text in chunk] if prompt else chunk):
+                token_ids.append(encoding.ids)
+                work.truncated += bool(encoding.overflowing)
+            if len(token_ids) < len(texts):
+                checkpoint()
+        vectors = np.empty((len(token_ids), self.config.dimensions), np.float32)
+        order = sorted(range(len(token_ids)), key=lambda position: len(token_ids[position]), reverse=True)
+        start = 0
+        while start < len(order):
+            if start:
+                checkpoint()
+            size = batch_size(len(token_ids[order[start]]), token_budget(self._speed))
+            batch = order[start : start + size]
+            vectors[batch] = self._run([token_ids[position] for position in batch])
+            start += size
+        work.tokens += sum(map(len, token_ids))
+        work.seconds += time.perf_counter() - started
+        return vectors
+
+    def _run(self, token_ids: list[list[int]]) -> VectorArray:
+        longest = max(map(len, token_ids))
+        if not longest:
+            raise InvalidArgument("input has no token of the model")
+        padded = np.full((len(token_ids), longest), self.config.pad_token_id, np.int64)
+        mask = np.zeros((len(token_ids), longest), np.int64)
+        for row, ids in enumerate(token_ids):
+            padded[row, : len(ids)] = ids
+            mask[row, : len(ids)] = 1
+        started = time.perf_counter()
+        vectors = self._runtime.run(padded, mask)
+        self._speed = padded.size / max(time.perf_counter() - started, 1e-6)
+        if vectors.shape != (len(token_ids), self.config.dimensions):
+            raise ArtifactDamaged(
+                f"the model returned {vectors.shape[-1]} dimensions, its configuration says {self.config.dimensions}"
+            )
+        check_vectors(vectors)
+        return vectors
+
+
+def check_vectors(vectors: VectorArray) -> None:
+    """Refuse NaN, infinity and the zero vector."""
+    norms = np.einsum("ij,ij->i", vectors, vectors)
+    # A comparison with NaN is false, so this catches it too.
+    if not bool(((norms > _SMALLEST_NORM**2) & (norms < np.inf)).all()):
+        raise InvalidArgument(
+            "the model has no usable vector for the input",
+            detail="It returned a zero vector or numbers that are not finite.",
+        )

@@ -1,0 +1,93 @@
+"""The errors a caller can act on, each with the SQLSTATE its client sees.
+
+TuneError
+├── ObjectNotFound      42704  unknown model, version or setting
+├── NameTaken           42710  the name already means something else
+├── InvalidArgument     22023  a value the function cannot take
+├── NotReady            55000  the object exists but is in the wrong state
+├── LimitExceeded       54000  input or batch above a limit
+├── NotSupported        0A000  the model cannot do this
+├── PermissionDenied    42501  the role may not do this
+├── ParallelMode        25000  called where PL/Python may not run SQL
+├── ResourcesExhausted  53400  slots or memory budget used up
+├── DiskFull            53100  no space for an artifact
+└── ArtifactDamaged     XX001  a file of a model is not what its manifest says
+"""
+
+
+class TuneError(Exception):
+    """An error with a SQLSTATE, and where possible a statement that mends it."""
+
+    sqlstate = "XX000"
+
+    def __init__(self, message: str, *, detail: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+
+class ObjectNotFound(TuneError):
+    """The named model, version or setting does not exist."""
+
+    sqlstate = "42704"
+
+
+class NameTaken(TuneError):
+    """The name is already bound to something else."""
+
+    sqlstate = "42710"
+
+
+class InvalidArgument(TuneError):
+    """An argument has a value the function cannot take."""
+
+    sqlstate = "22023"
+
+
+class NotReady(TuneError):
+    """The object is not in a state that allows the operation."""
+
+    sqlstate = "55000"
+
+
+class LimitExceeded(TuneError):
+    """An input or a batch is larger than the limit that an administrator set."""
+
+    sqlstate = "54000"
+
+
+class NotSupported(TuneError):
+    """The model or its engine cannot do what was asked."""
+
+    sqlstate = "0A000"
+
+
+class PermissionDenied(TuneError):
+    """The calling role lacks the right."""
+
+    sqlstate = "42501"
+
+
+class ParallelMode(TuneError):
+    """The call came from a parallel plan, where running SQL would crash the server."""
+
+    sqlstate = "25000"
+
+
+class ResourcesExhausted(TuneError):
+    """A configured budget is used up."""
+
+    sqlstate = "53400"
+
+
+class DiskFull(TuneError):
+    """There is no space left for an artifact."""
+
+    sqlstate = "53100"
+
+
+class ArtifactDamaged(TuneError):
+    """A model file differs from its manifest."""
+
+    sqlstate = "XX001"

@@ -1,0 +1,102 @@
+"""The values that travel between the layers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pgml_tune.errors import InvalidArgument
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}\Z")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+TASKS = ("embedding",)
+KINDS = ("passage", "query")
+
+
+def is_valid_name(name: str) -> bool:
+    """Whether `name` may name a model or a version."""
+    return _NAME.match(name) is not None and ".." not in name
+
+
+def check_name(name: str, what: str) -> str:
+    """`name` itself, if it may name a model or a version."""
+    if not is_valid_name(name):
+        raise InvalidArgument(
+            f"{what} name is not valid",
+            detail="A name has 1 to 63 characters a-z, 0-9, '_', '.', '-', begins with a letter or digit"
+            " and does not contain '..'.",
+        )
+    return name
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is a sha256 in lower-case hexadecimal."""
+    return _DIGEST.match(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """A model as callers write it: `name` or `name@version`."""
+
+    name: str
+    version: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelReference:
+        name, at, version = text.partition("@")
+        check_name(name, "model")
+        return cls(name, check_name(version, "version") if at else None)
+
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactConfig:
+    """What `config.json` of an artifact says: all that inference needs to know."""
+
+    task: str
+    engine: str  # "onnxruntime"
+    dimensions: int
+    max_tokens: int  # special tokens included
+    pooling: str  # mean | cls | max | lasttoken ...: informative, it is inside the graph
+    is_normalized: bool
+    prompt_query: str
+    prompt_passage: str
+    pad_token_id: int
+    storage: str  # fp32 | int8_dynamic | int8_block
+    space_id: str
+    is_batch_invariant: bool
+    metrics: dict[str, Any] = field(default_factory=dict)  # parity and invariance, as measured
+    source: dict[str, Any] = field(default_factory=dict)  # where the weights came from
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ArtifactConfig:
+        try:
+            config = cls(**values)
+        except TypeError:
+            raise InvalidArgument("config.json of the artifact has other fields than this version reads") from None
+        for name in ("dimensions", "max_tokens", "pad_token_id"):
+            if type(getattr(config, name)) is not int:
+                raise InvalidArgument(f'"{name}" in config.json of the artifact is not an integer')
+        if config.task not in TASKS or config.dimensions < 1 or config.max_tokens < 1:
+            raise InvalidArgument("config.json of the artifact holds values out of range")
+        return config
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def prompt(self, kind: str) -> str:
+        """The text to put before an input of this kind."""
+        return self.prompt_query if kind == "query" else self.prompt_passage
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of `doctor()`: status is ok, warn or fail."""
+
+    check_name: str
+    status: str
+    detail: str
+    fix: str = ""

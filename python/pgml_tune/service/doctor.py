@@ -1,0 +1,158 @@
+"""What `doctor()` examines: each check yields one line, and a failed one says how to mend it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pgml_tune import __version__
+from pgml_tune.db import Database
+from pgml_tune.engine.artifact import Artifact, bound_digest
+from pgml_tune.errors import TuneError
+from pgml_tune.records import Check, ModelReference
+from pgml_tune.service.secret import FILE_NAME
+from pgml_tune.settings import Paths
+from pgml_tune.store import registry
+from pgml_tune.store.server import ServerFacts, server_facts
+
+PACKAGES = ("numpy", "onnxruntime", "tokenizers", "orjson")
+FORBIDDEN = ("torch", "transformers", "sentence_transformers", "psycopg")
+_LOW_DISK_BYTES = 1 << 30
+
+
+def examine(db: Database, read_paths: Callable[[], Paths]) -> list[Check]:
+    """All checks, in the order in which one would mend them."""
+    facts = server_facts(db)
+    checks = [*_python(), *_packages(), *_server(facts)]
+    try:
+        paths = read_paths()
+    except TuneError as error:
+        return [*checks, Check("configuration file", "fail", f"{error.message}. {error.detail}".strip(), error.hint)]
+    checks.append(Check("configuration file", "ok", str(paths.config_file or "none, the defaults are in force")))
+    checks += [*_model_root(paths.model_root), *_spool(paths.spool_dir)]
+    checks += _default_model(facts)
+    for reference, digest in registry.all_versions(db):
+        checks.append(_version(paths.model_root, reference, digest))
+    return checks
+
+
+def _python() -> Iterator[Check]:
+    found = f"Python {platform.python_version()}, package pgml_tune {__version__} in {Path(__file__).parents[1]}"
+    supported = sys.version_info >= (3, 11)
+    yield Check("python", "ok" if supported else "fail", found, "" if supported else "Use Python 3.11 or later.")
+    loaded = [name for name in FORBIDDEN if name in sys.modules]
+    yield Check(
+        "backend imports",
+        "fail" if loaded else "ok",
+        f"loaded in this backend: {', '.join(loaded)}" if loaded else "no training library is loaded in this backend",
+        "Reconnect, and do not import these from your own PL/Python functions." if loaded else "",
+    )
+
+
+def _packages() -> Iterator[Check]:
+    for name in PACKAGES:
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            yield Check(f"package {name}", "fail", f"{error}", "make install-deps")
+            continue
+        detail = f"{importlib.metadata.version(name)} from {Path(str(module.__file__)).parent}"
+        yield Check(f"package {name}", "ok", detail)
+
+
+def _server(facts: ServerFacts) -> Iterator[Check]:
+    supported = 150000 <= facts.server_number < 190000
+    yield Check(
+        "postgresql",
+        "ok" if supported else "warn",
+        f"PostgreSQL {facts.server_version}",
+        "" if supported else "Versions 15 to 18 are tested.",
+    )
+    same = facts.extension_version == __version__
+    yield Check(
+        "extension",
+        "ok" if same else "fail",
+        f"extension {facts.extension_version} in schema {facts.extension_schema}, package {__version__}",
+        "" if same else f"ALTER EXTENSION pgml_tune UPDATE TO '{__version__}'",
+    )
+    vector = tuple(int(part) for part in facts.vector_version.split(".")[:3] if part.isdigit())
+    status = "fail" if vector < (0, 7) else "warn" if vector < (0, 8, 4) else "ok"
+    fix = {"ok": "", "warn": "Update pgvector to 0.8.4 or later: it mends builds and vacuums of HNSW indexes."}
+    yield Check(
+        "pgvector", status, f"pgvector {facts.vector_version}", fix.get(status, "Update pgvector to 0.7 or later.")
+    )
+    yield Check(
+        "schema",
+        "warn" if facts.schema_creators else "ok",
+        f"others may create objects in schema {facts.extension_schema}: {facts.schema_creators}"
+        if facts.schema_creators
+        else f"nobody but its owner may create objects in schema {facts.extension_schema}",
+        f"REVOKE CREATE ON SCHEMA {facts.extension_schema} FROM {facts.schema_creators}"
+        if facts.schema_creators
+        else "",
+    )
+
+
+def _model_root(model_root: Path) -> Iterator[Check]:
+    if not os.access(model_root, os.R_OK | os.X_OK):
+        yield Check("model root", "fail", f"{model_root} is missing or cannot be read", _make_folder(model_root, "755"))
+        return
+    if model_root.stat().st_mode & stat.S_IWOTH:
+        yield Check("model root", "fail", f"{model_root} can be written by everybody", f"chmod o-w {model_root}")
+        return
+    free = shutil.disk_usage(model_root).free
+    detail = f"{model_root}, {free / (1 << 30):.1f} GiB free"
+    if not os.access(model_root, os.W_OK):
+        yield Check("model root", "warn", f"{detail}, not writable: models cannot be registered here", "")
+    elif free < _LOW_DISK_BYTES:
+        yield Check("model root", "warn", detail, "Free some space: a model takes from 20 MB to several GB.")
+    else:
+        yield Check("model root", "ok", detail)
+
+
+def _spool(spool_dir: Path) -> Iterator[Check]:
+    if not os.access(spool_dir, os.R_OK | os.W_OK | os.X_OK):
+        yield Check("spool", "fail", f"{spool_dir} is missing or not writable", _make_folder(spool_dir, "700"))
+        return
+    secret = spool_dir / FILE_NAME
+    if secret.exists() and stat.S_IMODE(secret.stat().st_mode) & 0o077:
+        yield Check("spool", "fail", f"{secret} can be read by others", f"chmod 600 {secret}")
+        return
+    yield Check("spool", "ok", str(spool_dir))
+
+
+def _make_folder(folder: Path, mode: str) -> str:
+    return f"sudo install -d -o postgres -g postgres -m {mode} {folder}"
+
+
+def _default_model(facts: ServerFacts) -> Iterator[Check]:
+    if facts.default_model is None:
+        yield Check("default model", "warn", "calls without a model fail", "pgml-tune import SOURCE --name NAME")
+    else:
+        yield Check("default model", "ok", facts.default_model)
+
+
+def _version(model_root: Path, reference: ModelReference, digest: str) -> Check:
+    name = f"model {reference}"
+    try:
+        artifact = Artifact(model_root, digest)
+        artifact.verify(force=True)
+        artifact.config()
+    except TuneError as error:
+        return Check(name, "fail", f"{error.message}. {error.detail}".strip(), error.hint)
+    bound = bound_digest(model_root, reference)
+    if bound != digest:
+        return Check(
+            name,
+            "fail",
+            f"embed_pinned() finds {'nothing' if bound is None else 'another artifact'} under this name",
+            f"echo {digest} > {model_root / 'names' / str(reference)}",
+        )
+    return Check(name, "ok", f"{artifact.size_bytes / 1e6:.1f} MB, all checksums match")

@@ -1,0 +1,137 @@
+"""Registering and dropping versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pgml_tune.db import Database
+from pgml_tune.engine.artifact import Artifact, bind_name, bound_digest
+from pgml_tune.errors import InvalidArgument, NameTaken, NotReady, NotSupported, ObjectNotFound
+from pgml_tune.records import TASKS, ModelReference, check_name, is_digest
+from pgml_tune.store import registry
+from pgml_tune.store.registry import VersionRow
+
+_SHOW_VERSIONS = "SELECT model, version, state FROM pgml_tune.model_versions"
+_MAX_DESCRIPTION = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterOptions:
+    """The options of `register_model()`."""
+
+    description: str | None = None
+    base: str | None = None  # the version it was derived from
+
+    @classmethod
+    def parse(cls, text: str | None) -> RegisterOptions:
+        values = _parse_object(text)
+        unknown = sorted(set(values) - set(cls.__slots__))
+        if unknown:
+            raise InvalidArgument("options has unknown keys", detail=f"Valid keys are: {', '.join(cls.__slots__)}.")
+        for name, value in values.items():
+            if value is not None and (type(value) is not str or len(value) > _MAX_DESCRIPTION):
+                raise InvalidArgument(f'option "{name}" is not a text of at most {_MAX_DESCRIPTION} characters')
+        return cls(**values)
+
+
+def _parse_object(text: str | None) -> dict[str, Any]:
+    try:
+        values = json.loads("{}" if text is None else text)
+    except (ValueError, RecursionError):
+        raise InvalidArgument("options cannot be read") from None
+    if type(values) is not dict:
+        raise InvalidArgument("options is not a JSON object", hint="SELECT jsonb_build_object('description', 'text')")
+    return values
+
+
+def register(
+    db: Database,
+    model_root: Path,
+    name: str | None,
+    artifact: str | None,
+    task: str | None,
+    version: str | None,
+    options: str | None,
+) -> str:
+    """Check the files of an artifact, bind `name@version` to it and add the version; returns the version."""
+    if name is None or artifact is None:
+        raise InvalidArgument("name and artifact must not be NULL")
+    check_name(name, "model")
+    if task not in TASKS:
+        raise InvalidArgument("there is no such task", detail=f"Tasks are: {', '.join(TASKS)}.")
+    chosen = RegisterOptions.parse(options)
+    digest = _digest_of(model_root, artifact)
+    files = Artifact(model_root, digest)
+    files.verify(force=True)
+    config = files.config()
+    if config.task != task:
+        raise NotSupported(f'the artifact does "{config.task}", not "{task}"')
+
+    existing = registry.versions_of(db, name)
+    if version is None:
+        version = _next_version(model_root, name, digest, existing)
+    reference = ModelReference(name, check_name(version, "version"))
+    if any(row.version == version for row in existing):
+        raise _taken(reference)
+    bind_name(model_root, reference, digest)
+    outcome = registry.register_version(
+        db, reference, task, digest, files.size_bytes, config.to_json(), chosen.description, chosen.base
+    )
+    if outcome == "taken":
+        raise _taken(reference)
+    if outcome == "no base":
+        raise ObjectNotFound(f'model "{name}" has no version of the name given as base', hint=_SHOW_VERSIONS)
+    if outcome == "other task":
+        raise NameTaken(f'model "{name}" exists and has another task', hint="SELECT model, task FROM pgml_tune.models")
+    return version
+
+
+def drop(db: Database, name: str | None, version: str | None) -> None:
+    """Remove a version that does not serve."""
+    if name is None or version is None:
+        raise InvalidArgument("name and version must not be NULL")
+    reference = ModelReference(check_name(name, "model"), check_name(version, "version"))
+    outcome = registry.drop_version(db, name, version)
+    if outcome == "missing":
+        raise ObjectNotFound(f'version "{reference}" does not exist', hint=_SHOW_VERSIONS)
+    if outcome == "serving":
+        raise NotReady(f'version "{reference}" serves and cannot be dropped', hint="SELECT * FROM pgml_tune.models")
+    if outcome == "default":
+        raise NotReady(
+            f'"{reference}" is the last version of the default model of its task and cannot be dropped',
+            hint="SELECT * FROM pgml_tune.models",
+        )
+
+
+def _digest_of(model_root: Path, artifact: str) -> str:
+    if is_digest(artifact):
+        return artifact
+    reference = ModelReference.parse(artifact)
+    digest = bound_digest(model_root, reference) if reference.version else None
+    if digest is None:
+        raise ObjectNotFound(
+            "there is no such artifact on this machine",
+            detail="An artifact is the sha256 of a folder in the model root, or a name@version that is bound to one.",
+            hint="Run: pgml-tune import SOURCE --name NAME",
+        )
+    return digest
+
+
+def _next_version(model_root: Path, name: str, digest: str, existing: Sequence[VersionRow]) -> str:
+    """The first of v1, v2, ... that is free here and does not mean another artifact on this machine."""
+    for row in existing:
+        if row.digest == digest:
+            raise NameTaken(f'the artifact is registered already, as "{name}@{row.version}"')
+    taken = {row.version for row in existing}
+    number = 1
+    while f"v{number}" in taken or bound_digest(model_root, ModelReference(name, f"v{number}")) not in (None, digest):
+        number += 1
+    return f"v{number}"
+
+
+def _taken(reference: ModelReference) -> NameTaken:
+    return NameTaken(f'version "{reference}" exists already', hint=_SHOW_VERSIONS)

@@ -1,0 +1,62 @@
+"""The vectors that all sessions of a role share, and the counters: written in batches, never waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from pgml_tune.db import Database
+from pgml_tune.service.counters import Counters
+from pgml_tune.settings import Limits
+from pgml_tune.store import cache
+from pgml_tune.store.cache import CacheEntry
+from pgml_tune.store.transaction import transaction
+
+FLUSH_ENTRIES = 256
+FLUSH_SECONDS = 1.0
+_LOOKUP_KEYS = 1000
+
+
+class TableCache:
+    """Reads the table cache, and holds what this session has yet to write."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._pending: list[CacheEntry] = []
+        self._next_flush = 0.0  # the first vector of a session is written at once
+
+    def lookup(self, db: Database, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The stored vectors of these keys, as float32 bytes; none where the transaction may not read them."""
+        if not transaction(db).can_read_cache:
+            return {}
+        found: dict[bytes, bytes] = {}
+        for start in range(0, len(keys), _LOOKUP_KEYS):
+            found.update(cache.read_entries(db, keys[start : start + _LOOKUP_KEYS]))
+        return found
+
+    def add(self, db: Database, entry: CacheEntry, limits: Limits) -> None:
+        """Remember an entry, and write all that are waiting when there are many."""
+        self._pending.append(entry)
+        if len(self._pending) >= FLUSH_ENTRIES:
+            self._flush(db, limits)
+
+    def flush_if_due(self, db: Database, limits: Limits) -> None:
+        """Write entries and counts if a second has passed since the last time."""
+        if (self._pending or self._counters) and time.monotonic() >= self._next_flush:
+            self._flush(db, limits)
+
+    def clear(self) -> None:
+        """Forget what is not yet written."""
+        self._pending.clear()
+
+    def _flush(self, db: Database, limits: Limits) -> None:
+        self._next_flush = time.monotonic() + FLUSH_SECONDS
+        entries, self._pending = self._pending, []
+        if not transaction(db).can_write_cache:
+            return
+        if entries:
+            cache.write_entries(db, entries, limits.table_cache_bytes)
+        if self._counters:
+            rows = self._counters.rows()
+            self._counters.clear()
+            cache.write_counts(db, rows)

@@ -1,0 +1,169 @@
+"""Every setting, declared once.
+
+Rows of `pgml_tune.setting` hold limits and policies and are written by `configure()`. Paths come from the
+root-owned file. Session preferences (`SET pgml_tune.cache = ...`) can be set by anybody, so they choose nothing
+that matters to others.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgml_tune.errors import InvalidArgument, NotReady, ObjectNotFound
+
+CONFIG_FILE = Path("/etc/pgml_tune.toml")
+CONFIG_VARIABLE = "PGML_TUNE_CONFIG"  # of the postmaster's environment, never of a client's
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row that `configure()` may write: an integer in a range, or one of a few words."""
+
+    name: str
+    default: str
+    trades: str
+    minimum: int = 0
+    maximum: int = 0
+    choices: tuple[str, ...] = ()
+
+    @property
+    def range(self) -> str:
+        return " | ".join(self.choices) if self.choices else f"{self.minimum} .. {self.maximum}"
+
+    def check(self, value: str) -> str:
+        """`value` itself if it is allowed, else 22023."""
+        if self.choices:
+            if value in self.choices:
+                return value
+        else:
+            digits = value.removeprefix("-")
+            if digits.isascii() and digits.isdigit() and len(digits) <= 18:
+                number = int(value)
+                if self.minimum <= number <= self.maximum:
+                    return str(number)
+        raise InvalidArgument(
+            f'invalid value for setting "{self.name}"',
+            detail=f"Valid are: {self.range}.",
+            hint=f"SELECT configure('{self.name}', '{self.default}')",
+        )
+
+
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting("threads", "1", "Cores that one backend uses for one call, against cores left to others.", 1, 256),
+        Setting(
+            "max_input_bytes", "1048576", "Longest text accepted, against memory a text may take.", 1, 268435456
+        ),
+        Setting("max_batch_texts", "50000", "Texts accepted in one array, against memory and time.", 1, 1000000),
+        Setting(
+            "long_input",
+            "truncate",
+            "A text beyond the model's length: cut and counted, or refused.",
+            choices=("truncate", "error"),
+        ),
+        Setting(
+            "session_cache_bytes",
+            "16777216",
+            "Memory of each session for vectors of repeated texts, against computing them again.",
+            0,
+            4294967296,
+        ),
+        Setting("table_cache", "on", "Vectors kept for all sessions of a role, against disk.", choices=("on", "off")),
+        Setting(
+            "table_cache_bytes", "1073741824", "Disk for those vectors, against computing them again.", 8388608, 1 << 46
+        ),
+        Setting(
+            "cache_scope",
+            "role",
+            "Whether roles see each other's cached vectors, and so by timing what others have asked.",
+            choices=("role", "shared"),
+        ),
+    )
+}
+CACHE_CHOICES = ("on", "session", "off")  # of the preference pgml_tune.cache
+
+
+def setting_named(name: str) -> Setting:
+    """The declaration of a setting."""
+    setting = SETTINGS.get(name)
+    if setting is None:
+        raise ObjectNotFound("there is no such setting", detail=f"Settings are: {', '.join(sorted(SETTINGS))}.")
+    return setting
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings in force, parsed."""
+
+    threads: int
+    max_input_bytes: int
+    max_batch_texts: int
+    long_input: str
+    session_cache_bytes: int
+    table_cache: str
+    table_cache_bytes: int
+    cache_scope: str
+
+    @classmethod
+    def from_rows(cls, rows: Mapping[str, str]) -> Limits:
+        values = {name: setting.check(rows.get(name, setting.default)) for name, setting in SETTINGS.items()}
+        return cls(**{name: value if SETTINGS[name].choices else int(value) for name, value in values.items()})  # type: ignore[arg-type]
+
+
+def parse_cache_preference(text: str | None) -> str:
+    """The value of `pgml_tune.cache`; unset reads as NULL or '' and means on."""
+    if not text:
+        return "on"
+    if text not in CACHE_CHOICES:
+        raise InvalidArgument(
+            'invalid value for parameter "pgml_tune.cache"',
+            detail=f"Valid are: {', '.join(CACHE_CHOICES)}.",
+            hint="RESET pgml_tune.cache",
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where files are; chosen by root, never by SQL."""
+
+    model_root: Path
+    spool_dir: Path
+    import_dirs: tuple[Path, ...]
+    config_file: Path | None
+
+
+DEFAULT_PATHS = Paths(Path("/var/lib/pgml_tune/models"), Path("/var/lib/pgml_tune/spool"), (), None)
+
+
+def read_paths(environment: Mapping[str, str] = os.environ) -> Paths:
+    """The paths of the root-owned file, or the defaults where it is missing."""
+    named = environment.get(CONFIG_VARIABLE)
+    file = Path(named) if named else CONFIG_FILE
+    try:
+        with file.open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise NotReady(f'configuration file "{file}" can be changed by others', hint=f"chmod go-w {file}")
+            values = tomllib.load(stream)
+    except FileNotFoundError:
+        if named:
+            raise NotReady(f'configuration file "{file}" does not exist') from None
+        return DEFAULT_PATHS
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise NotReady(f'configuration file "{file}" cannot be read', detail=f"{error}.") from None
+    unknown = set(values) - {"model_root", "spool_dir", "import_dirs"}
+    if unknown:
+        raise NotReady(f'configuration file "{file}" has unknown keys', detail=f"{', '.join(sorted(unknown))}.")
+    return Paths(
+        Path(values.get("model_root", DEFAULT_PATHS.model_root)),
+        Path(values.get("spool_dir", DEFAULT_PATHS.spool_dir)),
+        tuple(Path(folder) for folder in values.get("import_dirs", ())),
+        file,
+    )

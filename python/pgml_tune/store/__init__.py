@@ -1,0 +1,1 @@
+"""The only SQL text in Python: rows in, records out."""

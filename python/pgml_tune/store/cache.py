@@ -1,0 +1,51 @@
+"""Statements on the table cache and the counters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pgml_tune.db import Database
+
+_READ = "SELECT r.entry_key, r.vector_bytes FROM pgml_tune._read_cache($1::bytea[]) AS r"
+_WRITE = "SELECT pgml_tune._write_cache($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint) AS written"
+_COUNT = "SELECT pgml_tune._write_counts($1::jsonb)"
+_PURGE = "SELECT pgml_tune._purge_cache($1::bigint[], $2::regrole) AS deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """A vector to remember for all sessions of a role."""
+
+    key: bytes
+    model_version_id: int
+    role_id: int
+    vector_bytes: bytes
+
+
+def read_entries(db: Database, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The vectors the table cache has for these keys."""
+    return {row["entry_key"]: row["vector_bytes"] for row in db.fetch(_READ, list(keys))}
+
+
+def write_entries(db: Database, entries: Sequence[CacheEntry], max_bytes: int) -> None:
+    """Add entries in one statement; a full cache takes none."""
+    db.fetch(
+        _WRITE,
+        [entry.key for entry in entries],
+        [entry.model_version_id for entry in entries],
+        [entry.role_id for entry in entries],
+        [entry.vector_bytes for entry in entries],
+        max_bytes,
+    )
+
+
+def write_counts(db: Database, counts: list[dict[str, float]]) -> None:
+    """Add what this session has counted."""
+    db.fetch(_COUNT, json.dumps(counts))
+
+
+def purge(db: Database, version_ids: list[int] | None, role: str | None) -> int:
+    """Delete entries and say how many."""
+    return int(db.fetch(_PURGE, version_ids, role)[0]["deleted"])

@@ -1,0 +1,317 @@
+-- What the Python package needs and callers must not have directly: SECURITY DEFINER, and no free text of users.
+
+CREATE OR REPLACE FUNCTION pgml_tune._move_serving(model_id bigint, model_version_id bigint, reason text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_before bigint;
+BEGIN
+    SELECT s.model_version_id INTO v_before
+    FROM pgml_tune.serving AS s WHERE s.model_id = _move_serving.model_id FOR UPDATE;
+
+    IF _move_serving.model_version_id IS NULL THEN
+        DELETE FROM pgml_tune.serving AS s WHERE s.model_id = _move_serving.model_id;
+    ELSE
+        INSERT INTO pgml_tune.serving AS s (model_id, model_version_id)
+        VALUES (_move_serving.model_id, _move_serving.model_version_id)
+        ON CONFLICT (model_id) DO UPDATE SET model_version_id = excluded.model_version_id, changed_at = now();
+    END IF;
+
+    INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, to_target, reason)
+    SELECT m.name, 'version',
+           (SELECT v.version FROM pgml_tune.model_version AS v WHERE v.model_version_id = v_before),
+           (SELECT v.version FROM pgml_tune.model_version AS v WHERE v.model_version_id = _move_serving.model_version_id),
+           _move_serving.reason
+    FROM pgml_tune.model AS m WHERE m.model_id = _move_serving.model_id;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._move_serving(bigint, bigint, text) IS 'Moves the pointer of a model and writes its history.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._move_default(task text, model_id bigint, reason text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_before bigint;
+BEGIN
+    SELECT d.model_id INTO v_before
+    FROM pgml_tune.task_default AS d WHERE d.task = _move_default.task FOR UPDATE;
+
+    IF _move_default.model_id IS NULL THEN
+        DELETE FROM pgml_tune.task_default AS d WHERE d.task = _move_default.task;
+    ELSE
+        INSERT INTO pgml_tune.task_default AS d (task, model_id)
+        VALUES (_move_default.task, _move_default.model_id)
+        ON CONFLICT (task) DO UPDATE SET model_id = excluded.model_id, changed_at = now();
+    END IF;
+
+    INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, to_target, reason)
+    SELECT _move_default.task, 'default',
+           (SELECT m.name FROM pgml_tune.model AS m WHERE m.model_id = v_before),
+           (SELECT m.name FROM pgml_tune.model AS m WHERE m.model_id = _move_default.model_id),
+           _move_default.reason;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._move_default(text, bigint, text) IS 'Moves the default of a task and writes its history.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._register_version(
+    model text, task text, description text, version text, base text, artifact_sha256 text, bytes bigint, config jsonb
+)
+RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_model pgml_tune.model;
+    v_base_id bigint;
+    v_version_id bigint;
+BEGIN
+    INSERT INTO pgml_tune.model (name, task, description)
+    VALUES (_register_version.model, _register_version.task, _register_version.description)
+    ON CONFLICT (name) DO NOTHING;
+    SELECT m.* INTO STRICT v_model FROM pgml_tune.model AS m WHERE m.name = _register_version.model;
+    IF v_model.task <> _register_version.task THEN
+        RETURN 'other task';
+    END IF;
+
+    IF _register_version.base IS NOT NULL THEN
+        SELECT v.model_version_id INTO v_base_id
+        FROM pgml_tune.model_version AS v
+        WHERE v.model_id = v_model.model_id AND v.version = _register_version.base;
+        IF NOT FOUND THEN
+            RETURN 'no base';
+        END IF;
+    END IF;
+
+    INSERT INTO pgml_tune.model_version (
+        model_id, version, state, artifact_sha256, space_id, dimensions, max_tokens, storage, bytes,
+        is_batch_invariant, base_version_id, metrics, source
+    )
+    SELECT v_model.model_id, _register_version.version, 'ready', _register_version.artifact_sha256, c.space_id,
+           c.dimensions, c.max_tokens, c.storage, _register_version.bytes, c.is_batch_invariant, v_base_id,
+           c.metrics, c.source
+    FROM jsonb_to_record(_register_version.config) AS c (
+        space_id text, dimensions integer, max_tokens integer, storage text, is_batch_invariant boolean,
+        metrics jsonb, source jsonb
+    )
+    ON CONFLICT (model_id, version) DO NOTHING
+    RETURNING model_version_id INTO v_version_id;
+    IF NOT FOUND THEN
+        RETURN 'taken';
+    END IF;
+
+    IF NOT EXISTS (SELECT FROM pgml_tune.serving AS s WHERE s.model_id = v_model.model_id) THEN
+        PERFORM pgml_tune._move_serving(v_model.model_id, v_version_id, 'first version');
+    END IF;
+    IF NOT EXISTS (SELECT FROM pgml_tune.task_default AS d WHERE d.task = v_model.task) THEN
+        PERFORM pgml_tune._move_default(v_model.task, v_model.model_id, 'first model');
+    END IF;
+    RETURN 'registered';
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._register_version(text, text, text, text, text, text, bigint, jsonb) IS
+    'Adds a version and its model; says registered, taken, no base or other task.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._drop_version(model text, version text)
+RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_model pgml_tune.model;
+    v_version_id bigint;
+    v_is_last boolean;
+BEGIN
+    SELECT m.* INTO v_model FROM pgml_tune.model AS m WHERE m.name = _drop_version.model FOR UPDATE;
+    SELECT v.model_version_id INTO v_version_id
+    FROM pgml_tune.model_version AS v
+    WHERE v.model_id = v_model.model_id AND v.version = _drop_version.version;
+    IF NOT FOUND THEN
+        RETURN 'missing';
+    END IF;
+
+    v_is_last := NOT EXISTS (
+        SELECT FROM pgml_tune.model_version AS v
+        WHERE v.model_id = v_model.model_id AND v.model_version_id <> v_version_id
+    );
+    IF NOT v_is_last AND EXISTS (SELECT FROM pgml_tune.serving AS s WHERE s.model_version_id = v_version_id) THEN
+        RETURN 'serving';
+    END IF;
+
+    IF v_is_last THEN
+        IF EXISTS (SELECT FROM pgml_tune.task_default AS d WHERE d.model_id = v_model.model_id) THEN
+            IF EXISTS (
+                SELECT FROM pgml_tune.model AS m WHERE m.task = v_model.task AND m.model_id <> v_model.model_id
+            ) THEN
+                RETURN 'default';
+            END IF;
+            PERFORM pgml_tune._move_default(v_model.task, NULL, 'last model dropped');
+        END IF;
+        PERFORM pgml_tune._move_serving(v_model.model_id, NULL, 'last version dropped');
+    END IF;
+    DELETE FROM pgml_tune.model_version AS v WHERE v.model_version_id = v_version_id;
+    IF v_is_last THEN
+        DELETE FROM pgml_tune.model AS m WHERE m.model_id = v_model.model_id;
+    END IF;
+    RETURN 'dropped';
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._drop_version(text, text) IS
+    'Removes a version, and its model with the last one; says dropped, missing, serving or default.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._write_setting(name text, value text)
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM pgml_tune.setting AS s WHERE s.name = _write_setting.name AND _write_setting.value IS NULL;
+    INSERT INTO pgml_tune.setting AS s (name, value)
+    SELECT _write_setting.name, _write_setting.value WHERE _write_setting.value IS NOT NULL
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_by = session_user, changed_at = now();
+$$;
+COMMENT ON FUNCTION pgml_tune._write_setting(text, text) IS 'Sets a setting, or with NULL takes it back to its default.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._read_cache(entry_keys bytea[])
+RETURNS TABLE (entry_key bytea, vector_bytes bytea)
+LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off  -- an empty generation has no statistics, and a full one is not for scanning
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_0 AS e WHERE e.entry_key = ANY (entry_keys)
+        UNION ALL
+        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_1 AS e WHERE e.entry_key = ANY (entry_keys)
+        UNION ALL
+        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_2 AS e WHERE e.entry_key = ANY (entry_keys)
+        UNION ALL
+        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_3 AS e WHERE e.entry_key = ANY (entry_keys)
+        UNION ALL
+        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_4 AS e WHERE e.entry_key = ANY (entry_keys)
+        UNION ALL
+        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_5 AS e WHERE e.entry_key = ANY (entry_keys)
+        UNION ALL
+        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_6 AS e WHERE e.entry_key = ANY (entry_keys)
+        UNION ALL
+        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_7 AS e WHERE e.entry_key = ANY (entry_keys);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._read_cache(bytea[]) IS 'Cached vectors of these keys; a key can be computed only with the secret.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._write_cache(
+    entry_keys bytea[], version_ids bigint[], role_ids bigint[], vectors bytea[], max_bytes bigint
+)
+RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_generation integer;
+    v_written integer;
+BEGIN
+    -- The first generation, from the oldest on, that is not full; when all are, maintain() has to empty one.
+    SELECT (r.oldest + g.step) % 8 INTO v_generation
+    FROM pgml_tune.cache_ring AS r, generate_series(0, 7) AS g (step)
+    WHERE pg_total_relation_size(format('pgml_tune.cache_entry_%s', (r.oldest + g.step) % 8)::regclass) < max_bytes / 8
+    ORDER BY g.step
+    LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    EXECUTE format(
+        'INSERT INTO pgml_tune.cache_entry_%s (entry_key, model_version_id, role_id, vector_bytes)
+         SELECT e.entry_key, e.version_id, e.role_id::oid, e.vector_bytes
+         FROM unnest($1, $2, $3, $4) AS e (entry_key, version_id, role_id, vector_bytes)',
+        v_generation
+    ) USING entry_keys, version_ids, role_ids, vectors;
+    GET DIAGNOSTICS v_written = ROW_COUNT;
+    RETURN v_written;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[], bigint) IS
+    'Adds entries to the table cache and says how many; 0 when it is full.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._write_counts(counts jsonb)
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pgml_tune.call_count (
+        model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms
+    )
+    SELECT c.model_version_id, c.calls, c.texts, c.session_hits, c.table_hits, c.truncated, c.tokens, c.compute_ms
+    FROM jsonb_to_recordset(counts) AS c (
+        model_version_id bigint, calls bigint, texts bigint, session_hits bigint, table_hits bigint,
+        truncated bigint, tokens bigint, compute_ms double precision
+    );
+$$;
+COMMENT ON FUNCTION pgml_tune._write_counts(jsonb) IS 'Adds what a session has counted since its last flush.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._purge_cache(version_ids bigint[], role_id oid)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_deleted bigint;
+    v_total bigint := 0;
+BEGIN
+    FOR v_generation IN 0 .. 7 LOOP
+        EXECUTE format(
+            'DELETE FROM pgml_tune.cache_entry_%s AS e
+             WHERE ($1 IS NULL OR e.model_version_id = ANY ($1)) AND ($2 IS NULL OR e.role_id = $2)',
+            v_generation
+        ) USING version_ids, role_id;
+        GET DIAGNOSTICS v_deleted = ROW_COUNT;
+        v_total := v_total + v_deleted;
+    END LOOP;
+    RETURN v_total;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._purge_cache(bigint[], oid) IS 'Deletes entries of these versions and this role; NULL means all.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._rotate_cache(max_bytes bigint)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_oldest integer;
+    v_newest integer;
+BEGIN
+    SELECT r.oldest INTO STRICT v_oldest FROM pgml_tune.cache_ring AS r FOR UPDATE NOWAIT;
+    v_newest := (v_oldest + 7) % 8;
+    IF pg_total_relation_size(format('pgml_tune.cache_entry_%s', v_newest)::regclass) < max_bytes / 8 THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE pgml_tune.cache_entry_%s IN ACCESS EXCLUSIVE MODE NOWAIT', v_oldest);
+    EXECUTE format('TRUNCATE pgml_tune.cache_entry_%s', v_oldest);
+    UPDATE pgml_tune.cache_ring SET oldest = (v_oldest + 1) % 8;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._rotate_cache(bigint) IS 'Empties the oldest generation if the newest is full; never waits for a lock.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._compact_counts()
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH gone AS (DELETE FROM pgml_tune.call_count RETURNING *)
+    INSERT INTO pgml_tune.call_count (
+        model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms, recorded_at
+    )
+    SELECT g.model_version_id, sum(g.calls), sum(g.texts), sum(g.session_hits), sum(g.table_hits),
+           sum(g.truncated), sum(g.tokens), sum(g.compute_ms), min(g.recorded_at)
+    FROM gone AS g GROUP BY g.model_version_id;
+$$;
+COMMENT ON FUNCTION pgml_tune._compact_counts() IS 'Adds up the flushed counters to one row per version.';
+

@@ -1,0 +1,54 @@
+CREATE OR REPLACE FUNCTION @extschema@.configure(name text, value text)
+RETURNS text
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import operations
+return operations.configure(name, value)
+$python$;
+COMMENT ON FUNCTION @extschema@.configure(text, text) IS
+    'Sets a setting for the whole database from the next statement on, NULL taking it back to its default, and returns the value in force; see pgml_tune.settings.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._settings()
+RETURNS TABLE (name text, value text, default_value text, valid text, trades text)
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import operations
+return operations.settings()
+$python$;
+COMMENT ON FUNCTION pgml_tune._settings() IS 'Every setting with its value, default, range and what it trades.';
+
+CREATE OR REPLACE FUNCTION @extschema@.doctor()
+RETURNS TABLE (check_name text, status text, detail text, fix text)
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import operations
+return operations.doctor()
+$python$;
+COMMENT ON FUNCTION @extschema@.doctor() IS
+    'One row per check of the installation: ok, warn or fail, what was found, and the command or statement that mends it.';
+
+-- No SET clause: a procedure that has one cannot commit.
+CREATE OR REPLACE PROCEDURE @extschema@.maintain()
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_max_bytes bigint;
+BEGIN
+    SELECT s.value::pg_catalog.int8 INTO STRICT v_max_bytes
+    FROM pgml_tune.settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'table_cache_bytes';
+    BEGIN
+        IF pgml_tune._rotate_cache(v_max_bytes) THEN
+            RAISE NOTICE 'table cache: oldest generation emptied';
+        END IF;
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE NOTICE 'table cache: oldest generation is in use, left for the next run';
+    END;
+    PERFORM pgml_tune._compact_counts();
+END
+$$;
+COMMENT ON PROCEDURE @extschema@.maintain() IS
+    'Empties the oldest generation of the table cache when the cache is full and adds up the counters; run it every few minutes.';
+

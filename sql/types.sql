@@ -1,0 +1,9 @@
+CREATE SCHEMA pgml_tune;
+COMMENT ON SCHEMA pgml_tune IS 'State and views of the extension pgml_tune.';
+
+CREATE TYPE pgml_tune.version_state AS ENUM (
+    'registered',  -- known, not yet to be served
+    'ready'        -- servable; the row is frozen from here on
+);
+COMMENT ON TYPE pgml_tune.version_state IS 'Where a model version stands in its life.';
+
