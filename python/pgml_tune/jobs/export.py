@@ -1,0 +1,74 @@
+"""Writes a loaded model as one ONNX file: network, pooling, dense layers and normalisation in one graph."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from pgml_tune.engine.onnx import OUTPUT
+from pgml_tune.errors import LimitExceeded, NotSupported
+
+OPSET = 23  # the first with an Attention operator, which ONNX Runtime executes as one step
+_MAX_BYTES = (1 << 31) - (1 << 20)  # a protobuf ends at 2 GiB
+
+
+class _Graph(torch.nn.Module):  # type: ignore[misc]
+    """All modules of a sentence-transformers model as one function of token ids and mask."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.steps = torch.nn.ModuleList(list(network))
+        self.dimensions = network.truncate_dim
+
+    def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+        features = {"input_ids": input_ids, "attention_mask": attention_mask}
+        for step in self.steps:
+            features = step(features)
+        return features[OUTPUT][:, : self.dimensions] if self.dimensions else features[OUTPUT]
+
+
+def export_onnx(network: Any, file: Path) -> None:
+    """Export with batch and length left open, and without the paths and stack traces the exporter leaves behind."""
+    size = sum(weights.numel() * weights.element_size() for weights in network.parameters())
+    if size > _MAX_BYTES:
+        raise LimitExceeded("the model is too large for one ONNX file", detail=f"Its weights take {size} bytes.")
+    token_ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    axes = {0: "batch", 1: "tokens"}
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                _Graph(network).eval(),
+                (token_ids, mask),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["input_ids", "attention_mask"],
+                output_names=[OUTPUT],
+                dynamic_shapes={"input_ids": axes, "attention_mask": axes},
+                verbose=False,
+            )
+            program.save(str(file), external_data=False)
+    except Exception as error:  # the exporter raises what the network's own code makes it raise
+        raise NotSupported(
+            "the network cannot be exported to ONNX", detail=f"{type(error).__name__}: {error}"
+        ) from error
+    _strip(file)
+
+
+def _strip(file: Path) -> None:
+    model = onnx.load(str(file), load_external_data=False)
+    for holder in (model, model.graph, *model.functions):
+        del holder.metadata_props[:]
+        holder.ClearField("doc_string")
+    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+        value.ClearField("doc_string")
+    onnx.save_model(model, str(file))

@@ -1,0 +1,85 @@
+"""Makes 8-bit files out of an exported one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
+from pgml_tune.errors import NotSupported
+
+_BLOCK = 32
+_INT8_ACTIVATIONS = 4  # "accuracy level" of MatMulNBits: activations are rounded per block too
+_SMALLEST_TABLE = 1 << 16  # elements; below, 8 bits save nothing worth a node
+
+
+def _int8_dynamic(original: Path, file: Path) -> None:
+    # Attention takes two activations and no weights: it stays in fp32.
+    quantize_dynamic(
+        str(original),
+        str(file),
+        op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+
+
+def _int8_block(original: Path, file: Path) -> None:
+    config = DefaultWeightOnlyQuantConfig(
+        bits=8, block_size=_BLOCK, is_symmetric=True, accuracy_level=_INT8_ACTIVATIONS, op_types_to_quantize=("MatMul",)
+    )
+    quantizer = MatMulNBitsQuantizer(str(original), algo_config=config)
+    quantizer.process()
+    model = quantizer.model.model
+    _quantize_tables(model.graph)
+    onnx.save_model(model, str(file))
+
+
+def _quantize_tables(graph: onnx.GraphProto) -> None:
+    """Store embedding tables as 8-bit rows with a scale each; what a lookup returns is scaled back."""
+    tables = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
+    nodes = []
+    for node in graph.node:
+        table = tables.get(node.input[0]) if node.op_type == "Gather" else None
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+        is_float = table is not None and table.data_type == onnx.TensorProto.FLOAT
+        users = sum(node.input[0] in other.input for other in graph.node)
+        if not is_float or axis != 0 or users != 1 or np.prod(table.dims) < _SMALLEST_TABLE:
+            nodes.append(node)
+            continue
+        rows = numpy_helper.to_array(table)
+        scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / 127
+        name, lookup = table.name, node.output[0]
+        table.CopyFrom(numpy_helper.from_array(np.rint(rows / scales).astype(np.int8), name))
+        graph.initializer.append(numpy_helper.from_array(scales.astype(np.float32), f"{name}_scale"))
+        nodes += [
+            helper.make_node("Gather", [name, node.input[1]], [f"{lookup}_rows"], f"{node.name}_rows"),
+            helper.make_node("Gather", [f"{name}_scale", node.input[1]], [f"{lookup}_scale"], f"{node.name}_scale"),
+            helper.make_node(
+                "Cast", [f"{lookup}_rows"], [f"{lookup}_float"], f"{node.name}_float", to=onnx.TensorProto.FLOAT
+            ),
+            helper.make_node("Mul", [f"{lookup}_float", f"{lookup}_scale"], [lookup], f"{node.name}_scaled"),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+METHODS: dict[str, Callable[[Path, Path], None]] = {"int8_dynamic": _int8_dynamic, "int8_block": _int8_block}
+
+
+def quantize(original: Path, file: Path, method: str) -> None:
+    """Write the 8-bit form of an exported model."""
+    logging.getLogger("onnxruntime.quantization").setLevel(logging.ERROR)
+    try:
+        METHODS[method](original, file)
+    except Exception as error:  # the quantizer raises what an unusual graph makes it raise
+        raise NotSupported(
+            f"the model cannot be quantized by {method}", detail=f"{type(error).__name__}: {error}"
+        ) from error
