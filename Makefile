@@ -11,10 +11,11 @@ SCRIPT = extension/pgml_tune--$(EXTVERSION).sql
 DATA = $(sort $(SCRIPT) $(wildcard extension/pgml_tune--*.sql))
 
 PG_CONFIG ?= pg_config
-PYTHON ?= $(shell scripts/interpreter.sh "$(PG_CONFIG)")
+PYTHON ?= $(shell bash scripts/interpreter.sh "$(PG_CONFIG)")
 PYTHON_PREFIX ?= /opt/pgml_tune
 PYTHON_SITE ?= $(shell "$(PYTHON)" -c 'import site; print(site.getsitepackages()[0])')
 SYSCONFDIR ?= /etc
+DIST ?= pgml_tune-$(EXTVERSION).zip
 MODEL_ROOT ?= /var/lib/pgml_tune/models
 FOLDER = $(PYTHON_PREFIX)/$(EXTVERSION)
 package_script = DESTDIR="$(DESTDIR)" FOLDER="$(FOLDER)" PYTHON_SITE="$(PYTHON_SITE)" SYSCONFDIR="$(SYSCONFDIR)" \
@@ -79,4 +80,4 @@ check-generated:
 	mkdir -p $@
 
 dist:
-	git archive --format=zip --prefix=pgml_tune-$(EXTVERSION)/ --output=pgml_tune-$(EXTVERSION).zip HEAD
+	git archive --format=zip --prefix=pgml_tune-$(EXTVERSION)/ --output=$(DIST) HEAD

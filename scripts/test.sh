@@ -19,7 +19,7 @@ check-generated() { make --no-print-directory --silent check-generated; }
 
 installcheck() {
     test_cluster
-    make --no-print-directory installcheck PGHOST="$PGHOST" PG_CONFIG="$(find_pg_config)"
+    make --no-print-directory installcheck PGHOST="$PGHOST" PG_CONFIG="$PG_CONFIG"
     stop_test_cluster
 }
 
@@ -66,6 +66,8 @@ stop_test_cluster() { "$checkout/scripts/cluster.sh" stop test; }
 extras=(cli train model test)
 [[ " $* " != *" bench "* ]] || extras+=(bench)
 "$checkout/scripts/setup.sh" "${extras[@]}"
+PG_CONFIG=$(find_pg_config)
+export PG_CONFIG
 exec 9> "$home/test.lock" # the test cluster serves one run at a time
 flock 9
 for check in "$@"; do
