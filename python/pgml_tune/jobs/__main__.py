@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgml_tune.errors import NotReady, TuneError
+from pgml_tune.errors import DiskFull, NotReady, TuneError
 from pgml_tune.jobs.reports import Reporter, claim_stdout
 from pgml_tune.records import TASKS
 from pgml_tune.settings import read_paths
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TuneError as error:
         report.error(error)
         return 1
+    except OSError as error:
+        traceback.print_exc()
+        report.error(_file_error(error))
+        return 1
     except ModuleNotFoundError as error:
         traceback.print_exc()
         report.error(
@@ -46,6 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+def _file_error(error: OSError) -> TuneError:
+    reason = f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("no space left for the artifact", detail=reason)
+    hint = "Run it as the operating system user that owns the model root."
+    return NotReady("a file cannot be read or written", detail=reason, hint=hint)
 
 
 def _parser() -> argparse.ArgumentParser:

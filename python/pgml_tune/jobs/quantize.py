@@ -49,9 +49,7 @@ def _quantize_tables(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         table = tables.get(node.input[0]) if node.op_type == "Gather" else None
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-        is_float = table is not None and table.data_type == onnx.TensorProto.FLOAT
-        users = sum(node.input[0] in other.input for other in graph.node)
-        if not is_float or axis != 0 or users != 1 or np.prod(table.dims) < _SMALLEST_TABLE:
+        if table is None or axis != 0 or not _is_worth_it(table) or _users(graph, table.name) != 1:
             nodes.append(node)
             continue
         rows = numpy_helper.to_array(table)
@@ -69,6 +67,14 @@ def _quantize_tables(graph: onnx.GraphProto) -> None:
         ]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _is_worth_it(table: onnx.TensorProto) -> bool:
+    return bool(table.data_type == onnx.TensorProto.FLOAT and table.dims[0] * table.dims[1] >= _SMALLEST_TABLE)
+
+
+def _users(graph: onnx.GraphProto, name: str) -> int:
+    return sum(name in node.input for node in graph.node)
 
 
 METHODS: dict[str, Callable[[Path, Path], None]] = {"int8_dynamic": _int8_dynamic, "int8_block": _int8_block}

@@ -127,8 +127,11 @@ def _module_folders(folder: Path, name: str) -> set[str]:
     """The folders that modules.json names; '' is the model's own."""
     if not (folder / "modules.json").exists():
         return {""}
+    modules = _read_json(folder / "modules.json")
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise ArtifactDamaged(f'modules.json of model "{name}" is not a list of modules')
     folders = {""}
-    for module in _read_json(folder / "modules.json", list):
+    for module in modules:
         kind, path = str(module.get("type")), PurePosixPath(str(module.get("path", "")))
         if not kind.startswith("sentence_transformers.") or kind.rpartition(".")[2] not in _MODULES:
             raise NotSupported(
@@ -155,7 +158,7 @@ def _check_weights(folder: Path, origin: Path, folders: set[str], name: str) -> 
                 hint="Where you trust it: SentenceTransformer(folder).save_pretrained(new_folder) writes safetensors.",
             )
         for config in ("config.json", "tokenizer_config.json"):
-            if (folder / part / config).exists() and "auto_map" in _read_json(folder / part / config, dict):
+            if (folder / part / config).exists() and "auto_map" in _read_json(folder / part / config):
                 raise NotSupported(
                     f'model "{name}" wants code of its own to be run: "auto_map" in {config}',
                     detail="Code that comes with a model is never run.",
@@ -178,15 +181,11 @@ def _check_header(file: Path) -> None:
         raise ArtifactDamaged(f'"{file.name}" of the model is not a safetensors file')
 
 
-def _read_json(path: Path, kind: type) -> Any:
-    value: Any
+def _read_json(path: Path) -> Any:
     try:
-        value = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise ArtifactDamaged(f'"{path.name}" of the model is not JSON') from None
-    if not isinstance(value, kind) or not all(isinstance(item, dict | str) for item in value):
-        raise ArtifactDamaged(f'"{path.name}" of the model does not have the expected form')
-    return value
 
 
 def _combine(hashes: dict[str, str]) -> str:
