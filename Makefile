@@ -65,14 +65,14 @@ install-train:
 	WHEELS="$(WHEELS)" scripts/environment.sh "$(DESTDIR)$(FOLDER)/venv" "$(PYTHON)" cli train
 
 dev dev-stop demo:
-	scripts/$@.sh
+	@scripts/$@.sh
 
 test:
-	scripts/test.sh lint unit check-generated installcheck integration
+	@scripts/test.sh lint unit check-generated installcheck integration
 lint unit integration fuzz bench:
-	scripts/test.sh $@
+	@scripts/test.sh $@
 private-installcheck:
-	scripts/test.sh installcheck
+	@scripts/test.sh installcheck
 check-generated:
 	cat $(SOURCES) | cmp - $(SCRIPT)
 	test ! -s extension/RELEASED.sha256 || (cd extension && sha256sum --quiet --check RELEASED.sha256)

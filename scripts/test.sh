@@ -6,7 +6,7 @@
 cd "$checkout"
 data_message="DATA_DIR names no folder: tests that need the data sets are SKIPPED"
 [ -d "${DATA_DIR:-}" ] || say "$data_message"
-pytest=("$venv/bin/python" -m pytest -c python/pyproject.toml)
+pytest=("$venv/bin/python" -m pytest -c python/pyproject.toml --rootdir .)
 
 lint() {
     "$venv/bin/ruff" check --config python/pyproject.toml python scripts tests bench
@@ -49,11 +49,12 @@ test_cluster() {
     imported=$home/imported-$(cat "$package"/pgml_tune/jobs/*.py python/constraints.txt | sha256sum | cut -c1-16)
     if [ ! -d "$imported" ]; then
         rm -rf "$home"/imported-*
-        "$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet -c 'CREATE DATABASE import' -d postgres
-        "$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet -c 'CREATE EXTENSION pgml_tune CASCADE' -d import
+        local psql=("$("$PG_CONFIG" --bindir)/psql" --no-psqlrc --quiet)
+        "${psql[@]}" -c 'CREATE DATABASE import'
+        "${psql[@]}" -d import -c 'SET client_min_messages = warning' -c 'CREATE EXTENSION pgml_tune CASCADE'
         say "importing the model minilm, in fp32 and both 8-bit forms"
         "$checkout/scripts/import.sh" test import --quantize int8_dynamic --quantize int8_block
-        "$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet -c 'DROP DATABASE import' -d postgres
+        "${psql[@]}" -c 'DROP DATABASE import'
         cp -a "$home/test/models" "$imported.new"
         mv "$imported.new" "$imported"
     else
