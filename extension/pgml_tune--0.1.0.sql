@@ -134,24 +134,24 @@ $$;
 CREATE TRIGGER model_version_freeze BEFORE UPDATE ON pgml_tune.model_version
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._freeze_model_version();
 
+-- One row answers a call: what it copies from model and model_version never changes there.
 CREATE TABLE pgml_tune.serving (
     model_id         bigint PRIMARY KEY,
+    model            text NOT NULL,
+    task             text NOT NULL,
     model_version_id bigint NOT NULL,
+    artifact_sha256  text NOT NULL,
+    dimensions       integer NOT NULL,
+    default_of       text,  -- the task whose calls without a model come here; NULL: none
     changed_at       timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT serving_model_key UNIQUE (model),
+    CONSTRAINT serving_default_of_key UNIQUE (default_of),
+    CONSTRAINT serving_default_of_check CHECK (default_of = task),
     CONSTRAINT serving_model_id_fkey FOREIGN KEY (model_id) REFERENCES pgml_tune.model,
     CONSTRAINT serving_model_version_id_fkey FOREIGN KEY (model_version_id) REFERENCES pgml_tune.model_version
 );
-COMMENT ON TABLE pgml_tune.serving IS 'Which version a model name without a version means.';
+COMMENT ON TABLE pgml_tune.serving IS 'Which version a model name without a version means, and which model a call without a model.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving', '');
-
-CREATE TABLE pgml_tune.task_default (
-    task       text PRIMARY KEY,
-    model_id   bigint NOT NULL,
-    changed_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT task_default_model_id_fkey FOREIGN KEY (model_id) REFERENCES pgml_tune.model
-);
-COMMENT ON TABLE pgml_tune.task_default IS 'Which model a call without a model means.';
-SELECT pg_catalog.pg_extension_config_dump('pgml_tune.task_default', '');
 
 CREATE TABLE pgml_tune.serving_history (
     serving_history_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -238,23 +238,32 @@ BEGIN
     SELECT s.model_version_id INTO v_before
     FROM pgml_tune.serving AS s WHERE s.model_id = _move_serving.model_id FOR UPDATE;
 
-    IF _move_serving.model_version_id IS NULL THEN
-        DELETE FROM pgml_tune.serving AS s WHERE s.model_id = _move_serving.model_id;
-    ELSE
-        INSERT INTO pgml_tune.serving AS s (model_id, model_version_id)
-        VALUES (_move_serving.model_id, _move_serving.model_version_id)
-        ON CONFLICT (model_id) DO UPDATE SET model_version_id = excluded.model_version_id, changed_at = now();
+    INSERT INTO pgml_tune.serving AS s (model_id, model, task, model_version_id, artifact_sha256, dimensions)
+    SELECT m.model_id, m.name, m.task, v.model_version_id, v.artifact_sha256, v.dimensions
+    FROM pgml_tune.model_version AS v
+    JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+    WHERE v.model_version_id = _move_serving.model_version_id
+      AND v.model_id = _move_serving.model_id
+      AND v.state = 'ready'
+    ON CONFLICT (model_id) DO UPDATE SET
+        model_version_id = excluded.model_version_id,
+        artifact_sha256 = excluded.artifact_sha256,
+        dimensions = excluded.dimensions,
+        changed_at = now();
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'only a version that is ready can serve' USING ERRCODE = '55000';
     END IF;
 
     INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, to_target, reason)
-    SELECT m.name, 'version',
+    SELECT s.model, 'version',
            (SELECT v.version FROM pgml_tune.model_version AS v WHERE v.model_version_id = v_before),
-           (SELECT v.version FROM pgml_tune.model_version AS v WHERE v.model_version_id = _move_serving.model_version_id),
+           (SELECT v.version FROM pgml_tune.model_version AS v WHERE v.model_version_id = s.model_version_id),
            _move_serving.reason
-    FROM pgml_tune.model AS m WHERE m.model_id = _move_serving.model_id;
+    FROM pgml_tune.serving AS s WHERE s.model_id = _move_serving.model_id;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._move_serving(bigint, bigint, text) IS 'Moves the pointer of a model and writes its history.';
+COMMENT ON FUNCTION pgml_tune._move_serving(bigint, bigint, text) IS
+    'Points a model at one of its versions and writes the history.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._move_default(task text, model_id bigint, reason text)
 RETURNS void
@@ -263,27 +272,24 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_before bigint;
+    v_before text;
 BEGIN
-    SELECT d.model_id INTO v_before
-    FROM pgml_tune.task_default AS d WHERE d.task = _move_default.task FOR UPDATE;
-
-    IF _move_default.model_id IS NULL THEN
-        DELETE FROM pgml_tune.task_default AS d WHERE d.task = _move_default.task;
-    ELSE
-        INSERT INTO pgml_tune.task_default AS d (task, model_id)
-        VALUES (_move_default.task, _move_default.model_id)
-        ON CONFLICT (task) DO UPDATE SET model_id = excluded.model_id, changed_at = now();
-    END IF;
+    UPDATE pgml_tune.serving AS s SET default_of = NULL, changed_at = now()
+    WHERE s.default_of = _move_default.task
+    RETURNING s.model INTO v_before;
+    UPDATE pgml_tune.serving AS s SET default_of = s.task, changed_at = now()
+    WHERE s.model_id = _move_default.model_id AND s.task = _move_default.task;
 
     INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, to_target, reason)
-    SELECT _move_default.task, 'default',
-           (SELECT m.name FROM pgml_tune.model AS m WHERE m.model_id = v_before),
-           (SELECT m.name FROM pgml_tune.model AS m WHERE m.model_id = _move_default.model_id),
-           _move_default.reason;
+    VALUES (
+        _move_default.task, 'default', v_before,
+        (SELECT s.model FROM pgml_tune.serving AS s WHERE s.default_of = _move_default.task),
+        _move_default.reason
+    );
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._move_default(text, bigint, text) IS 'Moves the default of a task and writes its history.';
+COMMENT ON FUNCTION pgml_tune._move_default(text, bigint, text) IS
+    'Points a task at its default model, or with NULL at none, and writes the history.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._register_version(
     model text, task text, description text, version text, base text, artifact_sha256 text, bytes bigint, config jsonb
@@ -335,7 +341,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pgml_tune.serving AS s WHERE s.model_id = v_model.model_id) THEN
         PERFORM pgml_tune._move_serving(v_model.model_id, v_version_id, 'first version');
     END IF;
-    IF NOT EXISTS (SELECT FROM pgml_tune.task_default AS d WHERE d.task = v_model.task) THEN
+    IF NOT EXISTS (SELECT FROM pgml_tune.serving AS s WHERE s.default_of = v_model.task) THEN
         PERFORM pgml_tune._move_default(v_model.task, v_model.model_id, 'first model');
     END IF;
     RETURN 'registered';
@@ -372,7 +378,9 @@ BEGIN
     END IF;
 
     IF v_is_last THEN
-        IF EXISTS (SELECT FROM pgml_tune.task_default AS d WHERE d.model_id = v_model.model_id) THEN
+        IF EXISTS (
+            SELECT FROM pgml_tune.serving AS s WHERE s.model_id = v_model.model_id AND s.default_of IS NOT NULL
+        ) THEN
             IF EXISTS (
                 SELECT FROM pgml_tune.model AS m WHERE m.task = v_model.task AND m.model_id <> v_model.model_id
             ) THEN
@@ -380,7 +388,9 @@ BEGIN
             END IF;
             PERFORM pgml_tune._move_default(v_model.task, NULL, 'last model dropped');
         END IF;
-        PERFORM pgml_tune._move_serving(v_model.model_id, NULL, 'last version dropped');
+        DELETE FROM pgml_tune.serving AS s WHERE s.model_id = v_model.model_id;
+        INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, reason)
+        VALUES (v_model.name, 'version', _drop_version.version, 'last version dropped');
     END IF;
     DELETE FROM pgml_tune.model_version AS v WHERE v.model_version_id = v_version_id;
     IF v_is_last THEN
@@ -767,15 +777,14 @@ SELECT m.name AS model,
        m.task,
        m.description,
        v.version AS serving_version,
-       d.model_id IS NOT NULL AS is_default,
-       v.dimensions,
+       s.default_of IS NOT NULL AS is_default,
+       s.dimensions,
        (SELECT count(*) FROM pgml_tune.model_version AS o WHERE o.model_id = m.model_id) AS version_count,
        m.created_by,
        m.created_at
 FROM pgml_tune.model AS m
 LEFT JOIN pgml_tune.serving AS s ON s.model_id = m.model_id
-LEFT JOIN pgml_tune.model_version AS v ON v.model_version_id = s.model_version_id
-LEFT JOIN pgml_tune.task_default AS d ON d.model_id = m.model_id;
+LEFT JOIN pgml_tune.model_version AS v ON v.model_version_id = s.model_version_id;
 COMMENT ON VIEW pgml_tune.models IS 'The models, the version each serves, and the default of each task.';
 
 CREATE OR REPLACE VIEW pgml_tune.model_versions AS
@@ -783,7 +792,7 @@ SELECT m.name AS model,
        v.version,
        m.task,
        v.state,
-       s.model_id IS NOT NULL AND d.model_id IS NOT NULL AS is_default,
+       s.default_of IS NOT NULL AS is_default,
        s.model_id IS NOT NULL AS is_serving,
        v.space_id,
        v.dimensions,
@@ -800,8 +809,7 @@ SELECT m.name AS model,
 FROM pgml_tune.model_version AS v
 JOIN pgml_tune.model AS m ON m.model_id = v.model_id
 LEFT JOIN pgml_tune.model_version AS b ON b.model_version_id = v.base_version_id
-LEFT JOIN pgml_tune.serving AS s ON s.model_version_id = v.model_version_id
-LEFT JOIN pgml_tune.task_default AS d ON d.model_id = v.model_id;
+LEFT JOIN pgml_tune.serving AS s ON s.model_version_id = v.model_version_id;
 COMMENT ON VIEW pgml_tune.model_versions IS
     'The immutable versions of all models: their vectors (dimensions, space_id), size in bytes, measured figures and artifact.';
 
@@ -887,7 +895,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.last_call_id()'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history'),
     -- embed() reads the registry and the settings as its caller; neither holds a text or a secret.
-    ('usage', 'SELECT', 'TABLE pgml_tune.model, pgml_tune.model_version, pgml_tune.serving, pgml_tune.task_default'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.model, pgml_tune.model_version, pgml_tune.serving'),
     ('usage', 'SELECT', 'TABLE pgml_tune.setting'),
     -- embed() uses the cache as its caller; a key can only be made with the secret, which no role can read.
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._read_cache(bytea[])'),

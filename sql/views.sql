@@ -3,15 +3,14 @@ SELECT m.name AS model,
        m.task,
        m.description,
        v.version AS serving_version,
-       d.model_id IS NOT NULL AS is_default,
-       v.dimensions,
+       s.default_of IS NOT NULL AS is_default,
+       s.dimensions,
        (SELECT count(*) FROM pgml_tune.model_version AS o WHERE o.model_id = m.model_id) AS version_count,
        m.created_by,
        m.created_at
 FROM pgml_tune.model AS m
 LEFT JOIN pgml_tune.serving AS s ON s.model_id = m.model_id
-LEFT JOIN pgml_tune.model_version AS v ON v.model_version_id = s.model_version_id
-LEFT JOIN pgml_tune.task_default AS d ON d.model_id = m.model_id;
+LEFT JOIN pgml_tune.model_version AS v ON v.model_version_id = s.model_version_id;
 COMMENT ON VIEW pgml_tune.models IS 'The models, the version each serves, and the default of each task.';
 
 CREATE OR REPLACE VIEW pgml_tune.model_versions AS
@@ -19,7 +18,7 @@ SELECT m.name AS model,
        v.version,
        m.task,
        v.state,
-       s.model_id IS NOT NULL AND d.model_id IS NOT NULL AS is_default,
+       s.default_of IS NOT NULL AS is_default,
        s.model_id IS NOT NULL AS is_serving,
        v.space_id,
        v.dimensions,
@@ -36,8 +35,7 @@ SELECT m.name AS model,
 FROM pgml_tune.model_version AS v
 JOIN pgml_tune.model AS m ON m.model_id = v.model_id
 LEFT JOIN pgml_tune.model_version AS b ON b.model_version_id = v.base_version_id
-LEFT JOIN pgml_tune.serving AS s ON s.model_version_id = v.model_version_id
-LEFT JOIN pgml_tune.task_default AS d ON d.model_id = v.model_id;
+LEFT JOIN pgml_tune.serving AS s ON s.model_version_id = v.model_version_id;
 COMMENT ON VIEW pgml_tune.model_versions IS
     'The immutable versions of all models: their vectors (dimensions, space_id), size in bytes, measured figures and artifact.';
 
@@ -123,7 +121,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.last_call_id()'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history'),
     -- embed() reads the registry and the settings as its caller; neither holds a text or a secret.
-    ('usage', 'SELECT', 'TABLE pgml_tune.model, pgml_tune.model_version, pgml_tune.serving, pgml_tune.task_default'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.model, pgml_tune.model_version, pgml_tune.serving'),
     ('usage', 'SELECT', 'TABLE pgml_tune.setting'),
     -- embed() uses the cache as its caller; a key can only be made with the secret, which no role can read.
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._read_cache(bytea[])'),

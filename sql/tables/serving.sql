@@ -1,19 +1,19 @@
+-- One row answers a call: what it copies from model and model_version never changes there.
 CREATE TABLE pgml_tune.serving (
     model_id         bigint PRIMARY KEY,
+    model            text NOT NULL,
+    task             text NOT NULL,
     model_version_id bigint NOT NULL,
+    artifact_sha256  text NOT NULL,
+    dimensions       integer NOT NULL,
+    default_of       text,  -- the task whose calls without a model come here; NULL: none
     changed_at       timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT serving_model_key UNIQUE (model),
+    CONSTRAINT serving_default_of_key UNIQUE (default_of),
+    CONSTRAINT serving_default_of_check CHECK (default_of = task),
     CONSTRAINT serving_model_id_fkey FOREIGN KEY (model_id) REFERENCES pgml_tune.model,
     CONSTRAINT serving_model_version_id_fkey FOREIGN KEY (model_version_id) REFERENCES pgml_tune.model_version
 );
-COMMENT ON TABLE pgml_tune.serving IS 'Which version a model name without a version means.';
+COMMENT ON TABLE pgml_tune.serving IS 'Which version a model name without a version means, and which model a call without a model.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving', '');
-
-CREATE TABLE pgml_tune.task_default (
-    task       text PRIMARY KEY,
-    model_id   bigint NOT NULL,
-    changed_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT task_default_model_id_fkey FOREIGN KEY (model_id) REFERENCES pgml_tune.model
-);
-COMMENT ON TABLE pgml_tune.task_default IS 'Which model a call without a model means.';
-SELECT pg_catalog.pg_extension_config_dump('pgml_tune.task_default', '');
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 
 from pgml_tune.backend import entrypoint, session
-from pgml_tune.db.spi import SpiDatabase
+from pgml_tune.db import Session
 from pgml_tune.service import cache
 
 
 @entrypoint
-def cache_purge(db: SpiDatabase, model: str | None, role: str | None) -> int:
+def cache_purge(db: Session, model: str | None, role: str | None) -> int:
     session.vectors.clear()
     session.table_cache.clear()
     return cache.purge(db, model, role)
 
 
 @entrypoint
-def pending_counts(db: SpiDatabase) -> str:
+def pending_counts(db: Session) -> str:
     return json.dumps(session.counters.rows())

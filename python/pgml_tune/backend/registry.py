@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pgml_tune.backend import entrypoint, session
-from pgml_tune.db.spi import SpiDatabase
+from pgml_tune.db import Session
 from pgml_tune.service import registry
 
 
 @entrypoint
 def register_model(
-    db: SpiDatabase,
+    db: Session,
     name: str | None,
     artifact: str | None,
     task: str | None,
@@ -20,5 +20,5 @@ def register_model(
 
 
 @entrypoint
-def drop_model_version(db: SpiDatabase, name: str | None, version: str | None) -> None:
+def drop_model_version(db: Session, name: str | None, version: str | None) -> None:
     registry.drop(db, name, version)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgml_tune.db.spi import current_role
 from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.service.counters import Counters
+from pgml_tune.service.resolution import Rules
 from pgml_tune.service.secret import read_secret
 from pgml_tune.service.session_cache import SessionCache
 from pgml_tune.service.table_cache import TableCache
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pgml_tune.service.inference import Inference
 
 counters = Counters()
+rules = Rules()
 vectors = SessionCache()
 table_cache = TableCache(counters)
 _inference: Inference | None = None
@@ -34,7 +35,7 @@ def inference() -> Inference:
             from pgml_tune.service.inference import Inference
         places = paths()
         secret = read_secret(places.spool_dir)
-        _inference = Inference(places.model_root, secret, vectors, table_cache, counters, current_role)
+        _inference = Inference(places.model_root, secret, vectors, table_cache, counters, rules)
     return _inference
 
 

@@ -1,7 +1,8 @@
-"""How the rest of the package reaches the database: one method."""
+"""How the rest of the package reaches the database."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 Row = dict[str, Any]
@@ -12,4 +13,41 @@ class Database(Protocol):
 
     def fetch(self, sql: str, *args: Any) -> list[Row]:
         """The rows of `sql`, whose parameters are written `$1::type` and so on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What the caller's transaction is."""
+
+    is_read_only: bool
+    is_serializable: bool
+    is_standby: bool
+
+
+class Session(Database, Protocol):
+    """The database seen from inside one of its sessions, with what can be known there without SQL."""
+
+    def checkpoint(self) -> None:
+        """Let a cancel or a timeout that has arrived take effect."""
+        ...
+
+    def notice(self, message: str) -> None:
+        """Show a line to the client at once."""
+        ...
+
+    def role(self) -> int:
+        """The oid of the role the current function runs as."""
+        ...
+
+    def transaction(self) -> Transaction:
+        """What the current transaction is."""
+        ...
+
+    def statement(self) -> tuple[int, int]:
+        """What tells one client statement from the next, and within it one transaction from the next."""
+        ...
+
+    def preference(self, name: str) -> str | None:
+        """The value of a session preference; None where it was never set."""
         ...

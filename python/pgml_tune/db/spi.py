@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from typing import Any
 
 import plpy
 
-from pgml_tune.db import Row
+from pgml_tune.db import Row, Transaction, server
 from pgml_tune.db.gate import check_value
 from pgml_tune.errors import ParallelMode
 
 _PARAMETER = re.compile(r"\$(\d+)::([a-z0-9]+(?:\[\])?)")
-_server = ctypes.PyDLL(None)
-_is_in_parallel_mode = _server.IsInParallelMode
-_is_in_parallel_mode.restype = ctypes.c_bool
-_is_in_parallel_mode.argtypes = ()
-_current_role = _server.GetUserId
-_current_role.restype = ctypes.c_uint32
-_current_role.argtypes = ()
-
-
-def current_role() -> int:
-    """The oid of the role the current function runs as, found without SQL."""
-    return int(_current_role())
 
 
 class SpiDatabase:
-    """Prepared statements of this session."""
+    """The session of this backend; its prepared statements live as long as the connection."""
 
     def __init__(self) -> None:
         self._plans: dict[str, Any] = {}
 
     def fetch(self, sql: str, *args: Any) -> list[Row]:
         # Running SQL in a parallel plan corrupts the interpreter and then crashes the server.
-        if _is_in_parallel_mode():
+        if server.is_in_parallel_mode():
             raise ParallelMode(
                 "this function cannot run in a parallel plan",
                 detail="It was called through a function that is labelled PARALLEL SAFE or RESTRICTED and must not be.",
-                hint="SET max_parallel_workers_per_gather = 0, and label the calling function PARALLEL UNSAFE.",
+                hint="SET max_parallel_workers_per_gather = 0",
             )
         plan = self._plans.get(sql)
         if plan is None:
@@ -48,9 +35,25 @@ class SpiDatabase:
             check_value(value)
         return list(plpy.execute(plan, args))
 
+    def checkpoint(self) -> None:
+        # Running any statement looks for interrupts.
+        self.fetch("SELECT 1")
+
     def notice(self, message: str) -> None:
-        """Show a line to the client at once."""
         plpy.notice(check_value(message))
+
+    def role(self) -> int:
+        return int(server.current_role())
+
+    def transaction(self) -> Transaction:
+        return Transaction(server.is_read_only(), server.is_serializable(), server.is_in_recovery())
+
+    def statement(self) -> tuple[int, int]:
+        return server.transaction_start(), server.statement_start()
+
+    def preference(self, name: str) -> str | None:
+        value = server.config_option(name.encode())
+        return None if value is None else value.decode()
 
 
 def _parameter_types(sql: str) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from pgml_tune.db import Database
+from pgml_tune.db import Session, Transaction
 from pgml_tune.service.counters import Counters
 from pgml_tune.settings import Limits
 from pgml_tune.store import cache
 from pgml_tune.store.cache import CacheEntry
-from pgml_tune.store.transaction import transaction
 
 FLUSH_ENTRIES = 256
 FLUSH_SECONDS = 1.0
@@ -25,22 +24,22 @@ class TableCache:
         self._pending: list[CacheEntry] = []
         self._next_flush = 0.0  # the first vector of a session is written at once
 
-    def lookup(self, db: Database, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    def lookup(self, db: Session, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The stored vectors of these keys, as float32 bytes; none where the transaction may not read them."""
-        if not transaction(db).can_read_cache:
+        if not _can_read(db.transaction()):
             return {}
         found: dict[bytes, bytes] = {}
         for start in range(0, len(keys), _LOOKUP_KEYS):
             found.update(cache.read_entries(db, keys[start : start + _LOOKUP_KEYS]))
         return found
 
-    def add(self, db: Database, entry: CacheEntry, limits: Limits) -> None:
+    def add(self, db: Session, entry: CacheEntry, limits: Limits) -> None:
         """Remember an entry, and write all that are waiting when there are many."""
         self._pending.append(entry)
         if len(self._pending) >= FLUSH_ENTRIES:
             self._flush(db, limits)
 
-    def flush_if_due(self, db: Database, limits: Limits) -> None:
+    def flush_if_due(self, db: Session, limits: Limits) -> None:
         """Write entries and counts if a second has passed since the last time."""
         if (self._pending or self._counters) and time.monotonic() >= self._next_flush:
             self._flush(db, limits)
@@ -49,10 +48,11 @@ class TableCache:
         """Forget what is not yet written."""
         self._pending.clear()
 
-    def _flush(self, db: Database, limits: Limits) -> None:
+    def _flush(self, db: Session, limits: Limits) -> None:
         self._next_flush = time.monotonic() + FLUSH_SECONDS
         entries, self._pending = self._pending, []
-        if not transaction(db).can_write_cache:
+        transaction = db.transaction()
+        if transaction.is_read_only or not _can_read(transaction):
             return
         if entries:
             cache.write_entries(db, entries, limits.table_cache_bytes)
@@ -60,3 +60,8 @@ class TableCache:
             rows = self._counters.rows()
             self._counters.clear()
             cache.write_counts(db, rows)
+
+
+def _can_read(transaction: Transaction) -> bool:
+    # Unlogged tables cannot be read on a standby, and would bring 40001 into serializable transactions.
+    return not (transaction.is_serializable or transaction.is_standby)

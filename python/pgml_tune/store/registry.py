@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pgml_tune.db import Database
 from pgml_tune.records import ModelReference
 
-# One row says all that a call has to know: version, settings and preference, each as this statement may see it.
-_CALL = """
-SELECT v.model_version_id, v.artifact_sha256, v.dimensions, v.state::text AS state,
-       (SELECT pg_catalog.json_object_agg(s.name, s.value)::text FROM pgml_tune.setting AS s) AS settings,
-       pg_catalog.current_setting('pgml_tune.cache', true) AS cache_preference,
-       (SELECT e.extversion FROM pg_catalog.pg_extension AS e WHERE e.extname = 'pgml_tune') AS sql_version
+_DEFAULT = """
+SELECT s.task, s.model_version_id, s.artifact_sha256, s.dimensions, 'ready' AS state
+FROM pgml_tune.serving AS s WHERE s.default_of = $1::text
 """
-_CALL_OF_DEFAULT = (
-    _CALL
-    + """
-FROM pgml_tune.task_default AS d
-JOIN pgml_tune.serving AS p ON p.model_id = d.model_id
-JOIN pgml_tune.model_version AS v ON v.model_version_id = p.model_version_id
-WHERE d.task = $1::text
+_MODEL = """
+SELECT s.task, s.model_version_id, s.artifact_sha256, s.dimensions, 'ready' AS state
+FROM pgml_tune.serving AS s WHERE s.model = $1::text
 """
-)
-_CALL_OF_MODEL = (
-    _CALL
-    + """
-FROM pgml_tune.model AS m
-JOIN pgml_tune.serving AS p ON p.model_id = m.model_id
-JOIN pgml_tune.model_version AS v ON v.model_version_id = p.model_version_id
-WHERE m.name = $1::text AND m.task = $2::text
-"""
-)
-_CALL_OF_VERSION = (
-    _CALL
-    + """
+_VERSION = """
+SELECT m.task, v.model_version_id, v.artifact_sha256, v.dimensions, v.state::text AS state
 FROM pgml_tune.model AS m
 JOIN pgml_tune.model_version AS v ON v.model_id = m.model_id
-WHERE m.name = $1::text AND m.task = $2::text AND v.version = $3::text
+WHERE m.name = $1::text AND v.version = $2::text
 """
-)
-_TASK = "SELECT m.task FROM pgml_tune.model AS m WHERE m.name = $1::text"
 _VERSIONS = """
 SELECT v.model_version_id, v.version, v.artifact_sha256
 FROM pgml_tune.model AS m JOIN pgml_tune.model_version AS v ON v.model_id = m.model_id
@@ -63,16 +44,14 @@ _DROP = "SELECT pgml_tune._drop_version($1::text, $2::text) AS outcome"
 
 
 @dataclass(frozen=True, slots=True)
-class CallRow:
-    """The version a call goes to, and the settings it runs under, as stored."""
+class Target:
+    """The version a call goes to."""
 
+    task: str
     model_version_id: int
     digest: str
     dimensions: int
     state: str
-    settings: str | None
-    cache_preference: str | None
-    sql_version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +63,19 @@ class VersionRow:
     digest: str
 
 
-def find_call(db: Database, reference: ModelReference | None, task: str) -> CallRow | None:
+def find_target(db: Database, reference: ModelReference | None, task: str) -> Target | None:
     """The version that a reference means now; None means the default of the task."""
     if reference is None:
-        rows = db.fetch(_CALL_OF_DEFAULT, task)
+        rows = db.fetch(_DEFAULT, task)
     elif reference.version is None:
-        rows = db.fetch(_CALL_OF_MODEL, reference.name, task)
+        rows = db.fetch(_MODEL, reference.name)
     else:
-        rows = db.fetch(_CALL_OF_VERSION, reference.name, task, reference.version)
-    return CallRow(*rows[0].values()) if rows else None
+        rows = db.fetch(_VERSION, reference.name, reference.version)
+    return _target(*rows[0].values()) if rows else None
 
 
-def task_of(db: Database, model: str) -> str | None:
-    """The task of a model, if there is such a model."""
-    rows = db.fetch(_TASK, model)
-    return str(rows[0]["task"]) if rows else None
+# Every call asks, the answer is mostly the same: making the record each time would cost as much as the lookup.
+_target = lru_cache(maxsize=64)(Target)
 
 
 def versions_of(db: Database, model: str) -> list[VersionRow]:

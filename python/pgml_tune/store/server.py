@@ -20,14 +20,13 @@ SELECT pg_catalog.current_setting('server_version_num')::int AS server_number,
            FROM pg_catalog.aclexplode(n.nspacl) AS a
            WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner
        ) AS schema_creators,
-       (
-           SELECT m.name FROM pgml_tune.task_default AS d JOIN pgml_tune.model AS m ON m.model_id = d.model_id
-           WHERE d.task = 'embedding'
-       ) AS default_model
+       (SELECT s.model FROM pgml_tune.serving AS s WHERE s.default_of = 'embedding') AS default_model
 FROM pg_catalog.pg_extension AS e
 JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
 WHERE e.extname = 'pgml_tune'
 """
+
+_EXTENSION_VERSION = "SELECT e.extversion FROM pg_catalog.pg_extension AS e WHERE e.extname = 'pgml_tune'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +45,8 @@ class ServerFacts:
 def server_facts(db: Database) -> ServerFacts:
     """What the server says of itself and of the extension."""
     return ServerFacts(*db.fetch(_FACTS)[0].values())
+
+
+def extension_version(db: Database) -> str:
+    """The version of the SQL objects that are installed in this database."""
+    return str(db.fetch(_EXTENSION_VERSION)[0]["extversion"])
