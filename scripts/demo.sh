@@ -4,7 +4,7 @@
 
 "$checkout/scripts/dev.sh"
 . "$checkout/.dev/env"
-"$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet --file "$checkout/scripts/demo.sql" 2>&1
+"$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet < "$checkout/scripts/demo.sql" 2>&1
 cat <<END
 
 Done in $SECONDS s. The server keeps running until: make dev-stop

@@ -4,6 +4,7 @@
 \pset footer off
 \pset linestyle unicode
 \pset border 1
+\set SHOW_CONTEXT never
 SET client_min_messages = warning;
 DROP SCHEMA IF EXISTS demo CASCADE;
 CREATE SCHEMA demo;
@@ -25,7 +26,7 @@ SELECT pg_describe_object(d.classoid, d.objoid, d.objsubid), d.description
 FROM pg_description AS d;
 SELECT count(*) AS rows, pg_size_pretty(sum(octet_length(description))) AS text FROM manual;
 
-\echo '2. embed(): 500 rows a call, in this session, with the model minilm'
+\echo '2. embed(): 500 rows a call, in this session, with the model minilm; when the demo runs again, out of the cache'
 \set ECHO queries
 \timing on
 DO $$
@@ -54,7 +55,7 @@ ANALYZE manual;
 \echo
 \echo '3. Questions in plain words'
 \set ECHO queries
-SELECT q.question, a.object, a.description
+SELECT q.question, left(a.object, 40) AS object, left(a.description, 48) AS description
 FROM (VALUES
     (1, 'remove spaces from both ends of a string'),
     (2, 'how long ago did something happen'),
@@ -97,6 +98,8 @@ SELECT content FROM note ORDER BY embedding <=> embed('refund for a double payme
 \set ECHO none
 
 \echo '5. The same text again comes out of the cache'
+-- The model is in memory now, even if every text above came out of the cache.
+DO $$ BEGIN PERFORM embed(gen_random_uuid()::text); END $$;
 SELECT 'a text that was never seen before: ' || gen_random_uuid() AS new_text \gset
 \set ECHO queries
 \timing on
@@ -105,6 +108,7 @@ SELECT vector_dims(embed(:'new_text'));
 \timing off
 \set ECHO none
 
+\echo
 \echo '6. A wrong name is an error that says what to do'
 \set ON_ERROR_STOP off
 \set ECHO queries
