@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pgml_tune.backend import entrypoint, session
 from pgml_tune.db import Session
 from pgml_tune.errors import InvalidArgument
@@ -14,7 +16,7 @@ def embed(db: Session, text: str | None, model: str | None, kind: str | None) ->
 
 @entrypoint
 def embed_many(
-    db: Session, texts: list[str | None] | None, model: str | None, kind: str | None
+    db: Session, texts: list[Any] | None, model: str | None, kind: str | None
 ) -> list[str | None] | None:
     if texts is None:
         return None

@@ -71,6 +71,6 @@ def _check_version(sql_version: str) -> None:
     if sql_version not in _SQL_VERSIONS:
         raise NotReady(
             f"package pgml_tune {__version__} does not serve version {sql_version} of the extension",
-            detail="One of them was updated after this session had begun, or only one of them was. Reconnect afterwards.",
+            detail="One was updated after this session had begun, or only one was. Reconnect afterwards.",
             hint=f"ALTER EXTENSION pgml_tune UPDATE TO '{__version__}'",
         )

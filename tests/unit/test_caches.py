@@ -1,0 +1,148 @@
+import os
+import stat
+import threading
+
+import pytest
+
+from pgml_tune.db import Transaction
+from pgml_tune.errors import NotReady
+from pgml_tune.service.counters import Counters
+from pgml_tune.service.secret import FILE_NAME, read_secret
+from pgml_tune.service.session_cache import SessionCache, entry_key
+from pgml_tune.service.table_cache import FLUSH_ENTRIES, TableCache
+from pgml_tune.settings import Limits
+from pgml_tune.store.cache import CacheEntry
+
+LIMITS = Limits.from_rows({})
+ENTRY = CacheEntry(b"k" * 32, 1, 10, b"\0" * 16)
+
+
+class FakeSession:
+    """Records statements; its transaction is what the test says."""
+
+    def __init__(self, **transaction):
+        allowed = {"is_read_only": False, "is_serializable": False, "is_standby": False}
+        self._transaction = Transaction(**(allowed | transaction))
+        self.statements = []
+
+    def fetch(self, sql, *args):
+        self.statements.append((sql.split("(")[0].split(".")[-1], args))
+        return [{"written": 1}]
+
+    def transaction(self):
+        return self._transaction
+
+
+def test_a_key_needs_the_secret_and_tells_scopes_and_texts_apart():
+    keys = {
+        entry_key(secret, scope, text)
+        for secret in (b"1", b"2")
+        for scope in ("a", "b", "a:b")
+        for text in (b"x", b"y", b"", b"b:x")
+    }
+    assert len(keys) == 24
+
+
+def test_a_scope_cannot_be_continued_by_a_text():
+    assert entry_key(b"s", "a", b"b:x") != entry_key(b"s", "a:b", b"x")
+
+
+def test_the_session_cache_forgets_the_least_recently_used_beyond_its_bytes():
+    cache = SessionCache()
+    for name in (b"a", b"b", b"c"):
+        cache.put(name, "v" * 1000, max_bytes=4000)
+    assert cache.get(b"a") is not None
+    cache.put(b"d", "v" * 1000, max_bytes=4000)
+    assert cache.get(b"b") is None
+    assert cache.get(b"a") is not None
+
+
+def test_a_session_cache_of_no_bytes_keeps_nothing():
+    cache = SessionCache()
+    cache.put(b"a", "v", max_bytes=0)
+    assert cache.get(b"a") is None
+
+
+def test_putting_a_vector_twice_counts_its_bytes_once():
+    cache = SessionCache()
+    for _ in range(100):
+        cache.put(b"a", "v" * 100, max_bytes=1000)
+    cache.put(b"b", "v" * 100, max_bytes=1000)
+    assert cache.get(b"a") is not None
+
+
+def test_many_entries_are_written_in_one_statement():
+    db, table = FakeSession(), TableCache(Counters())
+    for _ in range(FLUSH_ENTRIES):
+        table.add(db, ENTRY, LIMITS)
+    ((name, args),) = db.statements
+    assert name == "_write_cache"
+    assert len(args[0]) == FLUSH_ENTRIES
+
+
+def test_counts_are_flushed_with_the_entries_and_then_forgotten():
+    db, counters = FakeSession(), Counters()
+    table = TableCache(counters)
+    counters.of(1).calls = 3
+    table.add(db, ENTRY, LIMITS)
+    table.flush_if_due(db, LIMITS)
+    assert [name for name, _ in db.statements] == ["_write_cache", "_write_counts"]
+    assert not counters
+
+
+def test_a_second_flush_waits_for_its_time():
+    db, counters = FakeSession(), Counters()
+    table = TableCache(counters)
+    for _ in range(2):
+        counters.of(1).calls += 1
+        table.flush_if_due(db, LIMITS)
+    assert len(db.statements) == 1
+
+
+@pytest.mark.parametrize("state", ["is_read_only", "is_serializable", "is_standby"])
+def test_nothing_is_written_where_the_transaction_forbids_it_and_counts_are_kept(state):
+    db, counters = FakeSession(**{state: True}), Counters()
+    table = TableCache(counters)
+    counters.of(1).calls = 1
+    table.add(db, ENTRY, LIMITS)
+    table.flush_if_due(db, LIMITS)
+    assert db.statements == []
+    assert counters
+
+
+@pytest.mark.parametrize("state", ["is_serializable", "is_standby"])
+def test_unlogged_tables_are_not_read_where_that_would_fail(state):
+    db = FakeSession(**{state: True})
+    assert TableCache(Counters()).lookup(db, [b"k"]) == {}
+    assert db.statements == []
+
+
+def test_the_secret_is_made_once_and_only_its_owner_reads_it(tmp_path):
+    secret = read_secret(tmp_path)
+    assert len(secret) == 32
+    assert read_secret(tmp_path) == secret
+    assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
+
+
+def test_sessions_that_start_together_share_one_secret(tmp_path):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(read_secret(tmp_path))) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 16
+    assert len(set(found)) == 1
+
+
+def test_a_secret_that_others_can_read_is_refused(tmp_path):
+    read_secret(tmp_path)
+    os.chmod(tmp_path / FILE_NAME, 0o644)
+    with pytest.raises(NotReady):
+        read_secret(tmp_path)
+
+
+def test_a_missing_spool_folder_is_named(tmp_path):
+    with pytest.raises(NotReady) as caught:
+        read_secret(tmp_path / "none")
+    assert str(tmp_path / "none") in caught.value.message

@@ -1,0 +1,60 @@
+import pytest
+
+from pgml_tune.errors import InvalidArgument
+from pgml_tune.records import ArtifactConfig, ModelReference, is_digest, is_valid_name
+
+BAD_NAMES = [
+    "", " ", "a" * 64, "A", "ä", "mini lm", "-a", ".a", "_a", "a..b", "a/b", "/etc", "a@b", "a\n", "a\0b",
+    "1.0.0; drop", "\uff4dinilm", "a'b", 'a"b',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_that_could_be_a_path_or_a_statement_is_refused(name):
+    assert not is_valid_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "minilm", "v1", "1.0", "a-b_c.d", "0" * 63])
+def test_a_plain_name_is_accepted(name):
+    assert is_valid_name(name)
+
+
+def test_a_reference_is_a_name_with_or_without_a_version():
+    assert ModelReference.parse("minilm") == ModelReference("minilm", None)
+    assert ModelReference.parse("minilm@v1") == ModelReference("minilm", "v1")
+    assert str(ModelReference("minilm", "v1")) == "minilm@v1"
+
+
+@pytest.mark.parametrize("text", ["minilm@", "@v1", "a@b@c", "minilm@../x", ""])
+def test_a_malformed_reference_is_refused(text):
+    with pytest.raises(InvalidArgument):
+        ModelReference.parse(text)
+
+
+def test_a_digest_is_64_lower_case_hexadecimal_digits():
+    assert is_digest("0" * 64)
+    assert not is_digest("0" * 63)
+    assert not is_digest("G" * 64)
+    assert not is_digest("0" * 64 + "\n")
+
+
+CONFIG = {
+    "task": "embedding", "engine": "onnxruntime", "dimensions": 4, "max_tokens": 8, "pooling": "mean",
+    "is_normalized": True, "prompt_query": "query: ", "prompt_passage": "", "pad_token_id": 0, "storage": "fp32",
+    "space_id": "x", "is_batch_invariant": True,
+}  # fmt: skip
+
+
+def test_a_configuration_survives_its_json_form():
+    config = ArtifactConfig.from_json(CONFIG)
+    assert ArtifactConfig.from_json(config.to_json()) == config
+    assert config.prompt("query") == "query: "
+    assert config.prompt("passage") == ""
+
+
+@pytest.mark.parametrize(
+    "change", [{"dimensions": 0}, {"dimensions": "4"}, {"max_tokens": True}, {"task": "magic"}, {"auto_map": {}}]
+)
+def test_a_configuration_with_wrong_values_or_unknown_fields_is_refused(change):
+    with pytest.raises(InvalidArgument):
+        ArtifactConfig.from_json(CONFIG | change)

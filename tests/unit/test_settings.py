@@ -1,0 +1,82 @@
+import os
+
+import pytest
+
+from pgml_tune.errors import InvalidArgument, NotReady, ObjectNotFound
+from pgml_tune.settings import DEFAULT_PATHS, SETTINGS, Limits, parse_cache_preference, read_paths, setting_named
+
+
+def test_defaults_are_valid_and_parse():
+    for setting in SETTINGS.values():
+        assert setting.check(setting.default) == setting.default
+    limits = Limits.from_rows({})
+    assert limits.threads == 1
+    assert limits.long_input == "truncate"
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "257", "1.0", "1e3", "NaN", " 1", "0x1", "9" * 40, "١", "on"])
+def test_a_number_out_of_range_is_refused(value):
+    with pytest.raises(InvalidArgument):
+        setting_named("threads").check(value)
+
+
+def test_a_number_is_stored_in_its_plain_form():
+    assert setting_named("threads").check("007") == "7"
+
+
+@pytest.mark.parametrize("value", ["", "ON", "true", "role;shared"])
+def test_a_word_that_is_no_choice_is_refused(value):
+    with pytest.raises(InvalidArgument):
+        setting_named("cache_scope").check(value)
+
+
+def test_an_unknown_setting_is_reported_with_the_known_ones():
+    with pytest.raises(ObjectNotFound) as caught:
+        setting_named("model_root")
+    assert "threads" in caught.value.detail
+
+
+@pytest.mark.parametrize("text", [None, "", "on"])
+def test_an_unset_preference_means_on(text):
+    assert parse_cache_preference(text) == "on"
+
+
+def test_an_unknown_preference_is_refused():
+    with pytest.raises(InvalidArgument):
+        parse_cache_preference("of")
+
+
+def test_paths_come_from_the_file_that_the_environment_names(tmp_path):
+    file = tmp_path / "pgml_tune.toml"
+    file.write_text('model_root = "/m"\nspool_dir = "/s"\nimport_dirs = ["/i"]\n')
+    paths = read_paths({"PGML_TUNE_CONFIG": str(file)})
+    assert (str(paths.model_root), str(paths.spool_dir), [str(path) for path in paths.import_dirs]) == (
+        "/m", "/s", ["/i"],
+    )  # fmt: skip
+
+
+def test_a_missing_key_has_its_default(tmp_path):
+    file = tmp_path / "pgml_tune.toml"
+    file.write_text("")
+    assert read_paths({"PGML_TUNE_CONFIG": str(file)}).model_root == DEFAULT_PATHS.model_root
+
+
+@pytest.mark.parametrize("content", ["model_rot = '/x'", "model_root = ", "\x00"])
+def test_a_file_with_unknown_keys_or_broken_syntax_is_refused(tmp_path, content):
+    file = tmp_path / "pgml_tune.toml"
+    file.write_text(content)
+    with pytest.raises(NotReady):
+        read_paths({"PGML_TUNE_CONFIG": str(file)})
+
+
+def test_a_file_that_others_can_change_is_refused(tmp_path):
+    file = tmp_path / "pgml_tune.toml"
+    file.write_text("")
+    os.chmod(file, 0o666)
+    with pytest.raises(NotReady):
+        read_paths({"PGML_TUNE_CONFIG": str(file)})
+
+
+def test_a_named_file_that_is_missing_is_refused(tmp_path):
+    with pytest.raises(NotReady):
+        read_paths({"PGML_TUNE_CONFIG": str(tmp_path / "none.toml")})
