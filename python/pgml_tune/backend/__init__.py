@@ -42,11 +42,20 @@ def entrypoint(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return check_result(function(database, *args))
         except TuneError as error:
-            failure = error
-        if isinstance(failure, LimitExceeded):
-            # PL/Python keeps the arguments until the function's next call; a refused one may be huge.
-            sys._getframe(1).f_globals.get("args", []).clear()
-        parts = {"detail": failure.detail, "hint": failure.hint}
-        plpy.error(failure.message, sqlstate=failure.sqlstate, **{name: part for name, part in parts.items() if part})
+            # Only its parts outlive this block: the error itself holds the frames, and with them the arguments.
+            message, sqlstate = error.message, error.sqlstate
+            parts = {"detail": error.detail, "hint": error.hint}
+        if sqlstate == LimitExceeded.sqlstate:
+            _forget_arguments(sys._getframe(1).f_globals, args)
+        del args
+        plpy.error(message, sqlstate=sqlstate, **{name: part for name, part in parts.items() if part})
 
     return call
+
+
+def _forget_arguments(function_globals: dict[str, Any], args: tuple[Any, ...]) -> None:
+    """Let go of what PL/Python would keep until the function's next call: a refused argument may be huge."""
+    for name, value in list(function_globals.items()):
+        if any(value is argument for argument in args):
+            function_globals[name] = None
+    function_globals.get("args", []).clear()

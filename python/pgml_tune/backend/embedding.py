@@ -15,9 +15,7 @@ def embed(db: Session, text: str | None, model: str | None, kind: str | None) ->
 
 
 @entrypoint
-def embed_many(
-    db: Session, texts: list[Any] | None, model: str | None, kind: str | None
-) -> list[str | None] | None:
+def embed_many(db: Session, texts: list[Any] | None, model: str | None, kind: str | None) -> list[str | None] | None:
     if texts is None:
         return None
     if any(type(text) is list for text in texts):

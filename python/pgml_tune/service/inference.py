@@ -21,7 +21,7 @@ from pgml_tune.service.models import Models
 from pgml_tune.service.resolution import Rules, resolve
 from pgml_tune.service.session_cache import SessionCache, entry_key
 from pgml_tune.service.table_cache import TableCache
-from pgml_tune.settings import Limits, parse_cache_preference
+from pgml_tune.settings import SETTINGS, Limits, parse_cache_preference
 from pgml_tune.store.cache import CacheEntry
 from pgml_tune.store.registry import Target
 
@@ -97,7 +97,7 @@ class Inference:
         if len(texts) > call.limits.max_batch_texts:
             raise LimitExceeded(
                 f"array has {len(texts)} texts, the limit is {call.limits.max_batch_texts}",
-                hint=f"SELECT configure('max_batch_texts', '{len(texts)}')",
+                hint=_raise_limit("max_batch_texts", len(texts)),
             )
         scope = call.scope()
         keys = [self._key(scope, text, call.limits) for text in texts]
@@ -140,7 +140,7 @@ class Inference:
     def count_tokens(self, db: Session, text: str, model: str | None) -> int:
         """The tokens of a text, special tokens included and nothing cut."""
         call = self._begin(db, model, "passage")
-        _check_size(text.encode(), call.limits)
+        _encoded(text, call.limits)
         return self._models.get(call.target.digest, call.limits.threads).count_tokens(text)
 
     def _begin(self, db: Session, model: str | None, kind: str | None) -> _Call:
@@ -159,9 +159,7 @@ class Inference:
         self._next_call_id += 1
 
     def _key(self, scope: str, text: str, limits: Limits) -> bytes:
-        content = text.encode()
-        _check_size(content, limits)
-        return entry_key(self._secret, scope, content)
+        return entry_key(self._secret, scope, _encoded(text, limits))
 
     def _look_further(self, db: Session, call: _Call, missing: dict[bytes, str]) -> tuple[dict[bytes, str], int]:
         """The vectors that the session does not remember, from the table cache or the model; and texts cut."""
@@ -228,12 +226,24 @@ def _text_form(vector: VectorArray) -> str:
     return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
-def _check_size(content: bytes, limits: Limits) -> None:
-    if len(content) > limits.max_input_bytes:
-        raise LimitExceeded(
-            f"input has {len(content)} bytes, the limit is {limits.max_input_bytes}",
-            hint=f"SELECT configure('max_input_bytes', '{len(content)}')",
-        )
+def _encoded(text: str, limits: Limits) -> bytes:
+    # A text has at least as many bytes as characters: what is far too long is not even encoded.
+    size = len(text)
+    if size <= limits.max_input_bytes:
+        content = text.encode()
+        size = len(content)
+        if size <= limits.max_input_bytes:
+            return content
+    raise LimitExceeded(
+        f"input has {size} bytes or more, the limit is {limits.max_input_bytes}",
+        hint=_raise_limit("max_input_bytes", size),
+    )
+
+
+def _raise_limit(name: str, value: int) -> str:
+    """The statement that would let a value pass, if any may."""
+    possible = value <= SETTINGS[name].maximum
+    return f"SELECT configure('{name}', '{value}')" if possible else ""
 
 
 def _check_kind(kind: str | None) -> str:

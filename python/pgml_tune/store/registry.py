@@ -85,9 +85,7 @@ def versions_of(db: Database, model: str) -> list[VersionRow]:
 
 def all_versions(db: Database) -> list[tuple[ModelReference, str]]:
     """Every registered version with its digest."""
-    return [
-        (ModelReference(row["name"], row["version"]), row["artifact_sha256"]) for row in db.fetch(_ALL_VERSIONS)
-    ]
+    return [(ModelReference(row["name"], row["version"]), row["artifact_sha256"]) for row in db.fetch(_ALL_VERSIONS)]
 
 
 def register_version(
