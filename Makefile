@@ -22,8 +22,9 @@ package_script = DESTDIR="$(DESTDIR)" FOLDER="$(FOLDER)" PYTHON_SITE="$(PYTHON_S
 	MODEL_ROOT="$(MODEL_ROOT)" scripts/package.sh
 
 # Without a server of your own (PGHOST) the regression tests run on the private one.
-REGRESS_NAMES = $(sort $(patsubst tests/sql/%.sql, %, $(wildcard tests/sql/*.sql)))
-REGRESS_OPTS = --inputdir=tests --outputdir=.dev/regress --dbname=pgml_tune_regress
+REGRESS_NAMES = registry embedding cache operations roles
+REGRESS_OPTS = --inputdir=tests --outputdir=.dev/regress --dbname=pgml_tune_regress \
+	$(addprefix --load-extension=, plpython3u vector pgml_tune)
 ifdef PGHOST
 REGRESS = $(REGRESS_NAMES)
 REGRESS_PREP = .dev/regress

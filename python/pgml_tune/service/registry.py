@@ -77,7 +77,6 @@ def register(
     reference = ModelReference(name, check_name(version, "version"))
     if any(row.version == version for row in existing):
         raise _taken(reference)
-    bind_name(model_root, reference, digest)
     outcome = registry.register_version(
         db, reference, task, digest, files.size_bytes, config.to_json(), chosen.description, chosen.base
     )
@@ -87,6 +86,8 @@ def register(
         raise ObjectNotFound(f'model "{name}" has no version of the name given as base', hint=_SHOW_VERSIONS)
     if outcome == "other task":
         raise NameTaken(f'model "{name}" exists and has another task', hint="SELECT model, task FROM pgml_tune.models")
+    # Last, because no rollback undoes it.
+    bind_name(model_root, reference, digest)
     return version
 
 
