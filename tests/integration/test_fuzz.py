@@ -1,0 +1,269 @@
+"""Generated calls of every public function: whatever they get, they answer or refuse by the book."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from conditions import fetch_value
+from inputs import CANARY, Expression, Generator
+
+DIMENSIONS = 384
+CASES = int(os.environ.get("PGML_TUNE_FUZZ_CASES", "1000"))
+DOCUMENTED = set(
+    "42704 42710 22023 55000 54000 0A000 53400 58000 XX001 42501 42703 42P01 42809 42804 21000 22021 22P02"
+    " 25000 25006 40001 40P01 55P03 57014 53100 53200".split()
+)
+# What PostgreSQL says of a literal before the function is called: an invalid role name, \u0000 in JSON, a huge OID.
+OF_CASTS = {"42602", "22P05", "22003"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: its SQL, its parameters, and whether a correct answer is NULL."""
+
+    sql: str
+    parameters: tuple[object, ...]
+    wants_null: bool = False
+    length: int | None = None  # of the array it must return; None: not known
+    nulls: tuple[bool, ...] | None = None  # where that array must hold NULL
+
+
+def embed(generator: Generator) -> Call:
+    text = generator.text()
+    return Call("embed(%s::text, %s::text, %s::text)", (text, generator.model(), generator.kind()), text is None)
+
+
+def embed_many(generator: Generator) -> Call:
+    texts = generator.array()
+    rest = (generator.model(), generator.kind())
+    if isinstance(texts, Expression):
+        return Call(f"embed({texts.sql}, %s::text, %s::text)", rest, length=texts.length)
+    call = Call("embed(%s::text[], %s::text, %s::text)", (texts, *rest), texts is None)
+    if texts is None:
+        return call
+    return Call(call.sql, call.parameters, length=len(texts), nulls=tuple(text is None for text in texts))
+
+
+def embed_pinned(generator: Generator) -> Call:
+    version = generator.valid_mostly(["v1", "v1-int8"], ["v9", generator.name()])
+    arguments = (generator.text(), generator.valid_mostly(["minilm"], [generator.name()]), version, generator.kind())
+    return Call("embed_pinned(%s::text, %s::text, %s::text, %s::text)", arguments, None in arguments)
+
+
+def semantic_similarity(generator: Generator) -> Call:
+    a, b = generator.text(), generator.text()
+    return Call("semantic_similarity(%s::text, %s::text, %s::text)", (a, b, generator.model()), None in (a, b))
+
+
+def token_count(generator: Generator) -> Call:
+    text = generator.text()
+    return Call("token_count(%s::text, %s::text)", (text, generator.model()), text is None)
+
+
+def register_model(generator: Generator) -> Call:
+    arguments = (
+        generator.valid_mostly(["fuzzed", "minilm"], [generator.name()]),
+        generator.artifact(),
+        generator.task(),
+        generator.valid_mostly([None, "v1"], [generator.name()]),
+        generator.options(),
+    )
+    return Call("register_model(%s::text, %s::text, %s::text, %s::text, %s::jsonb)", arguments)
+
+
+def drop_model_version(generator: Generator) -> Call:
+    name = generator.valid_mostly(["minilm"], [generator.name()])
+    version = generator.valid_mostly(["v1", "v1-int8"], [generator.name()])
+    return Call("drop_model_version(%s::text, %s::text)::text", (name, version))
+
+
+def configure(generator: Generator) -> Call:
+    return Call("configure(%s::text, %s::text)", (generator.setting(), generator.value()))
+
+
+def cache_purge(generator: Generator) -> Call:
+    return Call("cache_purge(%s::text, %s::text::regrole)", (generator.model(), generator.role()))
+
+
+def grant(generator: Generator) -> Call:
+    level = generator.random.choice(["usage", "operate", "admin"])
+    return Call(f"grant_{level}(%s::text::regrole)::text", (generator.role(),))
+
+
+def last_call_id(generator: Generator) -> Call:
+    return Call("last_call_id()", ())
+
+
+def doctor(generator: Generator) -> Call:
+    return Call("doctor()::text", ())
+
+
+def maintain(generator: Generator) -> Call:
+    return Call("maintain()", ())
+
+
+SHARES: dict[Callable[[Generator], Call], float] = {
+    embed: 0.28, embed_many: 0.16, embed_pinned: 0.16, semantic_similarity: 0.08, token_count: 0.08,
+    register_model: 0.08,
+    drop_model_version: 0.04, configure: 0.05, cache_purge: 0.03, grant: 0.02, last_call_id: 0.008, doctor: 0.004,
+    maintain: 0.008,
+}  # fmt: skip
+ANSWERS_FOR_TEXTS = (embed, embed_many, embed_pinned, semantic_similarity, token_count)
+
+WRAPPERS = [
+    "SELECT public.{call}",
+    "SELECT public.{call}",
+    "SELECT (SELECT public.{call})",
+    "WITH c AS MATERIALIZED (SELECT public.{call} AS r) SELECT r FROM c",
+    "SELECT public.{call} FROM pg_catalog.generate_series(1, 2) AS g OFFSET 1",
+    "SELECT CASE WHEN true THEN public.{call} END",
+]
+STATES: list[list[str]] = [
+    [],
+    ["SET TRANSACTION READ ONLY"],
+    ["SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"],
+    ["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"],
+    ["SET TRANSACTION ISOLATION LEVEL SERIALIZABLE READ ONLY"],
+    ["SET LOCAL ROLE alice"],
+    ["SET LOCAL ROLE stranger"],
+    ["SET LOCAL ROLE adam"],
+    ["SET LOCAL search_path = ''"],
+    ["SET LOCAL search_path = hostile, pg_catalog"],
+    ["SET LOCAL standard_conforming_strings = off", "SET LOCAL backslash_quote = on"],
+    ["SET LOCAL datestyle = 'SQL, DMY'", "SET LOCAL intervalstyle = 'sql_standard'",
+    "SET LOCAL bytea_output = 'escape'"],
+    ["SET LOCAL extra_float_digits = -15"],
+    ["SET LOCAL statement_timeout = 1"],
+    ["SET LOCAL lock_timeout = 1"],
+    ["SET LOCAL work_mem = '64kB'"],
+    ["SET LOCAL jit = on", "SET LOCAL jit_above_cost = 0"],
+    ["SET LOCAL {forced_parallel} = on"],
+    ["SET LOCAL pgml_tune.cache = 'off'"],
+    ["SET LOCAL pgml_tune.cache = 'session'"],
+    ["SET LOCAL pgml_tune.cache = 'rubbish'"],
+    ["SET LOCAL pgml_tune.cache = ''"],
+    ["SAVEPOINT a", "SELECT 1", "ROLLBACK TO a"],
+    ["SAVEPOINT a", "SELECT public.embed('a')", "ROLLBACK TO a"],
+    ["SET LOCAL enable_seqscan = off", "SET LOCAL plan_cache_mode = force_generic_plan"],
+    ["SET LOCAL row_security = off", "SET LOCAL check_function_bodies = off"],
+]
+HOSTILE_SCHEMA = """
+CREATE SCHEMA hostile;
+GRANT USAGE ON SCHEMA hostile TO PUBLIC;
+CREATE FUNCTION hostile.current_setting(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE division_by_zero; END $$;
+CREATE FUNCTION hostile.jsonb_to_recordset(jsonb) RETURNS SETOF record LANGUAGE plpgsql
+    AS $$ BEGIN RAISE division_by_zero; END $$;
+CREATE FUNCTION hostile.equals(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE division_by_zero; END $$;
+CREATE OPERATOR hostile.= (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.equals);
+CREATE TABLE hostile.setting (name text, value text);
+"""
+
+
+def run_case(session: psycopg.Connection[Any], make: Callable[[Generator], Call], number: int) -> str:
+    """Makes the call of a number and says what is wrong with its answer, '' for nothing."""
+    generator = Generator(number)
+    call = make(generator)
+    forced = "debug_parallel_query" if session.info.server_version >= 160000 else "force_parallel_mode"
+    state = generator.random.choice(STATES)
+    wrapper = generator.random.choice(WRAPPERS)
+    sql = "CALL public.maintain()" if make is maintain else wrapper.format(call=call.sql)
+    session.execute("BEGIN")
+    try:
+        for statement in state:
+            session.execute(statement.format(forced_parallel=forced))
+        rows = session.execute(sql, call.parameters or None)
+        answer = None if make is maintain else rows.fetchone()[0]  # type: ignore[index]
+    except psycopg.Error as error:
+        return f"{state} {judge_error(error)}" if judge_error(error) else ""
+    finally:
+        if not session.closed:
+            session.execute("ROLLBACK")
+    fault = judge_answer(make, call, answer)
+    return f"{state} {call.sql}: {fault}" if fault else ""
+
+
+def judge_error(error: psycopg.Error) -> str:
+    if error.sqlstate is None:
+        return f"the session ended: {error}"
+    if error.sqlstate not in DOCUMENTED | OF_CASTS:
+        return f"undocumented {error.sqlstate}: {error}"
+    report = error.diag
+    shown = [report.message_primary, report.message_detail, report.message_hint, report.context, report.internal_query]
+    return "text of the user in the error" if any(part and CANARY in part for part in shown) else ""
+
+
+def judge_answer(make: Callable[[Generator], Call], call: Call, answer: Any) -> str:
+    if make not in ANSWERS_FOR_TEXTS:
+        return ""
+    if (answer is None) != call.wants_null:
+        return f"NULL is {answer is None}, not {call.wants_null}"
+    if answer is None:
+        return ""
+    if make in (embed, embed_pinned):
+        return judge_vector(answer)
+    if make is semantic_similarity:
+        return "" if -1 <= answer <= 1 else f"cosine {answer}"
+    if make is token_count:
+        return "" if answer >= 2 else f"{answer} tokens"
+    return judge_vectors(call, answer)
+
+
+def judge_vectors(call: Call, answer: Any) -> str:
+    vectors = answer if isinstance(answer, list) else split_array(answer)
+    if len(vectors) != call.length:
+        return f"{len(vectors)} vectors for {call.length} texts"
+    if call.nulls is not None and tuple(vector is None for vector in vectors) != call.nulls:
+        return "NULL in other places than in the input"
+    return next(filter(None, map(judge_vector, filter(None, set(vectors)))), "")
+
+
+def split_array(text: str) -> list[str | None]:
+    """The elements of a vector[] in its text form."""
+    inner = text[1:-1]
+    parts = inner.replace('"', "").replace("],[", "]\n[").replace("],NULL", "]\nNULL").replace("NULL,", "NULL\n")
+    return [None if part == "NULL" else part for part in parts.split("\n")] if inner else []
+
+
+def judge_vector(text: str) -> str:
+    vector = json.loads(text)
+    norm = math.sqrt(sum(number * number for number in vector))
+    if len(vector) != DIMENSIONS:
+        return f"{len(vector)} dimensions"
+    return "" if abs(norm - 1) <= 1e-3 else f"norm {norm}"
+
+
+@pytest.fixture
+def fuzzed(db: psycopg.Connection[Any], server_log: Callable[[int], str]) -> Iterator[psycopg.Connection[Any]]:
+    """A session to torment; afterwards the server must be the same and its log without the users' texts."""
+    db.execute(HOSTILE_SCHEMA)
+    db.execute("SET statement_timeout = '60s'")
+    identity = "SELECT pg_postmaster_start_time()::text || pg_backend_pid()"
+    before, position = fetch_value(db, identity), len(server_log(0).encode())
+    yield db
+    assert fetch_value(db, identity) == before
+    assert CANARY not in server_log(position)
+
+
+def run_cases(session: psycopg.Connection[Any], make: Callable[[Generator], Call], first: int, count: int) -> None:
+    faults = {}
+    for number in range(first, first + count):
+        if fault := run_case(session, make, number):
+            faults[number] = fault
+        assert not session.closed, faults
+    assert not faults
+
+
+@pytest.mark.parametrize("make", SHARES, ids=lambda make: make.__name__)
+def test_function_answers_or_refuses_by_the_book(fuzzed: psycopg.Connection[Any], make: Callable[..., Call]) -> None:
+    run_cases(fuzzed, make, 0, math.ceil(1000 * SHARES[make]))
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("make", SHARES, ids=lambda make: make.__name__)
+def test_function_survives_many_generated_calls(fuzzed: psycopg.Connection[Any], make: Callable[..., Call]) -> None:
+    run_cases(fuzzed, make, 1_000_000, math.ceil(CASES * SHARES[make]))
