@@ -7,12 +7,14 @@ root, in a process of its own; the last step is SQL.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -99,10 +101,15 @@ class Database:
 
 def run_job(arguments: list[str], verbose: bool) -> Iterator[dict[str, Any]]:
     """The events of a job process; raises the error it reports."""
+    package = str(Path(__file__).parents[1])
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as chatter:
         command = [sys.executable, "-P", "-m", "pgml_tune.jobs", *arguments]
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=None if verbose else chatter, text=True, encoding="utf-8"
+            command,
+            stdout=subprocess.PIPE,
+            stderr=None if verbose else chatter,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))},
+            encoding="utf-8",
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:
