@@ -1,0 +1,51 @@
+"""What all measurements are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from server import FP32, INT8_BLOCK, INT8_DYNAMIC, Version
+from texts import Texts
+
+STORAGES = (FP32, INT8_DYNAMIC, INT8_BLOCK)
+_Contestant = TypeVar("_Contestant")
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where everything is, and how thorough to be."""
+
+    is_quick: bool
+    package_folder: str  # where the package pgml_tune can be imported from
+    source_folder: str  # the model as sentence-transformers loads it
+    model_root: Path
+    versions: dict[str, Version]  # by storage
+    texts: Texts
+
+    def artifact(self, storage: str) -> str:
+        """The folder with the files of a version."""
+        return str(self.model_root / self.versions[storage].digest)
+
+    def reference(self, storage: str) -> str:
+        """The version as SQL names it."""
+        return self.versions[storage].reference
+
+    def pick(self, thorough: int, quick: int) -> int:
+        """A number of repetitions or texts."""
+        return quick if self.is_quick else thorough
+
+
+def in_turns(
+    contestants: Sequence[_Contestant], rounds: int, measure: Callable[[_Contestant, int], _Value]
+) -> dict[_Contestant, list[_Value]]:
+    """One value per contestant and round; each round begins with another one, so that noise hits all alike."""
+    values: dict[_Contestant, list[_Value]] = {contestant: [] for contestant in contestants}
+    for number in range(rounds):
+        first = number % len(contestants)
+        for contestant in (*contestants[first:], *contestants[:first]):
+            values[contestant].append(measure(contestant, number))
+    return values

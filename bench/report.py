@@ -1,0 +1,96 @@
+"""What was measured, as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """What a measurement took: by the clock, and of a core, which others on the machine disturb less."""
+
+    wall: float
+    core: float
+
+    def per(self, count: int) -> Seconds:
+        return Seconds(self.wall / count, self.core / count)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value; verdict is met, missed or skipped, and empty where there is no target."""
+
+    part: str
+    what: str
+    value: float | None
+    unit: str
+    target: str = ""
+    verdict: str = ""
+    note: str = ""
+
+
+def at_most(part: str, what: str, value: float, unit: str, limit: float, note: str = "") -> Figure:
+    """A value that should not exceed a limit."""
+    return Figure(part, what, value, unit, f"<= {limit:g}", "met" if value <= limit else "missed", note)
+
+
+def at_least(part: str, what: str, value: float, unit: str, limit: float, note: str = "") -> Figure:
+    """A value that should reach a limit."""
+    return Figure(part, what, value, unit, f">= {limit:g}", "met" if value >= limit else "missed", note)
+
+
+def skipped(part: str, what: str, why: str) -> Figure:
+    """A value that could not be measured here."""
+    return Figure(part, what, None, "", verdict="skipped", note=why)
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """The median of the rounds' own ratios: both sides of a round have met the same machine."""
+    return median(over / under for over, under in zip(numerators, denominators, strict=True))
+
+
+def walls(values: Sequence[Seconds], scale: float = 1.0) -> list[float]:
+    """The times by the clock."""
+    return [value.wall * scale for value in values]
+
+
+def cores(values: Sequence[Seconds], scale: float = 1.0) -> list[float]:
+    """The times on a core."""
+    return [value.core * scale for value in values]
+
+
+def spread(values: Sequence[float]) -> str:
+    """The range of the rounds in a few characters."""
+    return f"{min(values):.4g} .. {max(values):.4g} in {len(values)} rounds"
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The figures in columns, a headline for each part."""
+    lines: list[str] = []
+    part = ""
+    width = max(len(figure.what) for figure in figures)
+    for figure in figures:
+        if figure.part != part:
+            part = figure.part
+            lines += ["", part]
+        cells = f"{_number(figure.value):>9} {figure.unit:<9}  {figure.target:>9}  {figure.verdict:<7}"
+        lines.append(f"  {figure.what:<{width}}  {cells}  {figure.note}".rstrip())
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def write_json(path: Path, conditions: dict[str, Any], figures: Sequence[Figure]) -> None:
+    """Write the conditions and the figures to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"conditions": conditions, "figures": [asdict(figure) for figure in figures]}
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
