@@ -9,7 +9,6 @@ TuneError
 ├── NotSupported        0A000  the model cannot do this
 ├── PermissionDenied    42501  the role may not do this
 ├── ParallelMode        25000  called where PL/Python may not run SQL
-├── ResourcesExhausted  53400  slots or memory budget used up
 ├── DiskFull            53100  no space for an artifact
 └── ArtifactDamaged     XX001  a file of a model is not what its manifest says
 """
@@ -73,12 +72,6 @@ class ParallelMode(TuneError):
     """The call came from a parallel plan, where running SQL would crash the server."""
 
     sqlstate = "25000"
-
-
-class ResourcesExhausted(TuneError):
-    """A configured budget is used up."""
-
-    sqlstate = "53400"
 
 
 class DiskFull(TuneError):

@@ -1,0 +1,22 @@
+"""What the documents say is what the code does."""
+
+from pathlib import Path
+
+from pgml_tune.errors import TuneError
+from pgml_tune.settings import SETTINGS
+
+REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
+
+
+def test_the_reference_lists_every_setting_as_declared():
+    section = REFERENCE.split("\n## Settings\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    assert rows == [
+        f"| `{setting.name}` | {setting.default} | {setting.range.replace('|', 'or')} | {setting.trades} |"
+        for setting in SETTINGS.values()
+    ]
+
+
+def test_the_reference_lists_the_sqlstate_of_every_error():
+    section = REFERENCE.split("\n## Errors\n")[1].split("\n## ")[0]
+    assert [kind.sqlstate for kind in TuneError.__subclasses__() if f"| {kind.sqlstate} |" not in section] == []
