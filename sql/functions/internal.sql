@@ -227,6 +227,9 @@ DECLARE
     v_generation integer;
     v_written integer;
 BEGIN
+    IF cardinality(entry_keys) = 0 THEN
+        RETURN 0;
+    END IF;
     -- The first generation, from the oldest on, that is not full; when all are, maintain() has to empty one.
     SELECT (r.oldest + g.step) % 8 INTO v_generation
     FROM pgml_tune.cache_ring AS r, generate_series(0, 7) AS g (step)

@@ -54,12 +54,9 @@ class TableCache:
         transaction = db.transaction()
         if transaction.is_read_only or not _can_read(transaction):
             return
-        if entries:
-            cache.write_entries(db, entries, limits.table_cache_bytes)
-        if self._counters:
-            rows = self._counters.rows()
-            self._counters.clear()
-            cache.write_counts(db, rows)
+        counts = self._counters.rows()
+        self._counters.clear()
+        cache.write(db, entries, counts, limits.table_cache_bytes)
 
 
 def _can_read(transaction: Transaction) -> bool:

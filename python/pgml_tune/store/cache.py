@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pgml_tune.db import Database
 
 _READ = "SELECT r.entry_key, r.vector_bytes FROM pgml_tune._read_cache($1::bytea[]) AS r"
-_WRITE = "SELECT pgml_tune._write_cache($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint) AS written"
-_COUNT = "SELECT pgml_tune._write_counts($1::jsonb)"
+# One statement, because each takes a transaction id of its own.
+_WRITE = """
+SELECT pgml_tune._write_cache($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint),
+       pgml_tune._write_counts($6::jsonb)
+"""
 _PURGE = "SELECT pgml_tune._purge_cache($1::bigint[], $2::regrole) AS deleted"
 
 
@@ -29,8 +32,8 @@ def read_entries(db: Database, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     return {row["entry_key"]: row["vector_bytes"] for row in db.fetch(_READ, list(keys))}
 
 
-def write_entries(db: Database, entries: Sequence[CacheEntry], max_bytes: int) -> None:
-    """Add entries in one statement; a full cache takes none."""
+def write(db: Database, entries: Sequence[CacheEntry], counts: list[dict[str, float]], max_bytes: int) -> None:
+    """Add entries, of which a full cache takes none, and what this session has counted."""
     db.fetch(
         _WRITE,
         [entry.key for entry in entries],
@@ -38,12 +41,8 @@ def write_entries(db: Database, entries: Sequence[CacheEntry], max_bytes: int) -
         [entry.role_id for entry in entries],
         [entry.vector_bytes for entry in entries],
         max_bytes,
+        json.dumps(counts),
     )
-
-
-def write_counts(db: Database, counts: list[dict[str, float]]) -> None:
-    """Add what this session has counted."""
-    db.fetch(_COUNT, json.dumps(counts))
 
 
 def purge(db: Database, version_ids: list[int] | None, role: str | None) -> int:
