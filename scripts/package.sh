@@ -45,13 +45,20 @@ END
 
 uninstall_package() {
     rm -rf "$DESTDIR$FOLDER/package" "$DESTDIR$FOLDER/venv" "$command" "$site_file"
-    rmdir --ignore-fail-on-non-empty "$DESTDIR$FOLDER/bin" "$DESTDIR$FOLDER" "$(dirname "$DESTDIR$FOLDER")"
+    remove_empty "$DESTDIR$FOLDER/bin" "$DESTDIR$FOLDER" "$(dirname "$DESTDIR$FOLDER")"
     if default_config | cmp -s - "$config"; then
         rm "$config"
-    else
+    elif [ -e "$config" ]; then
         echo "kept $config: it was changed"
     fi
-    rmdir --ignore-fail-on-non-empty "$DESTDIR$spool" "$DESTDIR$MODEL_ROOT" "$(dirname "$DESTDIR$MODEL_ROOT")"
+    remove_empty "$DESTDIR$spool" "$DESTDIR$MODEL_ROOT" "$(dirname "$DESTDIR$MODEL_ROOT")"
+}
+
+remove_empty() {
+    local folder
+    for folder in "$@"; do
+        [ ! -d "$folder" ] || rmdir --ignore-fail-on-non-empty "$folder"
+    done
 }
 
 "$1_package"
