@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from pgml_tune.errors import LimitExceeded, TuneError
 
 def _use_environment() -> None:
     """Put the virtual environment beside the installed package first, inside PostgreSQL only."""
-    package_folder = Path(__file__).resolve().parents[2]
-    version = sysconfig.get_python_version()
-    packages = package_folder.parent / "venv" / "lib" / f"python{version}" / "site-packages"
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = Path(__file__).resolve().parents[3] / "venv" / "lib" / python / "site-packages"
     if packages.is_dir() and str(packages) not in sys.path:
         sys.path.insert(0, str(packages))
     # A backend is one process among many: libraries must not start a thread per core.
