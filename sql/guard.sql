@@ -8,7 +8,7 @@ DECLARE
     v_acl aclitem[];
     v_others text;
 BEGIN
-    SELECT n.nspowner, coalesce(n.nspacl, '{}') INTO STRICT v_owner, v_acl
+    SELECT n.nspowner, n.nspacl INTO STRICT v_owner, v_acl
     FROM pg_catalog.pg_namespace AS n
     WHERE pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.=) '@extschema@';
 
