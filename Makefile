@@ -23,7 +23,7 @@ package_script = DESTDIR="$(DESTDIR)" FOLDER="$(FOLDER)" PYTHON_SITE="$(PYTHON_S
 
 # Without a server of your own (PGHOST) the regression tests run on the private one.
 REGRESS_NAMES = registry embedding cache operations roles
-REGRESS_OPTS = --inputdir=tests --outputdir=.dev/regress --dbname=pgml_tune_regress \
+REGRESS_OPTS = --inputdir=tests --outputdir=.dev/regress \
 	$(addprefix --load-extension=, plpython3u vector pgml_tune)
 ifdef PGHOST
 REGRESS = $(REGRESS_NAMES)
