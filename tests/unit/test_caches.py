@@ -1,3 +1,4 @@
+import hmac
 import os
 import stat
 import threading
@@ -8,7 +9,7 @@ from pgml_tune.db import Transaction
 from pgml_tune.errors import NotReady
 from pgml_tune.service.counters import Counters
 from pgml_tune.service.secret import FILE_NAME, read_secret
-from pgml_tune.service.session_cache import SessionCache, entry_key
+from pgml_tune.service.session_cache import KeyMaker, SessionCache
 from pgml_tune.service.table_cache import FLUSH_ENTRIES, TableCache
 from pgml_tune.settings import Limits
 from pgml_tune.store.cache import CacheEntry
@@ -35,7 +36,7 @@ class FakeSession:
 
 def test_a_key_needs_the_secret_and_tells_scopes_and_texts_apart():
     keys = {
-        entry_key(secret, scope, text)
+        KeyMaker(secret).key(scope, text)
         for secret in (b"1", b"2")
         for scope in ("a", "b", "a:b")
         for text in (b"x", b"y", b"", b"b:x")
@@ -44,7 +45,13 @@ def test_a_key_needs_the_secret_and_tells_scopes_and_texts_apart():
 
 
 def test_a_scope_cannot_be_continued_by_a_text():
-    assert entry_key(b"s", "a", b"b:x") != entry_key(b"s", "a:b", b"x")
+    keys = KeyMaker(b"s")
+    assert keys.key("a", b"b:x") != keys.key("a:b", b"x")
+
+
+def test_a_key_is_an_hmac_whatever_was_keyed_before():
+    keys = KeyMaker(b"s")
+    assert keys.key("a", b"x") == keys.key("a", b"x") == hmac.digest(b"s", b"1:a:x", "sha256")
 
 
 def test_the_session_cache_forgets_the_least_recently_used_beyond_its_bytes():

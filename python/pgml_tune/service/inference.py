@@ -19,7 +19,7 @@ from pgml_tune.records import KINDS, ModelReference, check_name
 from pgml_tune.service.counters import Counters
 from pgml_tune.service.models import Models
 from pgml_tune.service.resolution import Rules, resolve
-from pgml_tune.service.session_cache import SessionCache, entry_key
+from pgml_tune.service.session_cache import KeyMaker, SessionCache
 from pgml_tune.service.table_cache import TableCache
 from pgml_tune.settings import SETTINGS, Limits, parse_cache_preference
 from pgml_tune.store.cache import CacheEntry
@@ -30,7 +30,7 @@ _PINNED_LIMITS = Limits.from_rows({})  # embed_pinned() reads no table, so it ru
 _CALL_ID_BITS = 24
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
     """One call: what it goes to and under which rules."""
 
@@ -60,14 +60,14 @@ class Inference:
     def __init__(
         self,
         model_root: Path,
-        secret: bytes,
+        keys: KeyMaker,
         vectors: SessionCache,
         table: TableCache,
         counters: Counters,
         rules: Rules,
     ) -> None:
         self._model_root = model_root
-        self._secret = secret
+        self._keys = keys
         self._vectors = vectors
         self._table = table
         self._counters = counters
@@ -159,7 +159,7 @@ class Inference:
         self._next_call_id += 1
 
     def _key(self, scope: str, text: str, limits: Limits) -> bytes:
-        return entry_key(self._secret, scope, _encoded(text, limits))
+        return self._keys.key(scope, _encoded(text, limits))
 
     def _look_further(self, db: Session, call: _Call, missing: dict[bytes, str]) -> tuple[dict[bytes, str], int]:
         """The vectors that the session does not remember, from the table cache or the model; and texts cut."""

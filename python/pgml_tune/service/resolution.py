@@ -26,25 +26,24 @@ def resolve(db: Database, model: str | None) -> Target:
     reference = None if model is None else _parse_reference(model)
     target = registry.find_target(db, reference, TASK)
     if target is None:
-        raise _not_found(db, reference)
-    if target.task != TASK:
-        raise NotSupported(f'model "{reference}" does not embed', detail=f"Its task is {target.task}.")
-    if target.state != "ready":
-        raise NotReady(
-            f'version "{reference}" is not ready', detail=f"Its state is {target.state}.", hint=_SHOW_VERSIONS
-        )
+        raise _why_not(db, reference)
     return target
 
 
-def _not_found(db: Database, reference: ModelReference | None) -> TuneError:
+def _why_not(db: Database, reference: ModelReference | None) -> TuneError:
     if reference is None:
         return ObjectNotFound("there is no default embedding model", hint="SELECT model FROM pgml_tune.models")
-    if reference.version is None or not registry.versions_of(db, reference.name):
+    versions = registry.versions_of(db, reference.name)
+    if not versions:
         return ObjectNotFound(f'model "{reference.name}" does not exist', hint=_SHOW_VERSIONS)
-    return ObjectNotFound(
-        f'model "{reference.name}" has no version "{reference.version}"',
-        hint=f"{_SHOW_VERSIONS} WHERE model = '{reference.name}'",
-    )
+    hint = f"{_SHOW_VERSIONS} WHERE model = '{reference.name}'"
+    if versions[0].task != TASK:
+        return NotSupported(f'model "{reference.name}" does not embed', detail=f"Its task is {versions[0].task}.")
+    named = [row for row in versions if row.version == reference.version]
+    if reference.version is not None and not named:
+        return ObjectNotFound(f'model "{reference.name}" has no version "{reference.version}"', hint=hint)
+    state = f"Its state is {named[0].state}." if named else "None of its versions serves."
+    return NotReady(f'model "{reference}" is not ready', detail=state, hint=hint)
 
 
 class Rules:

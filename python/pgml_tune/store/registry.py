@@ -11,21 +11,20 @@ from pgml_tune.db import Database
 from pgml_tune.records import ModelReference
 
 _DEFAULT = """
-SELECT s.task, s.model_version_id, s.artifact_sha256, s.dimensions, 'ready' AS state
-FROM pgml_tune.serving AS s WHERE s.default_of = $1::text
+SELECT s.model_version_id, s.artifact_sha256, s.dimensions FROM pgml_tune.serving AS s WHERE s.default_of = $1::text
 """
 _MODEL = """
-SELECT s.task, s.model_version_id, s.artifact_sha256, s.dimensions, 'ready' AS state
-FROM pgml_tune.serving AS s WHERE s.model = $1::text
+SELECT s.model_version_id, s.artifact_sha256, s.dimensions
+FROM pgml_tune.serving AS s WHERE s.model = $1::text AND s.task = $2::text
 """
 _VERSION = """
-SELECT m.task, v.model_version_id, v.artifact_sha256, v.dimensions, v.state::text AS state
+SELECT v.model_version_id, v.artifact_sha256, v.dimensions
 FROM pgml_tune.model AS m
 JOIN pgml_tune.model_version AS v ON v.model_id = m.model_id
-WHERE m.name = $1::text AND v.version = $2::text
+WHERE m.name = $1::text AND m.task = $2::text AND v.version = $3::text AND v.state = 'ready'
 """
 _VERSIONS = """
-SELECT v.model_version_id, v.version, v.artifact_sha256
+SELECT v.model_version_id, m.task, v.version, v.state::text AS state, v.artifact_sha256
 FROM pgml_tune.model AS m JOIN pgml_tune.model_version AS v ON v.model_id = m.model_id
 WHERE m.name = $1::text
 ORDER BY v.model_version_id
@@ -45,32 +44,32 @@ _DROP = "SELECT pgml_tune._drop_version($1::text, $2::text) AS outcome"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The version a call goes to."""
+    """The version a call goes to; it is ready."""
 
-    task: str
     model_version_id: int
     digest: str
     dimensions: int
-    state: str
 
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """A registered version."""
+    """A registered version, ready or not."""
 
     model_version_id: int
+    task: str
     version: str
+    state: str
     digest: str
 
 
 def find_target(db: Database, reference: ModelReference | None, task: str) -> Target | None:
-    """The version that a reference means now; None means the default of the task."""
+    """The ready version that a reference means now; None means the default of the task."""
     if reference is None:
         rows = db.fetch(_DEFAULT, task)
     elif reference.version is None:
-        rows = db.fetch(_MODEL, reference.name)
+        rows = db.fetch(_MODEL, reference.name, task)
     else:
-        rows = db.fetch(_VERSION, reference.name, reference.version)
+        rows = db.fetch(_VERSION, reference.name, task, reference.version)
     return _target(*rows[0].values()) if rows else None
 
 
