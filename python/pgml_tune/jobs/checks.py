@@ -25,7 +25,7 @@ def check_export(runner: Runner, encode: Callable[[list[str]], Vectors], prompts
     """Compare the exported file with the original, alone and in batches; refuse it where they differ."""
     lowest = 1.0
     for prompt in dict.fromkeys(prompts):
-        texts = [prompt + text for text in PARITY_TEXTS]
+        texts = runner.usable([prompt + text for text in PARITY_TEXTS])
         expected = encode(texts)
         for batch_size in (1, BATCH):
             lowest = min(lowest, float(cosines(expected, runner.embed(texts, batch_size)).min()))
@@ -39,7 +39,8 @@ def check_export(runner: Runner, encode: Callable[[list[str]], Vectors], prompts
 
 def measure_invariance(runner: Runner) -> tuple[bool, dict[str, Any]]:
     """Whether a text has the same vector alone and among others."""
-    found = cosines(runner.embed(PARITY_TEXTS, 1), runner.embed(PARITY_TEXTS, BATCH))
+    texts = runner.usable(PARITY_TEXTS)
+    found = cosines(runner.embed(texts, 1), runner.embed(texts, BATCH))
     lowest, mean = float(found.min()), float(found.mean())
     figures = {"cosine_min": round(lowest, _DIGITS), "cosine_mean": round(mean, _DIGITS)}
     return lowest >= INVARIANT_COSINE, {"batch_invariance": figures}

@@ -6,13 +6,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 
-from pgml_tune.engine.onnx import OUTPUT
+from pgml_tune.engine.onnx import OUTPUT, OnnxRuntime
 from pgml_tune.errors import LimitExceeded, NotSupported
 
-OPSET = 23  # the first with an Attention operator, which ONNX Runtime executes as one step
+# 23 has an Attention operator, which ONNX Runtime executes as one step; but its rotary embedding, as the exporter
+# writes it, does not run there.
+_OPSETS = (23, 20)
 _MAX_BYTES = (1 << 31) - (1 << 20)  # a protobuf ends at 2 GiB
 
 
@@ -36,6 +39,15 @@ def export_onnx(network: Any, file: Path) -> None:
     size = sum(weights.numel() * weights.element_size() for weights in network.parameters())
     if size > _MAX_BYTES:
         raise LimitExceeded("the model is too large for one ONNX file", detail=f"Its weights take {size} bytes.")
+    for opset in _OPSETS:
+        _export(network, file, opset)
+        if _runs(file):
+            _strip(file)
+            return
+    raise NotSupported("ONNX Runtime cannot run the exported network")
+
+
+def _export(network: Any, file: Path, opset: int) -> None:
     token_ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     axes = {0: "batch", 1: "tokens"}
@@ -46,7 +58,7 @@ def export_onnx(network: Any, file: Path) -> None:
                 _Graph(network).eval(),
                 (token_ids, mask),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=["input_ids", "attention_mask"],
                 output_names=[OUTPUT],
                 dynamic_shapes={"input_ids": axes, "attention_mask": axes},
@@ -57,7 +69,15 @@ def export_onnx(network: Any, file: Path) -> None:
         raise NotSupported(
             "the network cannot be exported to ONNX", detail=f"{type(error).__name__}: {error}"
         ) from error
-    _strip(file)
+
+
+def _runs(file: Path) -> bool:
+    """Whether the engine can run the file, on another shape than it was exported with."""
+    try:
+        OnnxRuntime(file, 1).run(np.full((3, 4), 5), np.ones((3, 4), np.int64))
+    except Exception:  # ONNX Runtime has a dozen unrelated classes
+        return False
+    return True
 
 
 def _strip(file: Path) -> None:

@@ -22,6 +22,11 @@ class Runner:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(config.max_tokens)
 
+    def usable(self, texts: Sequence[str]) -> list[str]:
+        """The texts that have a token; without special tokens the empty text has none."""
+        encodings = self._tokenizer.encode_batch(list(texts))
+        return [text for text, encoding in zip(texts, encodings, strict=True) if encoding.ids]
+
     def embed(self, texts: Sequence[str], batch_size: int) -> VectorArray:
         """One row per text; texts keep their order, so a batch holds neighbours of any length."""
         token_ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
