@@ -1,0 +1,82 @@
+"""Properties that every object of the extension must have."""
+
+from typing import Any
+
+import psycopg
+
+DEFINERS = {
+    "_compact_counts",
+    "_drop_version",
+    "_purge_cache",
+    "_read_cache",
+    "_register_version",
+    "_rotate_cache",
+    "_write_cache",
+    "_write_counts",
+    "_write_setting",
+}
+WITHOUT_SEARCH_PATH = {"maintain"}  # a procedure with a SET clause could not commit
+FUNCTIONS = """
+SELECT p.oid, p.proname, p.prosecdef, p.proconfig, p.provolatile, p.proparallel, p.proacl::text,
+       n.nspname, obj_description(p.oid, 'pg_proc')
+FROM pg_proc AS p
+JOIN pg_namespace AS n ON n.oid = p.pronamespace
+JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+JOIN pg_extension AS e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+WHERE e.extname = 'pgml_tune'
+"""
+
+
+def functions(db: psycopg.Connection[Any]) -> list[Any]:
+    rows = db.execute(FUNCTIONS).fetchall()
+    assert len(rows) > 20
+    return rows
+
+
+def test_only_named_functions_are_security_definer(db: psycopg.Connection[Any]) -> None:
+    assert {row[1] for row in functions(db) if row[2]} == DEFINERS
+
+
+def test_every_function_fixes_its_search_path(db: psycopg.Connection[Any]) -> None:
+    loose = {row[1] for row in functions(db) if "search_path=pg_catalog, pg_temp" not in (row[3] or [])}
+    assert loose == WITHOUT_SEARCH_PATH
+
+
+def test_nothing_is_granted_to_public(db: psycopg.Connection[Any]) -> None:
+    # An ACL that is missing means the default, which lets everybody call a function.
+    assert not [row[1] for row in functions(db) if row[6] is None or "{=" in row[6] or ",=" in row[6]]
+    granted = """
+        SELECT c.oid::regclass FROM pg_class AS c, aclexplode(c.relacl) AS a
+        WHERE c.relnamespace = 'pgml_tune'::regnamespace AND a.grantee = 0
+        UNION ALL
+        SELECT n.nspname::regclass FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+        WHERE n.nspname = 'pgml_tune' AND a.grantee = 0
+    """
+    assert db.execute(granted).fetchall() == []
+
+
+def test_every_object_has_a_comment(db: psycopg.Connection[Any]) -> None:
+    # Trigger functions have none: nobody calls them.
+    assert not {row[1] for row in functions(db) if not row[8]} - {"_freeze_model_version", "_refuse_change"}
+    bare = """
+        SELECT c.oid::regclass::text FROM pg_class AS c
+        WHERE c.relnamespace = 'pgml_tune'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'p')
+          AND obj_description(c.oid, 'pg_class') IS NULL
+    """
+    assert db.execute(bare).fetchall() == []
+
+
+def test_only_embed_pinned_is_immutable_or_parallel_safe(db: psycopg.Connection[Any]) -> None:
+    own = [row for row in functions(db) if row[7] == "public"]
+    assert {row[1] for row in own if row[4] == "i"} == {"embed_pinned"}
+    assert {row[1] for row in own if row[5] != "u"} - {"grant_usage", "grant_operate",
+    "grant_admin"} == {"embed_pinned"}
+
+
+def test_scalar_functions_of_the_surface_are_stable(db: psycopg.Connection[Any]) -> None:
+    own = {row[1]: row[4] for row in functions(db) if row[7] == "public"}
+    assert {name for name, volatility in own.items() if volatility == "s"} == {
+        "embed",
+        "semantic_similarity",
+        "token_count",
+    }
