@@ -11,7 +11,7 @@ SCRIPT = extension/pgml_tune--$(EXTVERSION).sql
 DATA = $(sort $(SCRIPT) $(wildcard extension/pgml_tune--*.sql))
 
 PG_CONFIG ?= pg_config
-PYTHON ?= $(shell bash scripts/interpreter.sh "$(PG_CONFIG)")
+PYTHON ?= $(shell scripts/interpreter.sh "$(PG_CONFIG)")
 PYTHON_PREFIX ?= /opt/pgml_tune
 PYTHON_SITE ?= $(shell "$(PYTHON)" -c 'import site; print(site.getsitepackages()[0])')
 SYSCONFDIR ?= /etc

@@ -7,7 +7,7 @@ umask 022
 source=$(cd "$(dirname "$0")/../python" && pwd)
 package=$DESTDIR$FOLDER/package
 command=$DESTDIR$FOLDER/bin/pgml-tune
-site_file=$DESTDIR$PYTHON_SITE/pgml_tune.pth
+site_file=$DESTDIR${PYTHON_SITE:?is empty: pass PG_CONFIG or PYTHON}/pgml_tune.pth
 config=$DESTDIR$SYSCONFDIR/pgml_tune.toml
 spool=$(dirname "$MODEL_ROOT")/spool
 
