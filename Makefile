@@ -41,7 +41,7 @@ PGXS := $(shell "$(PG_CONFIG)" --pgxs 2>/dev/null)
 ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
 else
-install uninstall installcheck-server:
+install uninstall:
 	@echo "PGXS is missing: install the server's development package, or pass PG_CONFIG" >&2; exit 1
 installcheck: private-installcheck
 clean:

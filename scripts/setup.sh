@@ -8,7 +8,7 @@ if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ]; then
         "$checkout/scripts/system.sh"
     elif command -v sudo > /dev/null && sudo -v; then
-        sudo PG_CONFIG="${PG_CONFIG:-}" "$checkout/scripts/system.sh"
+        sudo env PG_CONFIG="${PG_CONFIG:-}" "$checkout/scripts/system.sh"
     else
         printf 'This machine lacks:\n%s\n' "$(sed 's/^/    /' <<< "$missing")"
         printf 'An administrator must run, as root:\n    %s\n' "$checkout/scripts/system.sh"
