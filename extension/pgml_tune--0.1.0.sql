@@ -442,14 +442,27 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._read_cache(bytea[]) IS 'Cached vectors of these keys; a key can be computed only with the secret.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._generation_bytes()
+RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+        (SELECT s.value::bigint FROM pgml_tune.setting AS s WHERE s.name = 'table_cache_bytes'),
+        1073741824  -- the default in settings.py
+    ) / 8
+$$;
+COMMENT ON FUNCTION pgml_tune._generation_bytes() IS 'Bytes from which on a generation of the table cache is full.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._write_cache(
-    entry_keys bytea[], version_ids bigint[], role_ids bigint[], vectors bytea[], max_bytes bigint
+    entry_keys bytea[], version_ids bigint[], role_ids bigint[], vectors bytea[]
 )
 RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_full bigint := pgml_tune._generation_bytes();
     v_generation integer;
     v_written integer;
 BEGIN
@@ -459,7 +472,7 @@ BEGIN
     -- The first generation, from the oldest on, that is not full; when all are, maintain() has to empty one.
     SELECT (r.oldest + g.step) % 8 INTO v_generation
     FROM pgml_tune.cache_ring AS r, generate_series(0, 7) AS g (step)
-    WHERE pg_total_relation_size(format('pgml_tune.cache_entry_%s', (r.oldest + g.step) % 8)::regclass) < max_bytes / 8
+    WHERE pg_total_relation_size(format('pgml_tune.cache_entry_%s', (r.oldest + g.step) % 8)::regclass) < v_full
     ORDER BY g.step
     LIMIT 1;
     IF NOT FOUND THEN
@@ -475,7 +488,7 @@ BEGIN
     RETURN v_written;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[], bigint) IS
+COMMENT ON FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[]) IS
     'Adds entries to the table cache and says how many; 0 when it is full.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._write_counts(counts jsonb)
@@ -517,7 +530,7 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._purge_cache(bigint[], oid) IS 'Deletes entries of these versions and this role; NULL means all.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._rotate_cache(max_bytes bigint)
+CREATE OR REPLACE FUNCTION pgml_tune._rotate_cache()
 RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -528,7 +541,7 @@ DECLARE
 BEGIN
     SELECT r.oldest INTO STRICT v_oldest FROM pgml_tune.cache_ring AS r FOR UPDATE NOWAIT;
     v_newest := (v_oldest + 7) % 8;
-    IF pg_total_relation_size(format('pgml_tune.cache_entry_%s', v_newest)::regclass) < max_bytes / 8 THEN
+    IF pg_total_relation_size(format('pgml_tune.cache_entry_%s', v_newest)::regclass) < pgml_tune._generation_bytes() THEN
         RETURN false;
     END IF;
     EXECUTE format('LOCK TABLE pgml_tune.cache_entry_%s IN ACCESS EXCLUSIVE MODE NOWAIT', v_oldest);
@@ -537,7 +550,7 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._rotate_cache(bigint) IS 'Empties the oldest generation if the newest is full; never waits for a lock.';
+COMMENT ON FUNCTION pgml_tune._rotate_cache() IS 'Empties the oldest generation if the newest is full; never waits for a lock.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._compact_counts()
 RETURNS void
@@ -701,13 +714,9 @@ COMMENT ON FUNCTION @extschema@.doctor() IS
 CREATE OR REPLACE PROCEDURE @extschema@.maintain()
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    v_max_bytes bigint;
 BEGIN
-    SELECT s.value::pg_catalog.int8 INTO STRICT v_max_bytes
-    FROM pgml_tune.settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'table_cache_bytes';
     BEGIN
-        IF pgml_tune._rotate_cache(v_max_bytes) THEN
+        IF pgml_tune._rotate_cache() THEN
             RAISE NOTICE 'table cache: oldest generation emptied';
         END IF;
     EXCEPTION WHEN lock_not_available THEN
@@ -902,13 +911,13 @@ FROM (
     ('usage', 'SELECT', 'TABLE pgml_tune.setting'),
     -- embed() uses the cache as its caller; a key can only be made with the secret, which no role can read.
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._read_cache(bytea[])'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[], bigint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_counts(jsonb)'),
     ('operate', 'SELECT', 'TABLE pgml_tune.stat_cache, pgml_tune.stat_inference, pgml_tune.settings'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._pending_counts()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._settings()'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.maintain()'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rotate_cache(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rotate_cache()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._compact_counts()'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.register_model(text, text, text, text, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.drop_model_version(text, text)'),

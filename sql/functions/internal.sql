@@ -216,14 +216,27 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._read_cache(bytea[]) IS 'Cached vectors of these keys; a key can be computed only with the secret.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._generation_bytes()
+RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+        (SELECT s.value::bigint FROM pgml_tune.setting AS s WHERE s.name = 'table_cache_bytes'),
+        1073741824  -- the default in settings.py
+    ) / 8
+$$;
+COMMENT ON FUNCTION pgml_tune._generation_bytes() IS 'Bytes from which on a generation of the table cache is full.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._write_cache(
-    entry_keys bytea[], version_ids bigint[], role_ids bigint[], vectors bytea[], max_bytes bigint
+    entry_keys bytea[], version_ids bigint[], role_ids bigint[], vectors bytea[]
 )
 RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_full bigint := pgml_tune._generation_bytes();
     v_generation integer;
     v_written integer;
 BEGIN
@@ -233,7 +246,7 @@ BEGIN
     -- The first generation, from the oldest on, that is not full; when all are, maintain() has to empty one.
     SELECT (r.oldest + g.step) % 8 INTO v_generation
     FROM pgml_tune.cache_ring AS r, generate_series(0, 7) AS g (step)
-    WHERE pg_total_relation_size(format('pgml_tune.cache_entry_%s', (r.oldest + g.step) % 8)::regclass) < max_bytes / 8
+    WHERE pg_total_relation_size(format('pgml_tune.cache_entry_%s', (r.oldest + g.step) % 8)::regclass) < v_full
     ORDER BY g.step
     LIMIT 1;
     IF NOT FOUND THEN
@@ -249,7 +262,7 @@ BEGIN
     RETURN v_written;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[], bigint) IS
+COMMENT ON FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[]) IS
     'Adds entries to the table cache and says how many; 0 when it is full.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._write_counts(counts jsonb)
@@ -291,7 +304,7 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._purge_cache(bigint[], oid) IS 'Deletes entries of these versions and this role; NULL means all.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._rotate_cache(max_bytes bigint)
+CREATE OR REPLACE FUNCTION pgml_tune._rotate_cache()
 RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -302,7 +315,7 @@ DECLARE
 BEGIN
     SELECT r.oldest INTO STRICT v_oldest FROM pgml_tune.cache_ring AS r FOR UPDATE NOWAIT;
     v_newest := (v_oldest + 7) % 8;
-    IF pg_total_relation_size(format('pgml_tune.cache_entry_%s', v_newest)::regclass) < max_bytes / 8 THEN
+    IF pg_total_relation_size(format('pgml_tune.cache_entry_%s', v_newest)::regclass) < pgml_tune._generation_bytes() THEN
         RETURN false;
     END IF;
     EXECUTE format('LOCK TABLE pgml_tune.cache_entry_%s IN ACCESS EXCLUSIVE MODE NOWAIT', v_oldest);
@@ -311,7 +324,7 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._rotate_cache(bigint) IS 'Empties the oldest generation if the newest is full; never waits for a lock.';
+COMMENT ON FUNCTION pgml_tune._rotate_cache() IS 'Empties the oldest generation if the newest is full; never waits for a lock.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._compact_counts()
 RETURNS void

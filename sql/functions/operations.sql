@@ -34,13 +34,9 @@ COMMENT ON FUNCTION @extschema@.doctor() IS
 CREATE OR REPLACE PROCEDURE @extschema@.maintain()
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    v_max_bytes bigint;
 BEGIN
-    SELECT s.value::pg_catalog.int8 INTO STRICT v_max_bytes
-    FROM pgml_tune.settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'table_cache_bytes';
     BEGIN
-        IF pgml_tune._rotate_cache(v_max_bytes) THEN
+        IF pgml_tune._rotate_cache() THEN
             RAISE NOTICE 'table cache: oldest generation emptied';
         END IF;
     EXCEPTION WHEN lock_not_available THEN

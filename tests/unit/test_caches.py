@@ -11,10 +11,8 @@ from pgml_tune.service.counters import Counters
 from pgml_tune.service.secret import FILE_NAME, read_secret
 from pgml_tune.service.session_cache import KeyMaker, SessionCache
 from pgml_tune.service.table_cache import FLUSH_ENTRIES, TableCache
-from pgml_tune.settings import Limits
 from pgml_tune.store.cache import CacheEntry
 
-LIMITS = Limits.from_rows({})
 ENTRY = CacheEntry(b"k" * 32, 1, 10, b"\0" * 16)
 
 
@@ -81,7 +79,7 @@ def test_putting_a_vector_twice_counts_its_bytes_once():
 def test_many_entries_are_written_in_one_statement():
     db, table = FakeSession(), TableCache(Counters())
     for _ in range(FLUSH_ENTRIES):
-        table.add(db, ENTRY, LIMITS)
+        table.add(db, ENTRY)
     ((keys, *_),) = db.statements
     assert len(keys) == FLUSH_ENTRIES
 
@@ -90,8 +88,8 @@ def test_counts_are_flushed_in_the_statement_of_the_entries_and_then_forgotten()
     db, counters = FakeSession(), Counters()
     table = TableCache(counters)
     counters.of(1).calls = 3
-    table.add(db, ENTRY, LIMITS)
-    table.flush_if_due(db, LIMITS)
+    table.add(db, ENTRY)
+    table.flush_if_due(db)
     ((keys, *_, counts),) = db.statements
     assert keys == [ENTRY.key]
     assert '"calls": 3' in counts
@@ -103,7 +101,7 @@ def test_a_second_flush_waits_for_its_time():
     table = TableCache(counters)
     for _ in range(2):
         counters.of(1).calls += 1
-        table.flush_if_due(db, LIMITS)
+        table.flush_if_due(db)
     assert len(db.statements) == 1
 
 
@@ -112,8 +110,8 @@ def test_nothing_is_written_where_the_transaction_forbids_it_and_counts_are_kept
     db, counters = FakeSession(**{state: True}), Counters()
     table = TableCache(counters)
     counters.of(1).calls = 1
-    table.add(db, ENTRY, LIMITS)
-    table.flush_if_due(db, LIMITS)
+    table.add(db, ENTRY)
+    table.flush_if_due(db)
     assert db.statements == []
     assert counters
 

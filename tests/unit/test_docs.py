@@ -5,7 +5,8 @@ from pathlib import Path
 from pgml_tune.errors import TuneError
 from pgml_tune.settings import SETTINGS
 
-REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
+CHECKOUT = Path(__file__).parents[2]
+REFERENCE = (CHECKOUT / "docs" / "reference.md").read_text()
 
 
 def test_the_reference_lists_every_setting_as_declared():
@@ -20,3 +21,8 @@ def test_the_reference_lists_every_setting_as_declared():
 def test_the_reference_lists_the_sqlstate_of_every_error():
     section = REFERENCE.split("\n## Errors\n")[1].split("\n## ")[0]
     assert [kind.sqlstate for kind in TuneError.__subclasses__() if f"| {kind.sqlstate} |" not in section] == []
+
+
+def test_the_default_that_sql_knows_is_the_declared_one():
+    default = SETTINGS["table_cache_bytes"].default
+    assert f"{default}  -- the default in settings.py" in (CHECKOUT / "sql/functions/internal.sql").read_text()

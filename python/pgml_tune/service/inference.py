@@ -151,7 +151,7 @@ class Inference:
         count = self._counters.of(call.target.model_version_id)
         count.calls += 1
         count.texts += text_count
-        self._table.flush_if_due(db, call.limits)
+        self._table.flush_if_due(db)
         self._next_call()
 
     def _next_call(self) -> None:
@@ -192,7 +192,7 @@ class Inference:
                 vectors[key] = self._remember(call, key, vector)
                 if call.uses_table_cache:
                     entry = CacheEntry(key, call.target.model_version_id, call.role, vector.tobytes())
-                    self._table.add(db, entry, call.limits)
+                    self._table.add(db, entry)
         count = self._counters.of(call.target.model_version_id)
         count.tokens += work.tokens
         count.truncated += work.truncated

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from pgml_tune.db import Session, Transaction
 from pgml_tune.service.counters import Counters
-from pgml_tune.settings import Limits
 from pgml_tune.store import cache
 from pgml_tune.store.cache import CacheEntry
 
@@ -33,22 +32,22 @@ class TableCache:
             found.update(cache.read_entries(db, keys[start : start + _LOOKUP_KEYS]))
         return found
 
-    def add(self, db: Session, entry: CacheEntry, limits: Limits) -> None:
+    def add(self, db: Session, entry: CacheEntry) -> None:
         """Remember an entry, and write all that are waiting when there are many."""
         self._pending.append(entry)
         if len(self._pending) >= FLUSH_ENTRIES:
-            self._flush(db, limits)
+            self._flush(db)
 
-    def flush_if_due(self, db: Session, limits: Limits) -> None:
+    def flush_if_due(self, db: Session) -> None:
         """Write entries and counts if a second has passed since the last time."""
         if (self._pending or self._counters) and time.monotonic() >= self._next_flush:
-            self._flush(db, limits)
+            self._flush(db)
 
     def clear(self) -> None:
         """Forget what is not yet written."""
         self._pending.clear()
 
-    def _flush(self, db: Session, limits: Limits) -> None:
+    def _flush(self, db: Session) -> None:
         self._next_flush = time.monotonic() + FLUSH_SECONDS
         entries, self._pending = self._pending, []
         transaction = db.transaction()
@@ -56,7 +55,7 @@ class TableCache:
             return
         counts = self._counters.rows()
         self._counters.clear()
-        cache.write(db, entries, counts, limits.table_cache_bytes)
+        cache.write(db, entries, counts)
 
 
 def _can_read(transaction: Transaction) -> bool:

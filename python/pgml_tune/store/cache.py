@@ -11,8 +11,8 @@ from pgml_tune.db import Database
 _READ = "SELECT r.entry_key, r.vector_bytes FROM pgml_tune._read_cache($1::bytea[]) AS r"
 # One statement, because each takes a transaction id of its own.
 _WRITE = """
-SELECT pgml_tune._write_cache($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint),
-       pgml_tune._write_counts($6::jsonb)
+SELECT pgml_tune._write_cache($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[]),
+       pgml_tune._write_counts($5::jsonb)
 """
 _PURGE = "SELECT pgml_tune._purge_cache($1::bigint[], $2::regrole) AS deleted"
 
@@ -32,7 +32,7 @@ def read_entries(db: Database, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     return {row["entry_key"]: row["vector_bytes"] for row in db.fetch(_READ, list(keys))}
 
 
-def write(db: Database, entries: Sequence[CacheEntry], counts: list[dict[str, float]], max_bytes: int) -> None:
+def write(db: Database, entries: Sequence[CacheEntry], counts: list[dict[str, float]]) -> None:
     """Add entries, of which a full cache takes none, and what this session has counted."""
     db.fetch(
         _WRITE,
@@ -40,7 +40,6 @@ def write(db: Database, entries: Sequence[CacheEntry], counts: list[dict[str, fl
         [entry.model_version_id for entry in entries],
         [entry.role_id for entry in entries],
         [entry.vector_bytes for entry in entries],
-        max_bytes,
         json.dumps(counts),
     )
 
