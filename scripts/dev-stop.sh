@@ -3,6 +3,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
 for name in dev test; do
-    [ ! -e "$home/$name/data/postmaster.pid" ] || "$checkout/scripts/cluster.sh" stop "$name"
+    if [ -e "$home/$name/data/postmaster.pid" ]; then
+        quietly "stopping the private cluster \"$name\"" "$checkout/scripts/cluster.sh" stop "$name"
+    fi
 done
 rm -f "$checkout/.dev/env"
