@@ -30,7 +30,9 @@ def measure(plan: Plan, losses: dict[str, float]) -> list[Figure]:
     contenders, failures = _contenders(plan)
     with connect() as connection, configured(connection, "threads", str(_THREADS)):
         set_cache(connection, "off")
-        counts = connection.execute("SELECT token_count(t, %s) FROM unnest(%s) AS t", (plan.reference(FP32), texts))
+        counts = connection.execute(
+            "SELECT token_count(t, %s) FROM unnest(%s::text[]) AS t", (plan.reference(FP32), texts)
+        )
         tokens = [min(row[0], 256) for row in counts]
         part = (
             f"4. Bulk: {len(texts)} texts of {plan.texts.source}, tokens mean {np.mean(tokens):.0f},"

@@ -42,10 +42,8 @@ def measure(plan: Plan) -> list[Figure]:
 
 
 def _figure(what: str, times: list[Seconds], limit_us: float) -> Figure:
-    values = walls(times, 1e6)
-    return at_most(
-        _PART, what, median(values), "us", limit_us, f"{spread(values)}; on a core {min(cores(times, 1e6)):.1f}"
-    )
+    values, on_core = walls(times, 1e6), min(cores(times, 1e6))
+    return at_most(_PART, what, median(values), "us", limit_us, f"{spread(values)}; on a core {on_core:.1f}")
 
 
 def _table_round(reference: str, size: int) -> Seconds:

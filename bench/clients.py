@@ -34,12 +34,10 @@ def measure(plan: Plan) -> list[Figure]:
     figures = []
     for name, script, storage, cache in runs:
         for clients in _CLIENTS:
-            tps, latency_ms = _run(
-                pgbench, script.format(reference=plan.reference(storage)), cache, clients, plan.pick(6, 4)
-            )
-            figures.append(
-                Figure(_PART, f"{name}, {clients} clients", tps, "tps", note=f"mean latency {latency_ms:.2f} ms")
-            )
+            text = script.format(reference=plan.reference(storage))
+            tps, latency_ms = _run(pgbench, text, cache, clients, plan.pick(6, 4))
+            note = f"mean latency {latency_ms:.2f} ms"
+            figures.append(Figure(_PART, f"{name}, {clients} clients", tps, "tps", note=note))
     return figures
 
 

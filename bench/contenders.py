@@ -77,7 +77,7 @@ def onnx_one_by_one(package_folder: str, artifact: str, threads: int) -> Embed:
 
 def sentence_transformers(folder: str, threads: int) -> Embed:
     """sentence-transformers on torch, in fp32."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
     import torch
     from sentence_transformers import SentenceTransformer
 

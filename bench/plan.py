@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from server import FP32, INT8_BLOCK, INT8_DYNAMIC, Version
 from texts import Texts
 
 STORAGES = (FP32, INT8_DYNAMIC, INT8_BLOCK)
+_PATIENCE_SECONDS = 90
 _Contestant = TypeVar("_Contestant")
 _Value = TypeVar("_Value")
 
@@ -42,10 +44,16 @@ class Plan:
 def in_turns(
     contestants: Sequence[_Contestant], rounds: int, measure: Callable[[_Contestant, int], _Value]
 ) -> dict[_Contestant, list[_Value]]:
-    """One value per contestant and round; each round begins with another one, so that noise hits all alike."""
+    """One value per contestant and round; each round begins with another one, so that noise hits all alike.
+
+    On a busy machine there are fewer rounds, so that the whole stays within minutes.
+    """
+    started = time.monotonic()
     values: dict[_Contestant, list[_Value]] = {contestant: [] for contestant in contestants}
     for number in range(rounds):
         first = number % len(contestants)
         for contestant in (*contestants[first:], *contestants[:first]):
             values[contestant].append(measure(contestant, number))
+        if number and time.monotonic() - started > _PATIENCE_SECONDS:
+            break
     return values
