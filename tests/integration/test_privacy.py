@@ -1,0 +1,135 @@
+"""Nobody learns another role's texts: not by a cache hit, not from tables, logs or files."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from conditions import fetch_value, refused
+from conftest import Connect
+
+CANARY = "kanarienvogel8888"
+Counts = Callable[..., dict[str, int]]
+
+
+def embed_as(session: psycopg.Connection[Any], role: str, text: str, counts: Counts) -> dict[str, int]:
+    """How the counters moved when a role embedded a text."""
+    before = counts(session)
+    session.execute(f"SET ROLE {role}")
+    session.execute("SELECT embed(%s)", (text,))
+    session.execute("RESET ROLE")
+    return {name: value - before[name] for name, value in counts(session).items() if value != before[name]}
+
+
+HIT_IN_SESSION = {"texts": 1, "session_hits": 1}
+HIT_IN_TABLE = {"texts": 1, "table_hits": 1}
+MISS = {"texts": 1, "misses": 1}
+
+
+def test_text_of_one_role_is_no_hit_for_another_in_one_session(db: psycopg.Connection[Any], counts: Counts) -> None:
+    assert embed_as(db, "alice", "a private text", counts) == MISS
+    assert embed_as(db, "alice", "a private text", counts) == HIT_IN_SESSION
+    assert embed_as(db, "bob", "a private text", counts) == MISS
+    assert embed_as(db, "alice", "a private text", counts) == HIT_IN_SESSION
+
+
+def test_text_of_one_role_is_no_hit_for_another_in_another_session(connect: Connect, counts: Counts) -> None:
+    assert embed_as(connect(), "alice", "a private text", counts) == MISS
+    assert embed_as(connect(), "bob", "a private text", counts) == MISS
+    assert embed_as(connect(), "alice", "a private text", counts) == HIT_IN_TABLE
+
+
+def test_shared_scope_lets_roles_hit_each_others_texts(
+    connect: Connect, db: psycopg.Connection[Any], counts: Counts
+) -> None:
+    db.execute("SELECT configure('cache_scope', 'shared')")
+    assert embed_as(connect(), "alice", "a public text", counts) == MISS
+    assert embed_as(connect(), "bob", "a public text", counts) == HIT_IN_TABLE
+    db.execute("SELECT configure('cache_scope', NULL)")
+    assert embed_as(connect(), "bob", "a public text", counts) == MISS
+
+
+def test_purge_of_one_role_keeps_the_others(connect: Connect, db: psycopg.Connection[Any], counts: Counts) -> None:
+    for role in ("alice", "bob"):
+        embed_as(connect(), role, "to be purged", counts)
+    assert fetch_value(db, "SELECT cache_purge(role => 'alice')") == 1
+    assert embed_as(connect(), "alice", "to be purged", counts) == MISS
+    assert embed_as(connect(), "bob", "to be purged", counts) == HIT_IN_TABLE
+
+
+def test_preference_off_leaves_no_trace_in_the_cache(db: psycopg.Connection[Any]) -> None:
+    db.execute("SET pgml_tune.cache = 'off'")
+    db.execute("SELECT embed('uncached')")
+    db.execute("SET pgml_tune.cache = 'session'")
+    db.execute("SELECT embed('only in this session')")
+    rows = " UNION ALL ".join(f"SELECT count(*) AS n FROM pgml_tune.cache_entry_{number}" for number in range(8))
+    assert fetch_value(db, f"SELECT sum(n) FROM ({rows}) AS r") == 0
+
+
+@pytest.fixture
+def used(connect: Connect) -> psycopg.Connection[Any]:
+    """A session that gave the canary to every function, as bind parameters, with success and with failure."""
+    session = connect()
+    calls = [
+        ("SELECT embed(%s)", 1),
+        ("SELECT embed(ARRAY[%s, 'b', %s])", 2),
+        ("SELECT embed_pinned(%s, 'minilm', 'v1')", 1),
+        ("SELECT semantic_similarity(%s, %s)", 2),
+        ("SELECT token_count(%s)", 1),
+        ("SELECT embed(%s, 'nothere')", 1),
+        ("SELECT embed(%s, NULL, 'neither')", 1),
+        ("SELECT embed(%s || repeat('x', 1048577))", 1),
+        ("SELECT embed(ARRAY[[%s]])", 1),
+        ("SELECT embed_pinned(%s, 'minilm', 'v9')", 1),
+        ("SELECT token_count(%s, 'nothere')", 1),
+    ]
+    for sql, count in calls:
+        try:
+            session.execute(sql.replace("%s", "%s::text"), (CANARY,) * count)
+        except psycopg.Error as error:
+            assert CANARY not in str(error)
+    return session
+
+
+def test_texts_are_in_no_table_log_file_or_global_dictionary(
+    used: psycopg.Connection[Any], server_home: Path, server_log: Callable[[int], str]
+) -> None:
+    tables = used.execute(
+        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'pgml_tune'::regnamespace AND relkind = 'r'"
+    ).fetchall()
+    assert len(tables) > 10
+    for (table,) in tables:
+        found = f"SELECT count(*) FROM {table} AS t WHERE t::text LIKE %s OR t::text LIKE %s"
+        assert fetch_value(used, found, (f"%{CANARY}%", f"%{CANARY.encode().hex()}%")) == 0, table
+    assert CANARY not in server_log(0)
+    small = [path for folder in ("spool", "models") for path in (server_home / folder).rglob("*") if path.is_file()]
+    assert not [path for path in small if path.stat().st_size < 1 << 20 and CANARY.encode() in path.read_bytes()]
+    used.execute("CREATE FUNCTION shown() RETURNS text LANGUAGE plpython3u AS $$ return repr(GD) + repr(SD) $$")
+    assert fetch_value(used, "SELECT shown()") == "{}{}"
+
+
+@pytest.fixture
+def readable_secret(db: psycopg.Connection[Any], server_home: Path) -> Iterator[None]:
+    """The secret of the cache, readable by all for a while."""
+    db.execute("SELECT embed('make the secret')")
+    secret = server_home / "spool" / "cache_secret"
+    secret.chmod(0o644)
+    yield
+    secret.chmod(0o600)
+
+
+def test_secret_is_only_the_servers(db: psycopg.Connection[Any], server_home: Path) -> None:
+    db.execute("SELECT embed('make the secret')")
+    status = os.stat(server_home / "spool" / "cache_secret")
+    assert status.st_mode & 0o777 == 0o600
+    assert status.st_uid == os.stat(server_home / "data").st_uid
+    assert status.st_size == 32
+
+
+@pytest.mark.usefixtures("readable_secret")
+def test_secret_that_others_can_read_is_refused(connect: Connect) -> None:
+    with refused("55000"):
+        connect().execute("SELECT embed('a')")
+    assert fetch_value(connect(), "SELECT status FROM doctor() WHERE check_name = 'spool'") == "fail"
