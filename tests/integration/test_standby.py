@@ -1,0 +1,60 @@
+"""A hot standby embeds like its primary, and writes nothing."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from commands import program, run, server_environment, server_user
+from conditions import fetch_value, refused, wait_until
+from conftest import Connect
+
+
+@pytest.fixture
+def standby(db: psycopg.Connection[Any], connect: Connect, server_home: Path) -> Iterator[psycopg.Connection[Any]]:
+    """A session on a standby that follows the server under test."""
+    owner = server_user(server_home / "data")
+    folder = server_home / "standby"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    shutil.chown(folder, owner.pw_uid, owner.pw_gid)
+    host = str(db.info.host)
+    run(program("pg_basebackup"), "--host", host, "--username", "postgres", "--pgdata", str(folder), "--write-recovery-conf",
+        "--checkpoint=fast", "--no-sync", user=owner.pw_name)  # fmt: skip
+    environment = server_environment(server_home / "data")
+    control = [program("pg_ctl"), "--pgdata", str(folder), "--silent"]
+    options = f"-c port=5433 -c unix_socket_directories={host} -c shared_buffers=32MB"
+    run(*control, "start", "--wait", "--log", str(server_home / "log" / "standby.log"), "--options", options,
+        user=owner.pw_name, environment=environment)  # fmt: skip
+    try:
+        session = connect(port=5433)
+        yield session
+        session.close()
+    finally:
+        run(*control, "stop", "--mode", "immediate", user=owner.pw_name)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_standby_answers_hundreds_of_calls_like_the_primary(
+    db: psycopg.Connection[Any], standby: psycopg.Connection[Any]
+) -> None:
+    assert fetch_value(standby, "SELECT pg_is_in_recovery()")
+    for number in range(300):
+        vector = fetch_value(standby, "SELECT embed(%s)", (f"standby {number % 150}",))
+        if number < 20:
+            assert fetch_value(db, "SELECT embed(%s)", (f"standby {number}",)) == vector
+    same = "SELECT embed(ARRAY['a', 'b'])::text, embed_pinned('a', 'minilm', 'v1')::text, token_count('a b c')"
+    assert standby.execute(same).fetchone() == db.execute(same).fetchone()
+    assert fetch_value(standby, "SELECT semantic_similarity('a cat', 'a cat')") > 0.999
+    assert fetch_value(standby, "SELECT count(*) FROM pgml_tune.models") == 1
+    for writing in ("SELECT configure('threads', '1')", "SELECT register_model('x', 'minilm@v1', 'embedding')"):
+        with refused("25006"):
+            standby.execute(writing)
+    register = "SELECT register_model('standby', 'minilm@v1', 'embedding', 'v1')"
+    assert fetch_value(db, register) == "v1"
+    known = "SELECT count(*) FROM pgml_tune.models WHERE model = 'standby'"
+    wait_until(lambda: fetch_value(standby, known) == 1)
+    assert fetch_value(standby, "SELECT vector_dims(embed('replicated', 'standby'))") == 384
