@@ -21,8 +21,8 @@ def standby(db: psycopg.Connection[Any], connect: Connect, server_home: Path) ->
     folder.mkdir(mode=0o700)
     shutil.chown(folder, owner.pw_uid, owner.pw_gid)
     host = str(db.info.host)
-    run(program("pg_basebackup"), "--host", host, "--username", "postgres", "--pgdata", str(folder), "--write-recovery-conf",
-        "--checkpoint=fast", "--no-sync", user=owner.pw_name)  # fmt: skip
+    run(program("pg_basebackup"), "--host", host, "--username", "postgres", "--pgdata", str(folder),
+        "--write-recovery-conf", "--checkpoint=fast", "--no-sync", user=owner.pw_name)  # fmt: skip
     environment = server_environment(server_home / "data")
     control = [program("pg_ctl"), "--pgdata", str(folder), "--silent"]
     options = f"-c port=5433 -c unix_socket_directories={host} -c shared_buffers=32MB"

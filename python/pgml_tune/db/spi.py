@@ -53,7 +53,8 @@ class SpiDatabase:
 
     def preference(self, name: str) -> str | None:
         value = server.config_option(name.encode())
-        return None if value is None else value.decode()
+        # In the encoding of the database; every valid value is plain ASCII.
+        return None if value is None else value.decode(errors="replace")
 
 
 def _parameter_types(sql: str) -> list[str]:

@@ -1,0 +1,81 @@
+"""Databases in other encodings than UTF-8, and bytes that are no text."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from conditions import fetch_value, refused
+from conftest import Connect
+
+TEXTS = ["plain", "äöü ß é", "¡España!", "\x01\x7f", "'; --"]
+OF_ENCODING = {"22021", "22P05"}
+
+
+@pytest.fixture
+def database_in(connect: Connect, db: psycopg.Connection[Any]) -> Iterator[Callable[[str], psycopg.Connection[Any]]]:
+    """Opens a session in a new database of an encoding, with the extension and model minilm."""
+    opened: list[tuple[str, psycopg.Connection[Any]]] = []
+
+    def open_database(encoding: str) -> psycopg.Connection[Any]:
+        name = f"encoded_{encoding.lower()}"
+        db.execute(f"DROP DATABASE IF EXISTS {name}")
+        db.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+        session = connect(dbname=name, client_encoding="UTF8")
+        session.execute("SET client_min_messages = warning")
+        session.execute("CREATE EXTENSION pgml_tune CASCADE")
+        session.execute("SELECT register_model('minilm', 'minilm@v1', 'embedding', 'v1')")
+        opened.append((name, session))
+        return session
+
+    yield open_database
+    for name, session in opened:
+        session.close()
+        db.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "EUC_JP"])
+def test_vectors_do_not_depend_on_the_encoding_of_the_database(
+    database_in: Callable[[str], psycopg.Connection[Any]], db: psycopg.Connection[Any], encoding: str
+) -> None:
+    encoded = database_in(encoding)
+    for text in [*TEXTS, "漢字 かな"]:
+        vector = fetch_value(db, "SELECT embed(%s)", (text,))
+        try:
+            assert fetch_value(encoded, "SELECT embed(%s::text)", (text,)) == vector
+            assert fetch_value(encoded, "SELECT (embed(ARRAY[%s::text]))[1]", (text,)) == vector
+            assert fetch_value(encoded, "SELECT embed_pinned(%s::text, 'minilm', 'v1')", (text,)) == vector
+        except psycopg.Error as error:
+            assert error.sqlstate in OF_ENCODING, error
+    encoded.execute("SELECT set_config('pgml_tune.cache', '¡no!', false)")
+    with refused("22023"):
+        encoded.execute("SELECT embed('plain')")
+
+
+def test_bytes_that_are_no_text_are_refused(database_in: Callable[[str], psycopg.Connection[Any]]) -> None:
+    raw = database_in("SQL_ASCII")
+    assert fetch_value(raw, "SELECT vector_dims(embed('plain'))") == 384
+    calls = [
+        "embed({text})",
+        "embed(ARRAY['a', {text}])",
+        "embed_pinned({text}, 'minilm', 'v1')",
+        "semantic_similarity('a', {text})",
+        "token_count({text})",
+        "embed('a', {text})",
+        "embed('a', NULL, {text})",
+        "configure({text}, '1')",
+        "configure('threads', {text})",
+        "register_model({text}, 'minilm@v1', 'embedding')",
+        "drop_model_version({text}, 'v1')",
+        "cache_purge({text})",
+    ]
+    for hexadecimal in ("ff", "c080", "e4b8", "eda080", "f888808080", "616263ff646566"):
+        text = f"convert_from('\\x{hexadecimal}', 'SQL_ASCII')"
+        for call in calls:
+            with refused("22021", "22023", "42704"):
+                raw.execute("SELECT " + call.format(text=text))
+    raw.execute("DO $$ BEGIN PERFORM set_config('pgml_tune.cache', convert_from('\\xff', 'SQL_ASCII'), false); END $$")
+    with refused("22021", "22023"):
+        raw.execute("SELECT embed('plain')")
+    raw.execute("RESET pgml_tune.cache")
+    assert fetch_value(raw, "SELECT vector_dims(embed('plain'))") == 384
