@@ -304,6 +304,8 @@ DECLARE
     v_base_id bigint;
     v_version_id bigint;
 BEGIN
+    -- One change of the registry at a time: two first models would both become the default. Readers do not wait.
+    LOCK TABLE pgml_tune.serving IN SHARE ROW EXCLUSIVE MODE;
     INSERT INTO pgml_tune.model (name, task, description)
     VALUES (_register_version.model, _register_version.task, _register_version.description)
     ON CONFLICT (name) DO NOTHING;
@@ -361,7 +363,8 @@ DECLARE
     v_version_id bigint;
     v_is_last boolean;
 BEGIN
-    SELECT m.* INTO v_model FROM pgml_tune.model AS m WHERE m.name = _drop_version.model FOR UPDATE;
+    LOCK TABLE pgml_tune.serving IN SHARE ROW EXCLUSIVE MODE;
+    SELECT m.* INTO v_model FROM pgml_tune.model AS m WHERE m.name = _drop_version.model;
     SELECT v.model_version_id INTO v_version_id
     FROM pgml_tune.model_version AS v
     WHERE v.model_id = v_model.model_id AND v.version = _drop_version.version;

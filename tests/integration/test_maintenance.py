@@ -18,7 +18,8 @@ def full(db: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     db.execute("SELECT configure('table_cache_bytes', '8388608')")
     for number in range(GENERATIONS):
         db.execute(
-            f"INSERT INTO pgml_tune.cache_entry_{number} SELECT sha256(int4send(g)), 1, 10, convert_to(repeat('x', 1536),"
+            f"INSERT INTO pgml_tune.cache_entry_{number}"
+            " SELECT sha256(int4send(g)), 1, 10, convert_to(repeat('x', 1536),"
             " 'UTF8') FROM generate_series(1, 700) AS g"
         )
     return db

@@ -120,6 +120,17 @@ def test_schema_of_another_name_works(empty: psycopg.Connection[Any], name: str)
     assert fetch_value(empty, f"SELECT vector_dims(\"{name}\".embed('a'))") == 384
 
 
+def test_pgvector_may_lie_in_another_schema(empty: psycopg.Connection[Any]) -> None:
+    empty.execute("DROP EXTENSION vector")
+    empty.execute("CREATE SCHEMA elsewhere")
+    empty.execute("CREATE EXTENSION vector SCHEMA elsewhere")
+    empty.execute("CREATE EXTENSION pgml_tune")
+    empty.execute("SELECT register_model('minilm', 'minilm@v1', 'embedding', 'v1')")
+    assert fetch_value(empty, "SELECT elsewhere.vector_dims(embed('a'))") == 384
+    assert fetch_value(empty, "SELECT array_length(embed(ARRAY['a', 'b']), 1)") == 2
+    assert fetch_value(empty, "SELECT count(*) FROM doctor() WHERE status = 'fail'") == 0
+
+
 def test_non_superuser_cannot_install(empty: psycopg.Connection[Any], connect: Connect) -> None:
     empty.execute("ALTER DATABASE squatted OWNER TO mallory")
     with connect("mallory", dbname="squatted") as mallory, refused("42501"):
