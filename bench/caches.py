@@ -15,25 +15,27 @@ SELECT count(embed(s.content, %s)) FROM generate_series(1, %s), sample AS s WHER
 """
 _ONCE = "SELECT count(embed(s.content, %s)) FROM sample AS s WHERE s.purpose = 'cache'"
 _HITS = "SELECT session_hits, table_hits FROM pgml_tune.stat_cache WHERE model || '@' || version = %s"
+_REPEATED_TEXTS = 10
 _FLUSH_SECONDS = 1.1  # a session writes what it has computed at its first call after a second
 
 
 def measure(plan: Plan) -> list[Figure]:
-    rounds, size, repetitions = plan.pick(9, 4), plan.pick(500, 300), plan.pick(60, 20)
+    rounds, size, repetitions = plan.pick(9, 4), plan.pick(500, 300), plan.pick(300, 100)
     texts = plan.texts.short(size)
     reference = plan.reference(FP32)
+    calls = _REPEATED_TEXTS * repetitions
     session_times: list[Seconds] = []
     table_times: list[Seconds] = []
     with connect("-c jit=off") as session:
-        add_samples(session, "cache", 0, texts[:50])
-        add_samples(session, "cache", 1, texts[50:])
+        add_samples(session, "cache", 0, texts[:_REPEATED_TEXTS])
+        add_samples(session, "cache", 1, texts[_REPEATED_TEXTS:])
         seconds(session, _ONCE, reference)
         time.sleep(_FLUSH_SECONDS)
         seconds(session, "SELECT embed('one more text', %s)", reference)
         for _ in range(rounds):
             before = _hits(session, reference)
-            session_times.append(timed(session, _REPEATED, reference, repetitions).per(50 * repetitions))
-            _check(before, _hits(session, reference), (50 * repetitions, 0))
+            session_times.append(timed(session, _REPEATED, reference, repetitions).per(calls))
+            _check(before, _hits(session, reference), (calls, 0))
             table_times.append(_table_round(reference, size))
     return [
         _figure("session cache", session_times, 25),

@@ -23,7 +23,7 @@ _WARM_SECONDS = 2  # in which the clients load the model
 
 
 def measure(plan: Plan) -> list[Figure]:
-    pgbench = shutil.which("pgbench") or shutil.which("pgbench", path=os.environ.get("PGBIN", "/nonexistent"))
+    pgbench = shutil.which("pgbench", path=os.path.dirname(os.environ.get("PG_CONFIG", ""))) or shutil.which("pgbench")
     if pgbench is None:
         return [skipped(_PART, "pgbench", "pgbench is not on the PATH")]
     runs = [
