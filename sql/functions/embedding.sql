@@ -1,6 +1,6 @@
 CREATE OR REPLACE FUNCTION @extschema@.embed(input text, model text DEFAULT NULL, kind text DEFAULT 'passage')
 RETURNS vector
-LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 100000  -- not STRICT: model may be NULL
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 10000  -- not STRICT: model may be NULL
 SET search_path = pg_catalog, pg_temp
 AS $python$
 from pgml_tune.backend import embedding
@@ -11,7 +11,7 @@ COMMENT ON FUNCTION @extschema@.embed(text, text, text) IS
 
 CREATE OR REPLACE FUNCTION @extschema@.embed(inputs text[], model text DEFAULT NULL, kind text DEFAULT 'passage')
 RETURNS vector[]
-LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 1000000  -- not STRICT: model may be NULL
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 10000  -- not STRICT: model may be NULL
 SET search_path = pg_catalog, pg_temp
 AS $python$
 from pgml_tune.backend import embedding
@@ -22,7 +22,7 @@ COMMENT ON FUNCTION @extschema@.embed(text[], text, text) IS
 
 CREATE OR REPLACE FUNCTION @extschema@.embed_pinned(input text, model text, version text, kind text DEFAULT 'passage')
 RETURNS vector
-LANGUAGE plpython3u IMMUTABLE STRICT PARALLEL SAFE COST 100000
+LANGUAGE plpython3u IMMUTABLE STRICT PARALLEL SAFE COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $python$
 from pgml_tune.backend import embedding
@@ -33,7 +33,7 @@ COMMENT ON FUNCTION @extschema@.embed_pinned(text, text, text, text) IS
 
 CREATE OR REPLACE FUNCTION @extschema@.semantic_similarity(a text, b text, model text DEFAULT NULL)
 RETURNS double precision
-LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 200000  -- not STRICT: model may be NULL
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 20000  -- not STRICT: model may be NULL
 SET search_path = pg_catalog, pg_temp
 AS $python$
 from pgml_tune.backend import embedding

@@ -78,8 +78,8 @@ DECLARE
     v_base_id bigint;
     v_version_id bigint;
 BEGIN
-    -- One change of the registry at a time: two first models would both become the default. Readers do not wait.
-    LOCK TABLE pgml_tune.serving IN SHARE ROW EXCLUSIVE MODE;
+    -- One registration at a time: two first models would both become the default. Moving a pointer does not wait for it.
+    PERFORM pg_advisory_xact_lock('pgml_tune.model_version'::regclass::oid::bigint);
     INSERT INTO pgml_tune.model (name, task, description)
     VALUES (_register_version.model, _register_version.task, _register_version.description)
     ON CONFLICT (name) DO NOTHING;
@@ -137,7 +137,7 @@ DECLARE
     v_version_id bigint;
     v_is_last boolean;
 BEGIN
-    LOCK TABLE pgml_tune.serving IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM pg_advisory_xact_lock('pgml_tune.model_version'::regclass::oid::bigint);
     SELECT m.* INTO v_model FROM pgml_tune.model AS m WHERE m.name = _drop_version.model;
     SELECT v.model_version_id INTO v_version_id
     FROM pgml_tune.model_version AS v
@@ -192,32 +192,42 @@ $$;
 COMMENT ON FUNCTION pgml_tune._write_setting(text, text) IS 'Sets a setting, or with NULL takes it back to its default.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._read_cache(entry_keys bytea[])
-RETURNS TABLE (entry_key bytea, vector_bytes bytea)
+RETURNS bytea[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off  -- an empty generation has no statistics, and a full one is not for scanning
 AS $$
-#variable_conflict use_column
+DECLARE
+    v_vectors bytea[] := array_fill(NULL::bytea, ARRAY[cardinality(entry_keys)]);
+    v_vector bytea;
+    v_key bytea;
+    v_place integer := 0;
 BEGIN
-    RETURN QUERY
-        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_0 AS e WHERE e.entry_key = ANY (entry_keys)
-        UNION ALL
-        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_1 AS e WHERE e.entry_key = ANY (entry_keys)
-        UNION ALL
-        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_2 AS e WHERE e.entry_key = ANY (entry_keys)
-        UNION ALL
-        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_3 AS e WHERE e.entry_key = ANY (entry_keys)
-        UNION ALL
-        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_4 AS e WHERE e.entry_key = ANY (entry_keys)
-        UNION ALL
-        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_5 AS e WHERE e.entry_key = ANY (entry_keys)
-        UNION ALL
-        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_6 AS e WHERE e.entry_key = ANY (entry_keys)
-        UNION ALL
-        SELECT e.entry_key, e.vector_bytes FROM pgml_tune.cache_entry_7 AS e WHERE e.entry_key = ANY (entry_keys);
+    -- Eight small plans, of which a hit runs one: for one key a tenth of the time of their union.
+    FOREACH v_key IN ARRAY entry_keys LOOP
+        v_place := v_place + 1;
+        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_0 AS e WHERE e.entry_key = v_key LIMIT 1;
+        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
+        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_1 AS e WHERE e.entry_key = v_key LIMIT 1;
+        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
+        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_2 AS e WHERE e.entry_key = v_key LIMIT 1;
+        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
+        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_3 AS e WHERE e.entry_key = v_key LIMIT 1;
+        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
+        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_4 AS e WHERE e.entry_key = v_key LIMIT 1;
+        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
+        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_5 AS e WHERE e.entry_key = v_key LIMIT 1;
+        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
+        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_6 AS e WHERE e.entry_key = v_key LIMIT 1;
+        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
+        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_7 AS e WHERE e.entry_key = v_key LIMIT 1;
+        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
+    END LOOP;
+    RETURN v_vectors;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._read_cache(bytea[]) IS 'Cached vectors of these keys; a key can be computed only with the secret.';
+COMMENT ON FUNCTION pgml_tune._read_cache(bytea[]) IS
+    'Cached vectors of these keys in their order, NULL where there is none; a key can be computed only with the secret.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._generation_bytes()
 RETURNS bigint

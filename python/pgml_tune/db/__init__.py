@@ -44,8 +44,8 @@ class Session(Database, Protocol):
         """What the current transaction is."""
         ...
 
-    def statement(self) -> tuple[int, int]:
-        """What tells one client statement from the next, and within it one transaction from the next."""
+    def statement(self) -> tuple[int, int, int]:
+        """What tells one client statement from the next, and (sub)transactions within it from each other."""
         ...
 
     def preference(self, name: str) -> str | None:

@@ -48,8 +48,8 @@ class SpiDatabase:
     def transaction(self) -> Transaction:
         return Transaction(server.is_read_only(), server.is_serializable(), server.is_in_recovery())
 
-    def statement(self) -> tuple[int, int]:
-        return server.transaction_start(), server.statement_start()
+    def statement(self) -> tuple[int, int, int]:
+        return server.transaction_start(), server.statement_start(), server.subtransaction()
 
     def preference(self, name: str) -> str | None:
         value = server.config_option(name.encode())

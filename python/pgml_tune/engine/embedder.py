@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer
 
 from pgml_tune.engine.artifact import Artifact
 from pgml_tune.engine.batching import batch_size, chunks, token_budget
-from pgml_tune.engine.contract import Runtime, VectorArray
+from pgml_tune.engine.contract import Runtime, TokenArray, VectorArray
 from pgml_tune.engine.onnx import OnnxRuntime
 from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotSupported
@@ -57,6 +58,8 @@ class Embedder:
         self, texts: Sequence[str], kind: str, work: Work, checkpoint: Callable[[], None] = lambda: None
     ) -> VectorArray:
         """One row per text, [texts, dimensions]; `checkpoint` runs between batches and may raise to end the call."""
+        if len(texts) == 1:
+            return self._embed_one(texts[0], kind, work)
         started = time.perf_counter()
         prompt = self.config.prompt(kind)
         token_ids: list[list[int]] = []
@@ -74,24 +77,39 @@ class Embedder:
                 checkpoint()
             size = batch_size(len(token_ids[order[start]]), token_budget(self._speed))
             batch = order[start : start + size]
-            vectors[batch] = self._run([token_ids[position] for position in batch])
+            vectors[batch] = self._run_padded([token_ids[position] for position in batch])
             start += size
         work.tokens += sum(map(len, token_ids))
         work.seconds += time.perf_counter() - started
         return vectors
 
-    def _run(self, token_ids: list[list[int]]) -> VectorArray:
+    def _embed_one(self, text: str, kind: str, work: Work) -> VectorArray:
+        # A run of the model empties the processor's caches, so each step beside it costs ten times what it seems to.
+        started = time.perf_counter()
+        encoding = self._tokenizer.encode_batch_fast([self.config.prompt(kind) + text])[0]
+        token_ids = np.array([encoding.ids], np.int64)
+        vectors = self._run(token_ids, np.ones_like(token_ids))
+        work.tokens += token_ids.size
+        work.truncated += bool(encoding.overflowing)
+        work.seconds += time.perf_counter() - started
+        return vectors
+
+    def _run_padded(self, token_ids: list[list[int]]) -> VectorArray:
         longest = max(map(len, token_ids))
-        if not longest:
-            raise InvalidArgument("input has no token of the model")
         padded = np.full((len(token_ids), longest), self.config.pad_token_id, np.int64)
         mask = np.zeros((len(token_ids), longest), np.int64)
         for row, ids in enumerate(token_ids):
             padded[row, : len(ids)] = ids
             mask[row, : len(ids)] = 1
         started = time.perf_counter()
-        vectors = self._runtime.run(padded, mask)
+        vectors = self._run(padded, mask)
         self._speed = padded.size / max(time.perf_counter() - started, 1e-6)
+        return vectors
+
+    def _run(self, token_ids: TokenArray, mask: TokenArray) -> VectorArray:
+        if not token_ids.size:
+            raise InvalidArgument("input has no token of the model")
+        vectors = self._runtime.run(token_ids, mask)
         if vectors.shape != (len(token_ids), self.config.dimensions):
             raise ArtifactDamaged(
                 f"the model returned {vectors.shape[-1]} dimensions, its configuration says {self.config.dimensions}"
@@ -102,6 +120,8 @@ class Embedder:
 
 def check_vectors(vectors: VectorArray) -> None:
     """Refuse NaN, infinity and the zero vector."""
+    if len(vectors) == 1 and _SMALLEST_NORM**2 < float(vectors[0].dot(vectors[0])) < math.inf:
+        return
     norms = np.einsum("ij,ij->i", vectors, vectors)
     # A comparison with NaN is false, so this catches it too.
     if not bool(((norms > _SMALLEST_NORM**2) & (norms < np.inf)).all()):

@@ -18,7 +18,7 @@ from pgml_tune.errors import InvalidArgument, LimitExceeded, ObjectNotFound
 from pgml_tune.records import KINDS, ModelReference, check_name
 from pgml_tune.service.counters import Counters
 from pgml_tune.service.models import Models
-from pgml_tune.service.resolution import Rules, resolve
+from pgml_tune.service.resolution import Rules
 from pgml_tune.service.session_cache import KeyMaker, SessionCache
 from pgml_tune.service.table_cache import TableCache
 from pgml_tune.settings import SETTINGS, Limits, parse_cache_preference
@@ -80,7 +80,8 @@ class Inference:
     def embed(self, db: Session, text: str, model: str | None, kind: str | None) -> str:
         """The vector of a text, in the text form of type vector."""
         call = self._begin(db, model, kind)
-        key = self._key(call.scope(), text, call.limits)
+        content = _encoded(text, call.limits)
+        key = self._keys.key(call.scope(), content) if call.uses_session_cache else b""
         vector = self._vectors.get(key) if call.uses_session_cache else None
         if vector is None:
             vector = self._look_further(db, call, {key: text})[0][key]
@@ -145,7 +146,8 @@ class Inference:
 
     def _begin(self, db: Session, model: str | None, kind: str | None) -> _Call:
         preference = parse_cache_preference(db.preference("pgml_tune.cache"))
-        return _Call(resolve(db, model), self._rules.limits(db), _check_kind(kind), db.role(), preference)
+        target, limits = self._rules.read(db, model)
+        return _Call(target, limits, _check_kind(kind), db.role(), preference)
 
     def _finish(self, db: Session, call: _Call, text_count: int) -> None:
         count = self._counters.of(call.target.model_version_id)

@@ -21,8 +21,7 @@ _SHOW_VERSIONS = "SELECT model, version, state FROM pgml_tune.model_versions"
 _parse_reference = lru_cache(maxsize=256)(ModelReference.parse)
 
 
-def resolve(db: Database, model: str | None) -> Target:
-    """The version that `model` means in the current statement; None means the default."""
+def _resolve(db: Database, model: str | None) -> Target:
     reference = None if model is None else _parse_reference(model)
     target = registry.find_target(db, reference, TASK)
     if target is None:
@@ -47,22 +46,28 @@ def _why_not(db: Database, reference: ModelReference | None) -> TuneError:
 
 
 class Rules:
-    """The settings in force, read once per client statement and transaction."""
+    """The settings in force and what models mean, read once per client statement (and transaction within it)."""
 
     def __init__(self) -> None:
-        self._read_in: tuple[int, int] | None = None
+        self._read_in: tuple[int, int, int] | None = None
         self._limits = Limits.from_rows({})
+        self._targets: dict[str | None, Target] = {}
 
-    def limits(self, db: Session) -> Limits:
+    def read(self, db: Session, model: str | None) -> tuple[Target, Limits]:
+        """The version that `model` means, None meaning the default, and the settings."""
         statement = db.statement()
         if statement != self._read_in:
             _check_version(extension_version(db))
             self._limits = Limits.from_rows(read_settings(db))
+            self._targets.clear()
             self._read_in = statement
-        return self._limits
+        target = self._targets.get(model)
+        if target is None:
+            target = self._targets[model] = _resolve(db, model)
+        return target, self._limits
 
     def forget(self) -> None:
-        """Read again at the next call: this session has changed a setting."""
+        """Read again at the next call: this session has changed a setting or the registry."""
         self._read_in = None
 
 

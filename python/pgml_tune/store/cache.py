@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pgml_tune.db import Database
 
-_READ = "SELECT r.entry_key, r.vector_bytes FROM pgml_tune._read_cache($1::bytea[]) AS r"
+_READ = "SELECT pgml_tune._read_cache($1::bytea[]) AS vectors"
 # One statement, because each takes a transaction id of its own.
 _WRITE = """
 SELECT pgml_tune._write_cache($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[]),
@@ -29,7 +29,8 @@ class CacheEntry:
 
 def read_entries(db: Database, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     """The vectors the table cache has for these keys."""
-    return {row["entry_key"]: row["vector_bytes"] for row in db.fetch(_READ, list(keys))}
+    vectors = db.fetch(_READ, list(keys))[0]["vectors"]
+    return {key: vector for key, vector in zip(keys, vectors, strict=True) if vector is not None}
 
 
 def write(db: Database, entries: Sequence[CacheEntry], counts: list[dict[str, float]]) -> None:
