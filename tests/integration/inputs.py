@@ -48,6 +48,10 @@ _SETTINGS = [
     None, "", "threads", "max_input_bytes", "max_batch_texts", "long_input", "session_cache_bytes", "table_cache",
     "table_cache_bytes", "cache_scope", "Threads", "model_root", "__class__", "search_path", "x" * 1000,
 ]
+_GOOD_SETTINGS: list[tuple[object, object]] = [
+    ("threads", "2"), ("max_input_bytes", "2097152"), ("long_input", "error"), ("table_cache", "off"),
+    ("cache_scope", "shared"), ("session_cache_bytes", "0"), ("table_cache_bytes", None),
+]
 _OPTIONS = [
     None, "null", "[]", "{}", "1", '"text"', "true", '{"description": null}', '{"description": "d"}',
     '{"description": 1}',
@@ -146,17 +150,17 @@ class Generator:
     def kind(self) -> object:
         return self.valid_mostly(["passage", "query"], _KINDS)
 
-    def setting(self) -> object:
-        return self.random.choice(_SETTINGS)
-
-    def value(self) -> object:
-        return self.random.choice(_VALUES)
+    def setting(self) -> tuple[object, object]:
+        """A setting and a value for it, which fit half of the time."""
+        if self.random.random() < 0.5:
+            return self.random.choice(_GOOD_SETTINGS)
+        return self.random.choice(_SETTINGS), self.random.choice(_VALUES)
 
     def options(self) -> object:
-        return self.random.choice(_OPTIONS)
+        return self.valid_mostly([None, "{}", '{"description": "d"}'], _OPTIONS)
 
     def artifact(self) -> object:
-        return self.valid_mostly(["minilm@v1", "minilm@v1-int8"], _ARTIFACTS)
+        return self.valid_mostly(["minilm@v1"], _ARTIFACTS)
 
     def task(self) -> object:
         return self.valid_mostly(["embedding"], [None, "", "classification", "EMBEDDING", "embedding ",
