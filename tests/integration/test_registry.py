@@ -26,7 +26,7 @@ def artifact(server_home: Path) -> Path:
     models = server_home / "models"
     original = models / (models / "names" / "minilm@v1-int8").read_text().strip()
     with new_artifact(models) as folder:
-        for file in ("model.onnx", "tokenizer.json"):
+        for file in ("model.onnx", "model.onnx.data", "tokenizer.json"):
             shutil.copyfile(original / file, folder / file)
         config = orjson.loads((original / "config.json").read_bytes())
         config["source"] = {"copy": uuid.uuid4().hex}
@@ -143,7 +143,7 @@ def test_damaged_artifact_is_refused_by_new_sessions_and_named_by_doctor(
 ) -> None:
     register(connect(), name, artifact.name)
     assert fetch_value(connect(), "SELECT vector_dims(embed('a', %s))", (name,)) == 384
-    model = artifact / "model.onnx"
+    model = artifact / "model.onnx.data"
     model.chmod(0o644)
     with model.open("r+b") as file:
         file.seek(model.stat().st_size // 2)

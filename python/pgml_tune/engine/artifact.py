@@ -2,7 +2,7 @@
 
     <model_root>/<sha256 of manifest.json>/manifest.json   sha256 and size of each file
                                            config.json     ArtifactConfig
-                                           model.onnx, tokenizer.json
+                                           model.onnx, model.onnx.data (its weights), tokenizer.json
     <model_root>/names/<name>@<version>                     the digest that this name means on this machine, for ever
     <model_root>/verified/<digest>                          the file identities under which the hashes were last checked
 """
@@ -22,7 +22,9 @@ from pgml_tune.engine.files import explained, hash_file, identity, open_plain, r
 from pgml_tune.errors import ArtifactDamaged, NameTaken, NotReady
 from pgml_tune.records import ArtifactConfig, ModelReference, is_digest
 
-ALLOWED_FILES = frozenset({"config.json", "model.onnx", "tokenizer.json"})
+GRAPH, WEIGHTS = "model.onnx", "model.onnx.data"
+REQUIRED_FILES = frozenset({"config.json", "tokenizer.json", GRAPH})
+ALLOWED_FILES = REQUIRED_FILES | {WEIGHTS}
 
 
 class Artifact:
@@ -42,7 +44,7 @@ class Artifact:
         if hashlib.sha256(manifest).hexdigest() != digest:
             raise self._damaged("manifest.json")
         self.files: dict[str, dict[str, int | str]] = json.loads(manifest)["files"]
-        if set(self.files) != ALLOWED_FILES:
+        if not REQUIRED_FILES <= set(self.files) <= ALLOWED_FILES:
             raise self._damaged("manifest.json")
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from pgml_tune.engine.artifact import Artifact
+from pgml_tune.engine.artifact import GRAPH, Artifact
 from pgml_tune.engine.batching import batch_size, chunks, token_budget
 from pgml_tune.engine.contract import Runtime, TokenArray, VectorArray
 from pgml_tune.engine.onnx import OnnxRuntime
@@ -42,7 +42,7 @@ class Embedder:
             self._tokenizer = Tokenizer.from_file(str(artifact.path("tokenizer.json")))
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(self.config.max_tokens)
-            self._runtime: Runtime = OnnxRuntime(artifact.path("model.onnx"), threads)
+            self._runtime: Runtime = OnnxRuntime(artifact.path(GRAPH), threads)
             self._runtime.run(np.zeros((1, 1), np.int64), np.ones((1, 1), np.int64))
         self._speed = _SPEED_BEFORE_MEASURED
 

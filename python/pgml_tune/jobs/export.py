@@ -1,4 +1,4 @@
-"""Writes a loaded model as one ONNX file: network, pooling, dense layers and normalisation in one graph."""
+"""Writes a loaded model as one ONNX graph: network, pooling, dense layers and normalisation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import onnx
 import torch
 
 from pgml_tune.engine.onnx import OUTPUT, OnnxRuntime
-from pgml_tune.errors import LimitExceeded, NotSupported
+from pgml_tune.errors import NotSupported
+from pgml_tune.jobs.onnx_file import save
 
 # 23 has an Attention operator, which ONNX Runtime executes as one step; but its rotary embedding, as the exporter
 # writes it, does not run there.
 _OPSETS = (23, 20)
-_MAX_BYTES = (1 << 31) - (1 << 20)  # a protobuf ends at 2 GiB
 
 
 class _Graph(torch.nn.Module):  # type: ignore[misc]
@@ -36,9 +36,6 @@ class _Graph(torch.nn.Module):  # type: ignore[misc]
 
 def export_onnx(network: Any, file: Path) -> None:
     """Export with batch and length left open, and without the paths and stack traces the exporter leaves behind."""
-    size = sum(weights.numel() * weights.element_size() for weights in network.parameters())
-    if size > _MAX_BYTES:
-        raise LimitExceeded("the model is too large for one ONNX file", detail=f"Its weights take {size} bytes.")
     for opset in _OPSETS:
         _export(network, file, opset)
         if _runs(file):
@@ -64,7 +61,7 @@ def _export(network: Any, file: Path, opset: int) -> None:
                 dynamic_shapes={"input_ids": axes, "attention_mask": axes},
                 verbose=False,
             )
-            program.save(str(file), external_data=False)
+            program.save(str(file), external_data=True)
     except Exception as error:  # the exporter raises what the network's own code makes it raise
         raise NotSupported(
             "the network cannot be exported to ONNX", detail=f"{type(error).__name__}: {error}"
@@ -81,7 +78,7 @@ def _runs(file: Path) -> bool:
 
 
 def _strip(file: Path) -> None:
-    model = onnx.load(str(file), load_external_data=False)
+    model = onnx.load(str(file))
     for holder in (model, model.graph, *model.functions):
         del holder.metadata_props[:]
         holder.ClearField("doc_string")
@@ -91,4 +88,4 @@ def _strip(file: Path) -> None:
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
         value.ClearField("doc_string")
-    onnx.save_model(model, str(file))
+    save(model, file)

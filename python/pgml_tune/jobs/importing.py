@@ -19,7 +19,7 @@ from pgml_tune.jobs.runner import Runner
 from pgml_tune.jobs.source import Source, stage
 from pgml_tune.records import ArtifactConfig, is_digest
 
-EXPORTER = 1  # raised when the same source would give other files
+EXPORTER = 2  # raised when the same source would give other files
 ENGINE = "onnxruntime"
 
 

@@ -13,6 +13,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
 from pgml_tune.errors import NotSupported
+from pgml_tune.jobs.onnx_file import save
 
 _BLOCK = 32
 _INT8_ACTIVATIONS = 4  # "accuracy level" of MatMulNBits: activations are rounded per block too
@@ -27,8 +28,10 @@ def _int8_dynamic(original: Path, file: Path) -> None:
         op_types_to_quantize=["MatMul", "Gemm", "Gather"],
         per_channel=True,
         weight_type=QuantType.QInt8,
+        use_external_data_format=True,
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
+    save(onnx.load(str(file)), file)
 
 
 def _int8_block(original: Path, file: Path) -> None:
@@ -39,7 +42,7 @@ def _int8_block(original: Path, file: Path) -> None:
     quantizer.process()
     model = quantizer.model.model
     _quantize_tables(model.graph)
-    onnx.save_model(model, str(file))
+    save(model, file)
 
 
 def _quantize_tables(graph: onnx.GraphProto) -> None:
