@@ -427,27 +427,43 @@ DECLARE
     v_vectors bytea[] := array_fill(NULL::bytea, ARRAY[cardinality(entry_keys)]);
     v_vector bytea;
     v_key bytea;
-    v_place integer := 0;
+    v_place integer;
+    v_missing integer := cardinality(entry_keys);
+    v_generation integer := (SELECT r.oldest FROM pgml_tune.cache_ring AS r WHERE r.is_single);
 BEGIN
-    -- Eight small plans, of which a hit runs one: for one key a tenth of the time of their union.
-    FOREACH v_key IN ARRAY entry_keys LOOP
-        v_place := v_place + 1;
-        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_0 AS e WHERE e.entry_key = v_key LIMIT 1;
-        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
-        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_1 AS e WHERE e.entry_key = v_key LIMIT 1;
-        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
-        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_2 AS e WHERE e.entry_key = v_key LIMIT 1;
-        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
-        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_3 AS e WHERE e.entry_key = v_key LIMIT 1;
-        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
-        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_4 AS e WHERE e.entry_key = v_key LIMIT 1;
-        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
-        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_5 AS e WHERE e.entry_key = v_key LIMIT 1;
-        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
-        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_6 AS e WHERE e.entry_key = v_key LIMIT 1;
-        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
-        SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_7 AS e WHERE e.entry_key = v_key LIMIT 1;
-        IF FOUND THEN v_vectors[v_place] := v_vector; CONTINUE; END IF;
+    FOR v_step IN 1 .. 8 LOOP
+        v_place := 0;
+        FOREACH v_key IN ARRAY entry_keys LOOP
+            v_place := v_place + 1;
+            CONTINUE WHEN v_vectors[v_place] IS NOT NULL;
+            -- A plan for each table: for one key a tenth of the time of their union.
+            CASE v_generation
+                WHEN 0 THEN
+                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_0 AS e WHERE e.entry_key = v_key LIMIT 1;
+                WHEN 1 THEN
+                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_1 AS e WHERE e.entry_key = v_key LIMIT 1;
+                WHEN 2 THEN
+                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_2 AS e WHERE e.entry_key = v_key LIMIT 1;
+                WHEN 3 THEN
+                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_3 AS e WHERE e.entry_key = v_key LIMIT 1;
+                WHEN 4 THEN
+                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_4 AS e WHERE e.entry_key = v_key LIMIT 1;
+                WHEN 5 THEN
+                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_5 AS e WHERE e.entry_key = v_key LIMIT 1;
+                WHEN 6 THEN
+                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_6 AS e WHERE e.entry_key = v_key LIMIT 1;
+                WHEN 7 THEN
+                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_7 AS e WHERE e.entry_key = v_key LIMIT 1;
+            END CASE;
+            IF FOUND THEN
+                v_vectors[v_place] := v_vector;
+                v_missing := v_missing - 1;
+            END IF;
+        END LOOP;
+        EXIT WHEN v_missing = 0;
+        v_generation := (v_generation + 1) % 8;
+        -- Generations fill up in the order of the ring: behind an empty one there is nothing.
+        EXIT WHEN pg_relation_size(('pgml_tune.cache_entry_' || v_generation)::regclass) = 0;
     END LOOP;
     RETURN v_vectors;
 END
