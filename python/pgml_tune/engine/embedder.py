@@ -14,6 +14,7 @@ from pgml_tune.engine.artifact import GRAPH, Artifact
 from pgml_tune.engine.batching import batch_size, chunks, token_budget
 from pgml_tune.engine.contract import Runtime, TokenArray, VectorArray
 from pgml_tune.engine.onnx import OnnxRuntime
+from pgml_tune.engine.padding import pad
 from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotSupported
 
@@ -95,12 +96,7 @@ class Embedder:
         return vectors
 
     def _run_padded(self, token_ids: list[list[int]]) -> VectorArray:
-        longest = max(map(len, token_ids))
-        padded = np.full((len(token_ids), longest), self.config.pad_token_id, np.int64)
-        mask = np.zeros((len(token_ids), longest), np.int64)
-        for row, ids in enumerate(token_ids):
-            padded[row, : len(ids)] = ids
-            mask[row, : len(ids)] = 1
+        padded, mask = pad(token_ids, self.config.pad_token_id)
         started = time.perf_counter()
         vectors = self._run(padded, mask)
         self._speed = padded.size / max(time.perf_counter() - started, 1e-6)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pgml_tune.engine.artifact import Artifact, new_artifact, publish
+from pgml_tune.engine.artifact import GRAPH, Artifact, new_artifact, publish
 from pgml_tune.errors import TuneError
 from pgml_tune.jobs.checks import check_export, check_space, measure_invariance
 from pgml_tune.jobs.reports import Reporter
@@ -83,7 +83,7 @@ def _export(source: Source, task: str, model_root: Path, report: Reporter) -> Ar
     with new_artifact(model_root) as folder:
         report.progress("exporting to ONNX")
         (folder / "tokenizer.json").write_text(model.tokenizer_json, encoding="utf-8")
-        export_onnx(model.network, folder / "model.onnx")
+        export_onnx(model.network, folder / GRAPH)
         report.progress("comparing with sentence-transformers")
         runner = Runner(folder, config, _threads())
         parity = check_export(
@@ -101,7 +101,7 @@ def _derive(original: Artifact, method: str, model_root: Path, report: Reporter)
     with new_artifact(model_root) as folder, _scratch():
         report.progress(f"quantizing: {method}")
         shutil.copyfile(original.path("tokenizer.json"), folder / "tokenizer.json")
-        quantize(original.path("model.onnx"), folder / "model.onnx", method)
+        quantize(original.path(GRAPH), folder / GRAPH, method)
         report.progress(f"comparing {method} with fp32")
         runner = Runner(folder, config, _threads())
         prompts = (config.prompt_query, config.prompt_passage)

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from pgml_tune.engine.artifact import GRAPH
 from pgml_tune.engine.contract import VectorArray
 from pgml_tune.engine.onnx import OnnxRuntime
+from pgml_tune.engine.padding import pad
 from pgml_tune.records import ArtifactConfig
 
 
@@ -17,8 +19,8 @@ class Runner:
     """The tokenizer and network in an artifact's folder."""
 
     def __init__(self, folder: Path, config: ArtifactConfig, threads: int) -> None:
-        self._pad = config.pad_token_id
-        self._runtime = OnnxRuntime(folder / "model.onnx", threads)
+        self._pad_token_id = config.pad_token_id
+        self._runtime = OnnxRuntime(folder / GRAPH, threads)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(config.max_tokens)
 
@@ -34,9 +36,4 @@ class Runner:
         return np.concatenate([self._run(batch) for batch in batches])
 
     def _run(self, batch: list[list[int]]) -> VectorArray:
-        padded = np.full((len(batch), max(map(len, batch))), self._pad, np.int64)
-        mask = np.zeros_like(padded)
-        for row, ids in enumerate(batch):
-            padded[row, : len(ids)] = ids
-            mask[row, : len(ids)] = 1
-        return self._runtime.run(padded, mask)
+        return self._runtime.run(*pad(batch, self._pad_token_id))
