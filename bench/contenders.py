@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -107,6 +108,7 @@ def fastembed(folder: str, artifact: str, threads: int) -> Embed:
         tokenizer_config = json.loads(Path(folder, "tokenizer_config.json").read_text())
         tokenizer_config |= {"model_max_length": config["max_tokens"], "max_length": config["max_tokens"]}
         Path(local, "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
-        Path(local, "model.onnx").symlink_to(Path(artifact, "model.onnx"))
+        for file in ("model.onnx", "model.onnx.data"):  # copies: ONNX Runtime follows no link to weights
+            shutil.copyfile(Path(artifact, file), Path(local, file))
         model = TextEmbedding(name, threads=threads, specific_model_path=local)
     return lambda texts: np.stack(list(model.embed(list(texts), batch_size=BATCH_TEXTS)))

@@ -40,7 +40,10 @@ def _points(connection: Connection, reference: str, pairs: Pairs) -> float:
 
 
 def _size(plan: Plan) -> Figure:
-    sizes = {storage: Path(plan.artifact(storage), "model.onnx").stat().st_size for storage in STORAGES}
+    sizes = {
+        storage: sum(file.stat().st_size for file in Path(plan.artifact(storage)).glob("model.onnx*"))
+        for storage in STORAGES
+    }
     note = ", ".join(f"{storage} {size / 1e6:.1f} MB" for storage, size in sizes.items())
     saved = (1 - sizes[INT8_DYNAMIC] / sizes[FP32]) * 100
     return at_least(_PART, "int8_dynamic: file smaller by", saved, "%", 74, note)

@@ -124,7 +124,7 @@ FROM (
     ('usage', 'SELECT', 'TABLE pgml_tune.model, pgml_tune.model_version, pgml_tune.serving'),
     ('usage', 'SELECT', 'TABLE pgml_tune.setting'),
     -- embed() uses the cache as its caller; a key can only be made with the secret, which no role can read.
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._read_cache(bytea[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._read_cache(bytea[], integer[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_counts(jsonb)'),
     ('operate', 'SELECT', 'TABLE pgml_tune.stat_cache, pgml_tune.stat_inference, pgml_tune.settings'),

@@ -191,7 +191,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._write_setting(text, text) IS 'Sets a setting, or with NULL takes it back to its default.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._read_cache(entry_keys bytea[])
+CREATE OR REPLACE FUNCTION pgml_tune._read_cache(entry_keys bytea[], generations integer[])
 RETURNS bytea[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
@@ -203,9 +203,9 @@ DECLARE
     v_key bytea;
     v_place integer;
     v_missing integer := cardinality(entry_keys);
-    v_generation integer := (SELECT r.oldest FROM pgml_tune.cache_ring AS r WHERE r.is_single);
+    v_generation integer;
 BEGIN
-    FOR v_step IN 1 .. 8 LOOP
+    FOREACH v_generation IN ARRAY generations LOOP
         v_place := 0;
         FOREACH v_key IN ARRAY entry_keys LOOP
             v_place := v_place + 1;
@@ -235,15 +235,12 @@ BEGIN
             END IF;
         END LOOP;
         EXIT WHEN v_missing = 0;
-        v_generation := (v_generation + 1) % 8;
-        -- Generations fill up in the order of the ring: behind an empty one there is nothing.
-        EXIT WHEN pg_relation_size(('pgml_tune.cache_entry_' || v_generation)::regclass) = 0;
     END LOOP;
     RETURN v_vectors;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._read_cache(bytea[]) IS
-    'Cached vectors of these keys in their order, NULL where there is none; a key can be computed only with the secret.';
+COMMENT ON FUNCTION pgml_tune._read_cache(bytea[], integer[]) IS
+    'Vectors of these keys that some generations hold, in the order of the keys, NULL where there is none; a key can be computed only with the secret.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._generation_bytes()
 RETURNS bigint

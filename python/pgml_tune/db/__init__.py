@@ -48,6 +48,6 @@ class Session(Database, Protocol):
         """What tells one client statement from the next, and (sub)transactions within it from each other."""
         ...
 
-    def preference(self, name: str) -> str | None:
+    def preference(self, name: bytes) -> str | None:
         """The value of a session preference; None where it was never set."""
         ...

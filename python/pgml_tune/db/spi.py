@@ -43,7 +43,8 @@ class SpiDatabase:
         plpy.notice(check_value(message))
 
     def role(self) -> int:
-        return int(server.current_role())
+        role: int = server.current_role()
+        return role
 
     def transaction(self) -> Transaction:
         return Transaction(server.is_read_only(), server.is_serializable(), server.is_in_recovery())
@@ -51,8 +52,8 @@ class SpiDatabase:
     def statement(self) -> tuple[int, int, int]:
         return server.transaction_start(), server.statement_start(), server.subtransaction()
 
-    def preference(self, name: str) -> str | None:
-        value = server.config_option(name.encode())
+    def preference(self, name: bytes) -> str | None:
+        value = server.config_option(name)
         # In the encoding of the database; every valid value is plain ASCII.
         return None if value is None else value.decode(errors="replace")
 

@@ -145,7 +145,7 @@ class Inference:
         return self._models.get(call.target.digest, call.limits.threads).count_tokens(text)
 
     def _begin(self, db: Session, model: str | None, kind: str | None) -> _Call:
-        preference = parse_cache_preference(db.preference("pgml_tune.cache"))
+        preference = parse_cache_preference(db.preference(b"pgml_tune.cache"))
         target, limits = self._rules.read(db, model)
         return _Call(target, limits, _check_kind(kind), db.role(), preference)
 

@@ -12,6 +12,7 @@ from pgml_tune.store.cache import CacheEntry
 
 FLUSH_ENTRIES = 256
 FLUSH_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 _LOOKUP_KEYS = 1000
 
 
@@ -21,15 +22,22 @@ class TableCache:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._pending: list[CacheEntry] = []
+        self._generations: list[int] = []
+        self._next_look = 0.0
         self._next_flush = 0.0  # the first vector of a session is written at once
 
     def lookup(self, db: Session, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The stored vectors of these keys, as float32 bytes; none where the transaction may not read them."""
         if not _can_read(db.transaction()):
             return {}
+        # Looking into every generation takes longer than the rest; one that has just begun is missed for a second.
+        if not self._generations or time.monotonic() >= self._next_look:
+            self._generations = cache.filled_generations(db)
+            self._next_look = time.monotonic() + LOOK_SECONDS
         found: dict[bytes, bytes] = {}
-        for start in range(0, len(keys), _LOOKUP_KEYS):
-            found.update(cache.read_entries(db, keys[start : start + _LOOKUP_KEYS]))
+        if self._generations:
+            for start in range(0, len(keys), _LOOKUP_KEYS):
+                found.update(cache.read_entries(db, keys[start : start + _LOOKUP_KEYS], self._generations))
         return found
 
     def add(self, db: Session, entry: CacheEntry) -> None:

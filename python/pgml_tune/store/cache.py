@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 from pgml_tune.db import Database
 
-_READ = "SELECT pgml_tune._read_cache($1::bytea[]) AS vectors"
+_FILLED = """
+SELECT g.generation FROM pg_catalog.generate_series(0, 7) AS g (generation)
+WHERE pg_catalog.pg_relation_size(('pgml_tune.cache_entry_' || g.generation)::regclass) > 0
+"""
+_READ = "SELECT pgml_tune._read_cache($1::bytea[], $2::integer[]) AS vectors"
 # One statement, because each takes a transaction id of its own.
 _WRITE = """
 SELECT pgml_tune._write_cache($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[]),
@@ -27,9 +31,14 @@ class CacheEntry:
     vector_bytes: bytes
 
 
-def read_entries(db: Database, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-    """The vectors the table cache has for these keys."""
-    vectors = db.fetch(_READ, list(keys))[0]["vectors"]
+def filled_generations(db: Database) -> list[int]:
+    """The generations that hold anything."""
+    return [row["generation"] for row in db.fetch(_FILLED)]
+
+
+def read_entries(db: Database, keys: Sequence[bytes], generations: list[int]) -> dict[bytes, bytes]:
+    """The vectors that these generations of the table cache have for these keys."""
+    vectors = db.fetch(_READ, list(keys), generations)[0]["vectors"]
     return {key: vector for key, vector in zip(keys, vectors, strict=True) if vector is not None}
 
 
