@@ -3,15 +3,15 @@
 #     setup.sh EXTRA...     extras of python/pyproject.toml that the environment must have
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
-missing=$("$checkout/scripts/system.sh" missing)
+missing=$("$checkout/scripts/system.sh" missing "$@")
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ]; then
-        "$checkout/scripts/system.sh"
+        "$checkout/scripts/system.sh" "$@"
     elif command -v sudo > /dev/null && sudo -v; then
-        sudo env PG_CONFIG="${PG_CONFIG:-}" "$checkout/scripts/system.sh"
+        sudo env PG_CONFIG="${PG_CONFIG:-}" "$checkout/scripts/system.sh" "$@"
     else
         printf 'This machine lacks:\n%s\n' "$(sed 's/^/    /' <<< "$missing")"
-        printf 'An administrator must run, as root:\n    %s\n' "$checkout/scripts/system.sh"
+        printf 'An administrator must run, as root:\n    %s\n' "$checkout/scripts/system.sh $*"
         exit 1
     fi >&2
 fi

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what the machine itself must have: PostgreSQL with PL/Python, pgvector, Python's venv, the SQL files.
-#     system.sh           installs what is missing, as root
-#     system.sh missing   prints what is missing
+#     system.sh EXTRA...           installs what is missing, as root; the extra "test" needs pgbouncer too
+#     system.sh missing EXTRA...   prints what is missing
 # Debian 12 or later; elsewhere install the same things and pass PG_CONFIG.
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 export DEBIAN_FRONTEND=noninteractive
@@ -18,6 +18,7 @@ missing_packages() {
     [ -n "$version" ] && [ -e "$("$pg_config" --pgxs)" ] || echo "postgresql-server-dev-$major"
     /usr/bin/python3 -c 'import ensurepip' 2> /dev/null || echo python3-venv
     command -v make > /dev/null || echo make
+    [[ " $extras " != *" test "* ]] || [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
 }
 
 lacks_pgvector() { [ -z "$version" ] || [ ! -e "$(extension_folder)/vector.control" ]; }
@@ -37,6 +38,7 @@ missing() {
     if lacks_sql; then echo "the SQL files of pgml_tune"; fi
 }
 
+extras="$*"
 if [ "${1:-}" = missing ]; then
     missing
     exit
@@ -52,6 +54,12 @@ if [ -n "$packages" ]; then
     if [ -z "$version" ]; then
         version=$(apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -1)
         packages=${packages//-N/-$version}
+    fi
+    # What is installed for the private servers starts no service of the machine.
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+        chmod 755 /usr/sbin/policy-rc.d
     fi
     quietly "installing $(echo "$packages" | paste -sd' ')" apt-get install -y --no-install-recommends $packages
     pg_config=$(find_pg_config)
