@@ -73,7 +73,7 @@ def _server(facts: ServerFacts) -> Iterator[Check]:
         "postgresql",
         "ok" if supported else "warn",
         f"PostgreSQL {facts.server_version}",
-        "" if supported else "Versions 15 to 18 are tested.",
+        "" if supported else "Use PostgreSQL 15 to 18.",
     )
     same = facts.extension_version == __version__
     yield Check(
