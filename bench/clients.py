@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from plan import Plan
-from report import Figure, skipped
+from report import Figure, counted, skipped
 from server import DATABASE, FP32, INT8_DYNAMIC
 
 _PART = "7. pgbench, one SELECT embed(...) of a short text per transaction, 1 thread per backend"
@@ -37,7 +37,7 @@ def measure(plan: Plan) -> list[Figure]:
             text = script.format(reference=plan.reference(storage))
             tps, latency_ms = _run(pgbench, text, cache, clients, plan.pick(6, 4))
             note = f"mean latency {latency_ms:.2f} ms"
-            figures.append(Figure(_PART, f"{name}, {clients} clients", tps, "tps", note=note))
+            figures.append(Figure(_PART, f"{name}, {counted(clients, 'client')}", tps, "tps", note=note))
     return figures
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 
@@ -66,7 +67,12 @@ def cores(values: Sequence[Seconds], scale: float = 1.0) -> list[float]:
 
 def spread(values: Sequence[float]) -> str:
     """The range of the rounds in a few characters."""
-    return f"{min(values):.4g} .. {max(values):.4g} in {len(values)} rounds"
+    return f"{min(values):.4g} .. {max(values):.4g} in {counted(len(values), 'round')}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: 1 round, 2 rounds."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def table(figures: Sequence[Figure]) -> str:
@@ -87,6 +93,26 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def summary(conditions: dict[str, Any]) -> str:
+    """The conditions in a few lines."""
+    hardware = conditions["hardware"]
+    versions = [f"{name} {version}" for name, version in conditions["versions"].items() if version]
+    machine = [hardware["processor"], *hardware["instructions"], counted(hardware["cores"], "core")]
+    loads = [" ".join(f"{load:.2f}" for load in conditions[f"load_average_{when}"]) for when in ("before", "after")]
+    texts = conditions["texts"] + (", fewer of them and fewer rounds (BENCH_QUICK)" if conditions["is_quick"] else "")
+    lines = {
+        "taken at": f"{conditions['taken_at']}, in {conditions['seconds']} s",
+        "versions": ", ".join(versions),
+        "machine": ", ".join([*machine, f"{hardware['memory_gib']} GiB", hardware["system"]]),
+        "load": f"{loads[0]} before, {loads[1]} after",
+        "texts": texts,
+    }
+    return "\n".join(
+        fill(line, 120, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12, break_on_hyphens=False)
+        for name, line in lines.items()
+    )
 
 
 def write_json(path: Path, conditions: dict[str, Any], figures: Sequence[Figure]) -> None:

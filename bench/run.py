@@ -17,7 +17,7 @@ import machine
 import quality
 import single
 from plan import Plan
-from report import Figure, table, write_json
+from report import Figure, summary, table, write_json
 from server import connect, create_database
 from texts import Texts
 
@@ -53,7 +53,7 @@ def main() -> None:
     }
     write_json(arguments.result, conditions, figures)
     print(table(figures))
-    print(f"\n{conditions}\n\nmet {_count(figures, 'met')}, missed {_count(figures, 'missed')}", end="")
+    print(f"\n{summary(conditions)}\n\nmet {_count(figures, 'met')}, missed {_count(figures, 'missed')}", end="")
     print(f", skipped {_count(figures, 'skipped')}; in JSON: {arguments.result}")
 
 
