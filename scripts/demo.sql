@@ -26,7 +26,7 @@ SELECT pg_describe_object(d.classoid, d.objoid, d.objsubid), d.description
 FROM pg_description AS d;
 SELECT count(*) AS rows, pg_size_pretty(sum(octet_length(description))) AS text FROM manual;
 
-\echo '2. embed(): 500 rows a call, in this session, with the model minilm; when the demo runs again, out of the cache'
+\echo '2. embed(), 500 rows a call (a second run takes them from the cache)'
 \set ECHO queries
 \timing on
 DO $$
@@ -58,10 +58,10 @@ ANALYZE manual;
 SELECT q.question, left(a.object, 40) AS object, left(a.description, 48) AS description
 FROM (VALUES
     (1, 'remove spaces from both ends of a string'),
-    (2, 'how long ago did something happen'),
+    (2, 'read one field of a JSON document'),
     (3, 'which sessions are waiting for a lock'),
     (4, 'turn a list into rows'),
-    (5, 'is this point inside the shape')
+    (5, 'kill a running query')
 ) AS q(number, question)
 CROSS JOIN LATERAL (
     SELECT m.object, m.description
