@@ -1,10 +1,16 @@
 #!/bin/bash
 # Makes a virtual environment with what the package and some extras need:
-#     environment.sh FOLDER INTERPRETER EXTRA...
-# WHEELS=dir installs from that directory, without network. Does nothing where the same was installed before.
+#     environment.sh FOLDER INTERPRETER EXTRA...           installs what is missing
+#     environment.sh missing FOLDER INTERPRETER EXTRA...   prints the extras that are missing
+# WHEELS=dir installs from that directory, without network.
 set -euo pipefail
 umask 022
 
+only_tell=
+if [ "$1" = missing ]; then
+    only_tell=yes
+    shift
+fi
 folder=$1 interpreter=$2
 shift 2
 scripts=$(cd "$(dirname "$0")" && pwd)
@@ -21,6 +27,10 @@ for extra in "$@"; do
     grep -qsx "$extra" "$stamp" || missing+=("$extra")
 done
 [ "${#missing[@]}" -gt 0 ] || exit 0
+if [ -n "$only_tell" ]; then
+    printf '%s\n' "${missing[@]}"
+    exit
+fi
 
 if [ "$("$folder/bin/python" -c 'import sys; print(*sys.version_info[:3])' 2> /dev/null)" != "$version" ]; then
     rm -rf "$folder"

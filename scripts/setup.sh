@@ -24,14 +24,19 @@ flock 8
 if [ "$(id -u)" = 0 ]; then
     chmod 755 "$(dirname "$home")" "$home"
 fi
-quietly "Python packages for: $*" "$checkout/scripts/environment.sh" "$venv" "$python" "$@"
+missing=$("$checkout/scripts/environment.sh" missing "$venv" "$python" "$@")
+if [ -n "$missing" ]; then
+    quietly "installing Python packages for: ${missing//$'\n'/ }" "$checkout/scripts/environment.sh" "$venv" "$python" "$@"
+fi
 
-# The server runs a copy: its user may not be able to read the checkout.
-rm -rf "$package.new"
-mkdir "$package.new"
-cp -r "$checkout/python/pgml_tune" "$package.new/"
-find "$package.new" -name __pycache__ -prune -exec rm -r {} +
-"$python" -m compileall -q "$package.new" > /dev/null || true # the copy is checked by lint, not here
-chmod -R go+rX "$package.new"
-rm -rf "$package"
-mv "$package.new" "$package"
+# The server runs a copy: its user may not be able to read the checkout. A link to it is swapped, because sessions that
+# are open import from it at any time.
+copy=$(mktemp -d "$package.XXXXXX")
+cp -r "$checkout/python/pgml_tune" "$copy/"
+find "$copy" -name __pycache__ -prune -exec rm -r {} +
+"$python" -m compileall -q "$copy" > /dev/null || true # the copy is checked by lint, not here
+chmod -R go+rX "$copy"
+[ -L "$package" ] || rm -rf "$package"
+ln -s "$(basename "$copy")" "$copy/link"
+mv -T "$copy/link" "$package"
+find "$home" -maxdepth 1 -name "$(basename "$package").*" ! -path "$copy" -exec rm -r {} +
