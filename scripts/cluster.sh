@@ -1,6 +1,6 @@
 #!/bin/bash
 # A private cluster of this checkout on a Unix socket:
-#     cluster.sh start|stop|create NAME      create throws the old one of that name away
+#     cluster.sh start|stop|create NAME      create throws the old one of that name away and starts nothing
 #     cluster.sh env NAME [DATABASE]         prints how to connect
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
@@ -65,9 +65,9 @@ case $command in
         ;;
     create)
         stop
+        ! is_running || { echo "FAILED: the server in $folder does not stop" >&2; exit 1; }
         rm -rf "$folder"
         quietly "creating the private cluster \"$name\"" "$0" initialize "$name"
-        quietly "starting the private cluster \"$name\"" "$0" launch "$name"
         ;;
     initialize | launch | stop) "$command" ;;
     env)

@@ -7,4 +7,4 @@ for name in dev test; do
         quietly "stopping the private cluster \"$name\"" "$checkout/scripts/cluster.sh" stop "$name"
     fi
 done
-rm -f "$checkout/.dev/env"
+rm -rf "$checkout/.dev/env" "$checkout/.dev/bin"

