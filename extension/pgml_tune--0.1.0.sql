@@ -50,6 +50,31 @@ BEGIN
                   DETAIL = 'They could put functions of their own in front of those of pgml_tune.',
                   HINT = pg_catalog.format('REVOKE CREATE ON SCHEMA %s FROM %s', '@extschema@', v_others);
     END IF;
+
+    -- What somebody left there may win against our function of the same name: a closer match of the argument types does.
+    SELECT pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::pg_catalog.text, ', ') INTO v_others
+    FROM pg_catalog.pg_proc AS p
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+    WHERE pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.=) '@extschema@'
+      AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[
+          'embed', 'embed_pinned', 'semantic_similarity', 'token_count', 'last_call_id',
+          'register_model', 'drop_model_version', 'cache_purge', 'configure', 'doctor',
+          'maintain', 'grant_usage', 'grant_operate', 'grant_admin'
+      ]::pg_catalog.name[])
+      AND NOT EXISTS (
+          SELECT FROM pg_catalog.pg_depend AS d
+          JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+          WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+            AND d.objid OPERATOR(pg_catalog.=) p.oid
+            AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND e.extname OPERATOR(pg_catalog.=) 'pgml_tune'
+      );
+    IF v_others IS NOT NULL THEN
+        RAISE EXCEPTION 'schema % holds functions with names of pgml_tune', '@extschema@'
+            USING ERRCODE = '42501',
+                  DETAIL = pg_catalog.format('They are: %s.', v_others),
+                  HINT = pg_catalog.format('DROP ROUTINE %s', v_others);
+    END IF;
 END
 $guard$;
 
@@ -98,15 +123,13 @@ CREATE TABLE pgml_tune.model_version (
     storage            text NOT NULL,
     bytes              bigint NOT NULL,
     is_batch_invariant boolean NOT NULL,
-    base_version_id    bigint,  -- NULL: not derived from another version
+    base_version       text,  -- NULL: not derived from another version; stays when that one is dropped
     metrics            jsonb NOT NULL DEFAULT '{}',
     source             jsonb NOT NULL DEFAULT '{}',
     created_by         text NOT NULL DEFAULT session_user,
     created_at         timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT model_version_model_id_version_key UNIQUE (model_id, version),
     CONSTRAINT model_version_model_id_fkey FOREIGN KEY (model_id) REFERENCES pgml_tune.model,
-    CONSTRAINT model_version_base_version_id_fkey FOREIGN KEY (base_version_id)
-        REFERENCES pgml_tune.model_version ON DELETE SET NULL,
     CONSTRAINT model_version_version_check CHECK (version ~ '^[a-z0-9][a-z0-9_.-]{0,62}$' AND version !~ '\.\.'),
     CONSTRAINT model_version_artifact_sha256_check CHECK (artifact_sha256 ~ '^[0-9a-f]{64}$'),
     CONSTRAINT model_version_dimensions_check CHECK (dimensions BETWEEN 1 AND 16000)
@@ -121,10 +144,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- The base may go: dropping it sets the reference to NULL.
-    IF OLD.state = 'ready'
-       AND to_jsonb(OLD) - '{state,base_version_id}'::text[] IS DISTINCT FROM to_jsonb(NEW) - '{state,base_version_id}'::text[]
-    THEN
+    IF OLD.state = 'ready' AND to_jsonb(OLD) - 'state' IS DISTINCT FROM to_jsonb(NEW) - 'state' THEN
         RAISE EXCEPTION 'version "%" is ready and cannot be changed', OLD.version
             USING ERRCODE = '55000', HINT = 'Register the changed model as a new version.';
     END IF;
@@ -190,9 +210,9 @@ BEGIN
                 entry_key        bytea NOT NULL,  -- HMAC of scope, artifact, prompt and text; never the text
                 model_version_id bigint NOT NULL,
                 role_id          oid NOT NULL,
-                vector_bytes     bytea NOT NULL  -- little-endian float32, which does not compress
+                sealed           bytea NOT NULL  -- the vector, masked and signed under the secret
             );
-            ALTER TABLE pgml_tune.cache_entry_%1$s ALTER COLUMN vector_bytes SET STORAGE EXTERNAL;
+            ALTER TABLE pgml_tune.cache_entry_%1$s ALTER COLUMN sealed SET STORAGE EXTERNAL;
             COMMENT ON TABLE pgml_tune.cache_entry_%1$s IS 'Generation %1$s of the table cache.';
             -- Not unique: two sessions may add the same entry, neither waits for the other.
             CREATE INDEX cache_entry_%1$s_entry_key_idx ON pgml_tune.cache_entry_%1$s (entry_key);
@@ -301,11 +321,11 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_model pgml_tune.model;
-    v_base_id bigint;
     v_version_id bigint;
 BEGIN
-    -- One registration at a time: two first models would both become the default. Moving a pointer does not wait for it.
-    PERFORM pg_advisory_xact_lock('pgml_tune.model_version'::regclass::oid::bigint);
+    -- One registration at a time: two first models would both become the default. Nobody who only reads holds it up, and
+    -- the move of a pointer does not wait for it.
+    LOCK TABLE pgml_tune.model IN SHARE ROW EXCLUSIVE MODE;
     INSERT INTO pgml_tune.model (name, task, description)
     VALUES (_register_version.model, _register_version.task, _register_version.description)
     ON CONFLICT (name) DO NOTHING;
@@ -314,21 +334,19 @@ BEGIN
         RETURN 'other task';
     END IF;
 
-    IF _register_version.base IS NOT NULL THEN
-        SELECT v.model_version_id INTO v_base_id
-        FROM pgml_tune.model_version AS v
-        WHERE v.model_id = v_model.model_id AND v.version = _register_version.base;
-        IF NOT FOUND THEN
-            RETURN 'no base';
-        END IF;
+    IF _register_version.base IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pgml_tune.model_version AS v
+        WHERE v.model_id = v_model.model_id AND v.version = _register_version.base
+    ) THEN
+        RETURN 'no base';
     END IF;
 
     INSERT INTO pgml_tune.model_version (
         model_id, version, state, artifact_sha256, space_id, dimensions, max_tokens, storage, bytes,
-        is_batch_invariant, base_version_id, metrics, source
+        is_batch_invariant, base_version, metrics, source
     )
     SELECT v_model.model_id, _register_version.version, 'ready', _register_version.artifact_sha256, c.space_id,
-           c.dimensions, c.max_tokens, c.storage, _register_version.bytes, c.is_batch_invariant, v_base_id,
+           c.dimensions, c.max_tokens, c.storage, _register_version.bytes, c.is_batch_invariant, _register_version.base,
            c.metrics, c.source
     FROM jsonb_to_record(_register_version.config) AS c (
         space_id text, dimensions integer, max_tokens integer, storage text, is_batch_invariant boolean,
@@ -363,7 +381,7 @@ DECLARE
     v_version_id bigint;
     v_is_last boolean;
 BEGIN
-    PERFORM pg_advisory_xact_lock('pgml_tune.model_version'::regclass::oid::bigint);
+    LOCK TABLE pgml_tune.model IN SHARE ROW EXCLUSIVE MODE;
     SELECT m.* INTO v_model FROM pgml_tune.model AS m WHERE m.name = _drop_version.model;
     SELECT v.model_version_id INTO v_version_id
     FROM pgml_tune.model_version AS v
@@ -439,21 +457,21 @@ BEGIN
             -- A plan for each table: for one key a tenth of the time of their union.
             CASE v_generation
                 WHEN 0 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_0 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_0 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 1 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_1 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_1 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 2 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_2 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_2 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 3 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_3 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_3 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 4 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_4 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_4 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 5 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_5 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_5 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 6 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_6 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_6 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 7 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_7 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_7 AS e WHERE e.entry_key = v_key LIMIT 1;
             END CASE;
             IF FOUND THEN
                 v_vectors[v_place] := v_vector;
@@ -492,7 +510,7 @@ DECLARE
     v_generation integer;
     v_written integer;
 BEGIN
-    IF cardinality(entry_keys) = 0 THEN
+    IF coalesce(cardinality(entry_keys), 0) = 0 OR cardinality(entry_keys) > 1024 THEN
         RETURN 0;
     END IF;
     -- The first generation, from the oldest on, that is not full; when all are, maintain() has to empty one.
@@ -505,9 +523,11 @@ BEGIN
         RETURN 0;
     END IF;
     EXECUTE format(
-        'INSERT INTO pgml_tune.cache_entry_%s (entry_key, model_version_id, role_id, vector_bytes)
-         SELECT e.entry_key, e.version_id, e.role_id::oid, e.vector_bytes
-         FROM unnest($1, $2, $3, $4) AS e (entry_key, version_id, role_id, vector_bytes)',
+        'INSERT INTO pgml_tune.cache_entry_%s (entry_key, model_version_id, role_id, sealed)
+         SELECT e.entry_key, e.version_id, e.role_id::oid, e.sealed
+         FROM unnest($1, $2, $3, $4) AS e (entry_key, version_id, role_id, sealed)
+         WHERE octet_length(e.entry_key) = 32 AND octet_length(e.sealed) <= 65536
+           AND EXISTS (SELECT FROM pgml_tune.model_version AS v WHERE v.model_version_id = e.version_id)',
         v_generation
     ) USING entry_keys, version_ids, role_ids, vectors;
     GET DIAGNOSTICS v_written = ROW_COUNT;
@@ -525,11 +545,17 @@ AS $$
     INSERT INTO pgml_tune.call_count (
         model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms
     )
-    SELECT c.model_version_id, c.calls, c.texts, c.session_hits, c.table_hits, c.truncated, c.tokens, c.compute_ms
+    -- Whoever may embed may call this: no number is so large that a sum of them could overflow.
+    SELECT c.model_version_id, least(c.calls, 1e9), least(c.texts, 1e9), least(c.session_hits, 1e9),
+           least(c.table_hits, 1e9), least(c.truncated, 1e9), least(c.tokens, 1e12), least(c.compute_ms, 1e9)
     FROM jsonb_to_recordset(counts) AS c (
         model_version_id bigint, calls bigint, texts bigint, session_hits bigint, table_hits bigint,
         truncated bigint, tokens bigint, compute_ms double precision
-    );
+    )
+    JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
+    WHERE least(c.calls, c.texts, c.session_hits, c.table_hits, c.truncated, c.tokens) >= 0
+      AND c.compute_ms BETWEEN 0 AND 1e300
+    LIMIT 64;
 $$;
 COMMENT ON FUNCTION pgml_tune._write_counts(jsonb) IS 'Adds what a session has counted since its last flush.';
 
@@ -748,11 +774,13 @@ BEGIN
     EXCEPTION WHEN lock_not_available THEN
         RAISE NOTICE 'table cache: oldest generation is in use, left for the next run';
     END;
+    -- At once, because of the lock on the emptied table; in a transaction block this is an error that lets go of it.
+    COMMIT;
     PERFORM pgml_tune._compact_counts();
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.maintain() IS
-    'Empties the oldest generation of the table cache when the cache is full and adds up the counters; run it every few minutes.';
+    'Empties the oldest generation of the table cache when the cache is full and adds up the counters; run it every few minutes, outside a transaction block.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._grant(role regrole, level text)
 RETURNS void
@@ -838,7 +866,7 @@ SELECT m.name AS model,
        v.storage,
        v.bytes,
        v.is_batch_invariant,
-       b.version AS base_version,
+       v.base_version,
        v.metrics,
        v.source,
        v.artifact_sha256,
@@ -846,7 +874,6 @@ SELECT m.name AS model,
        v.created_at
 FROM pgml_tune.model_version AS v
 JOIN pgml_tune.model AS m ON m.model_id = v.model_id
-LEFT JOIN pgml_tune.model_version AS b ON b.model_version_id = v.base_version_id
 LEFT JOIN pgml_tune.serving AS s ON s.model_version_id = v.model_version_id;
 COMMENT ON VIEW pgml_tune.model_versions IS
     'The immutable versions of all models: their vectors (dimensions, space_id), size in bytes, measured figures and artifact.';
@@ -913,8 +940,8 @@ SELECT s.model,
        s.texts - s.session_hits - s.table_hits AS computed,
        s.truncated,
        s.tokens,
-       s.compute_ms,
-       s.compute_ms / nullif(s.texts - s.session_hits - s.table_hits, 0) AS mean_ms
+       round(s.compute_ms::numeric, 1) AS compute_ms,
+       round((s.compute_ms / nullif(s.texts - s.session_hits - s.table_hits, 0))::numeric, 3) AS mean_ms
 FROM pgml_tune._stat AS s;
 COMMENT ON VIEW pgml_tune.stat_inference IS
     'Calls per version, texts computed by the model, texts cut at its length, tokens, and milliseconds spent computing.';
@@ -924,7 +951,7 @@ CREATE OR REPLACE VIEW pgml_tune._privilege AS
 SELECT p.level, p.privilege, p.object
 FROM (
     VALUES
-    ('usage', 'USAGE', 'SCHEMA pgml_tune'),
+    ('usage', 'USAGE', 'SCHEMA pgml_tune, @extschema@'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed(text, text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed(text[], text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed_pinned(text, text, text, text)'),
@@ -957,22 +984,37 @@ FROM (
 ) AS p (level, privilege, object);
 COMMENT ON VIEW pgml_tune._privilege IS 'Privileges of the levels usage, operate and admin.';
 
--- Functions are granted to PUBLIC when they are made; nothing of ours is. Roles get their rights by grant_usage() and its kin.
+-- Functions are granted to PUBLIC when they are made, and default privileges may grant more; nothing of ours is granted to
+-- anybody but its owner. Roles get their rights by grant_usage() and its kin.
 DO $$
 DECLARE
-    v_function regprocedure;
+    v_statement text;
 BEGIN
-    FOR v_function IN
-        SELECT d.objid::regprocedure
-        FROM pg_catalog.pg_depend AS d
-        JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pgml_tune'
-        WHERE d.classid = 'pg_catalog.pg_proc'::regclass
-          AND d.refclassid = 'pg_catalog.pg_extension'::regclass
-          AND d.deptype = 'e'
+    FOR v_statement IN
+        WITH member AS (
+            SELECT d.classid, d.objid
+            FROM pg_catalog.pg_depend AS d
+            JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pgml_tune'
+            WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
+        ), granted AS (
+            SELECT 'ROUTINE ' || p.oid::regprocedure AS object, p.proowner AS owner,
+                   coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl
+            FROM pg_catalog.pg_proc AS p
+            JOIN member AS m ON m.objid = p.oid AND m.classid = 'pg_catalog.pg_proc'::regclass
+            UNION ALL
+            SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass, c.relowner, c.relacl
+            FROM pg_catalog.pg_class AS c
+            JOIN member AS m ON m.objid = c.oid AND m.classid = 'pg_catalog.pg_class'::regclass
+            UNION ALL
+            SELECT 'SCHEMA pgml_tune', n.nspowner, n.nspacl
+            FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'pgml_tune'
+        )
+        SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s FROM %s', g.object,
+            CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END)
+        FROM granted AS g, LATERAL pg_catalog.aclexplode(g.acl) AS a
+        WHERE a.grantee <> g.owner
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', v_function);
+        EXECUTE v_statement;
     END LOOP;
 END
 $$;
-REVOKE ALL ON SCHEMA pgml_tune FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA pgml_tune FROM PUBLIC;

@@ -50,6 +50,31 @@ BEGIN
                   DETAIL = 'They could put functions of their own in front of those of pgml_tune.',
                   HINT = pg_catalog.format('REVOKE CREATE ON SCHEMA %s FROM %s', '@extschema@', v_others);
     END IF;
+
+    -- What somebody left there may win against our function of the same name: a closer match of the argument types does.
+    SELECT pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::pg_catalog.text, ', ') INTO v_others
+    FROM pg_catalog.pg_proc AS p
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+    WHERE pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.=) '@extschema@'
+      AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[
+          'embed', 'embed_pinned', 'semantic_similarity', 'token_count', 'last_call_id',
+          'register_model', 'drop_model_version', 'cache_purge', 'configure', 'doctor',
+          'maintain', 'grant_usage', 'grant_operate', 'grant_admin'
+      ]::pg_catalog.name[])
+      AND NOT EXISTS (
+          SELECT FROM pg_catalog.pg_depend AS d
+          JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+          WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+            AND d.objid OPERATOR(pg_catalog.=) p.oid
+            AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND e.extname OPERATOR(pg_catalog.=) 'pgml_tune'
+      );
+    IF v_others IS NOT NULL THEN
+        RAISE EXCEPTION 'schema % holds functions with names of pgml_tune', '@extschema@'
+            USING ERRCODE = '42501',
+                  DETAIL = pg_catalog.format('They are: %s.', v_others),
+                  HINT = pg_catalog.format('DROP ROUTINE %s', v_others);
+    END IF;
 END
 $guard$;
 

@@ -26,7 +26,7 @@ SELECT m.name AS model,
        v.storage,
        v.bytes,
        v.is_batch_invariant,
-       b.version AS base_version,
+       v.base_version,
        v.metrics,
        v.source,
        v.artifact_sha256,
@@ -34,7 +34,6 @@ SELECT m.name AS model,
        v.created_at
 FROM pgml_tune.model_version AS v
 JOIN pgml_tune.model AS m ON m.model_id = v.model_id
-LEFT JOIN pgml_tune.model_version AS b ON b.model_version_id = v.base_version_id
 LEFT JOIN pgml_tune.serving AS s ON s.model_version_id = v.model_version_id;
 COMMENT ON VIEW pgml_tune.model_versions IS
     'The immutable versions of all models: their vectors (dimensions, space_id), size in bytes, measured figures and artifact.';
@@ -101,8 +100,8 @@ SELECT s.model,
        s.texts - s.session_hits - s.table_hits AS computed,
        s.truncated,
        s.tokens,
-       s.compute_ms,
-       s.compute_ms / nullif(s.texts - s.session_hits - s.table_hits, 0) AS mean_ms
+       round(s.compute_ms::numeric, 1) AS compute_ms,
+       round((s.compute_ms / nullif(s.texts - s.session_hits - s.table_hits, 0))::numeric, 3) AS mean_ms
 FROM pgml_tune._stat AS s;
 COMMENT ON VIEW pgml_tune.stat_inference IS
     'Calls per version, texts computed by the model, texts cut at its length, tokens, and milliseconds spent computing.';
@@ -112,7 +111,7 @@ CREATE OR REPLACE VIEW pgml_tune._privilege AS
 SELECT p.level, p.privilege, p.object
 FROM (
     VALUES
-    ('usage', 'USAGE', 'SCHEMA pgml_tune'),
+    ('usage', 'USAGE', 'SCHEMA pgml_tune, @extschema@'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed(text, text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed(text[], text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed_pinned(text, text, text, text)'),

@@ -75,11 +75,11 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_model pgml_tune.model;
-    v_base_id bigint;
     v_version_id bigint;
 BEGIN
-    -- One registration at a time: two first models would both become the default. Moving a pointer does not wait for it.
-    PERFORM pg_advisory_xact_lock('pgml_tune.model_version'::regclass::oid::bigint);
+    -- One registration at a time: two first models would both become the default. Nobody who only reads holds it up, and
+    -- the move of a pointer does not wait for it.
+    LOCK TABLE pgml_tune.model IN SHARE ROW EXCLUSIVE MODE;
     INSERT INTO pgml_tune.model (name, task, description)
     VALUES (_register_version.model, _register_version.task, _register_version.description)
     ON CONFLICT (name) DO NOTHING;
@@ -88,21 +88,19 @@ BEGIN
         RETURN 'other task';
     END IF;
 
-    IF _register_version.base IS NOT NULL THEN
-        SELECT v.model_version_id INTO v_base_id
-        FROM pgml_tune.model_version AS v
-        WHERE v.model_id = v_model.model_id AND v.version = _register_version.base;
-        IF NOT FOUND THEN
-            RETURN 'no base';
-        END IF;
+    IF _register_version.base IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pgml_tune.model_version AS v
+        WHERE v.model_id = v_model.model_id AND v.version = _register_version.base
+    ) THEN
+        RETURN 'no base';
     END IF;
 
     INSERT INTO pgml_tune.model_version (
         model_id, version, state, artifact_sha256, space_id, dimensions, max_tokens, storage, bytes,
-        is_batch_invariant, base_version_id, metrics, source
+        is_batch_invariant, base_version, metrics, source
     )
     SELECT v_model.model_id, _register_version.version, 'ready', _register_version.artifact_sha256, c.space_id,
-           c.dimensions, c.max_tokens, c.storage, _register_version.bytes, c.is_batch_invariant, v_base_id,
+           c.dimensions, c.max_tokens, c.storage, _register_version.bytes, c.is_batch_invariant, _register_version.base,
            c.metrics, c.source
     FROM jsonb_to_record(_register_version.config) AS c (
         space_id text, dimensions integer, max_tokens integer, storage text, is_batch_invariant boolean,
@@ -137,7 +135,7 @@ DECLARE
     v_version_id bigint;
     v_is_last boolean;
 BEGIN
-    PERFORM pg_advisory_xact_lock('pgml_tune.model_version'::regclass::oid::bigint);
+    LOCK TABLE pgml_tune.model IN SHARE ROW EXCLUSIVE MODE;
     SELECT m.* INTO v_model FROM pgml_tune.model AS m WHERE m.name = _drop_version.model;
     SELECT v.model_version_id INTO v_version_id
     FROM pgml_tune.model_version AS v
@@ -213,21 +211,21 @@ BEGIN
             -- A plan for each table: for one key a tenth of the time of their union.
             CASE v_generation
                 WHEN 0 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_0 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_0 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 1 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_1 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_1 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 2 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_2 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_2 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 3 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_3 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_3 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 4 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_4 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_4 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 5 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_5 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_5 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 6 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_6 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_6 AS e WHERE e.entry_key = v_key LIMIT 1;
                 WHEN 7 THEN
-                    SELECT e.vector_bytes INTO v_vector FROM pgml_tune.cache_entry_7 AS e WHERE e.entry_key = v_key LIMIT 1;
+                    SELECT e.sealed INTO v_vector FROM pgml_tune.cache_entry_7 AS e WHERE e.entry_key = v_key LIMIT 1;
             END CASE;
             IF FOUND THEN
                 v_vectors[v_place] := v_vector;
@@ -266,7 +264,7 @@ DECLARE
     v_generation integer;
     v_written integer;
 BEGIN
-    IF cardinality(entry_keys) = 0 THEN
+    IF coalesce(cardinality(entry_keys), 0) = 0 OR cardinality(entry_keys) > 1024 THEN
         RETURN 0;
     END IF;
     -- The first generation, from the oldest on, that is not full; when all are, maintain() has to empty one.
@@ -279,9 +277,11 @@ BEGIN
         RETURN 0;
     END IF;
     EXECUTE format(
-        'INSERT INTO pgml_tune.cache_entry_%s (entry_key, model_version_id, role_id, vector_bytes)
-         SELECT e.entry_key, e.version_id, e.role_id::oid, e.vector_bytes
-         FROM unnest($1, $2, $3, $4) AS e (entry_key, version_id, role_id, vector_bytes)',
+        'INSERT INTO pgml_tune.cache_entry_%s (entry_key, model_version_id, role_id, sealed)
+         SELECT e.entry_key, e.version_id, e.role_id::oid, e.sealed
+         FROM unnest($1, $2, $3, $4) AS e (entry_key, version_id, role_id, sealed)
+         WHERE octet_length(e.entry_key) = 32 AND octet_length(e.sealed) <= 65536
+           AND EXISTS (SELECT FROM pgml_tune.model_version AS v WHERE v.model_version_id = e.version_id)',
         v_generation
     ) USING entry_keys, version_ids, role_ids, vectors;
     GET DIAGNOSTICS v_written = ROW_COUNT;
@@ -299,11 +299,17 @@ AS $$
     INSERT INTO pgml_tune.call_count (
         model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms
     )
-    SELECT c.model_version_id, c.calls, c.texts, c.session_hits, c.table_hits, c.truncated, c.tokens, c.compute_ms
+    -- Whoever may embed may call this: no number is so large that a sum of them could overflow.
+    SELECT c.model_version_id, least(c.calls, 1e9), least(c.texts, 1e9), least(c.session_hits, 1e9),
+           least(c.table_hits, 1e9), least(c.truncated, 1e9), least(c.tokens, 1e12), least(c.compute_ms, 1e9)
     FROM jsonb_to_recordset(counts) AS c (
         model_version_id bigint, calls bigint, texts bigint, session_hits bigint, table_hits bigint,
         truncated bigint, tokens bigint, compute_ms double precision
-    );
+    )
+    JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
+    WHERE least(c.calls, c.texts, c.session_hits, c.table_hits, c.truncated, c.tokens) >= 0
+      AND c.compute_ms BETWEEN 0 AND 1e300
+    LIMIT 64;
 $$;
 COMMENT ON FUNCTION pgml_tune._write_counts(jsonb) IS 'Adds what a session has counted since its last flush.';
 

@@ -42,9 +42,11 @@ BEGIN
     EXCEPTION WHEN lock_not_available THEN
         RAISE NOTICE 'table cache: oldest generation is in use, left for the next run';
     END;
+    -- At once, because of the lock on the emptied table; in a transaction block this is an error that lets go of it.
+    COMMIT;
     PERFORM pgml_tune._compact_counts();
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.maintain() IS
-    'Empties the oldest generation of the table cache when the cache is full and adds up the counters; run it every few minutes.';
+    'Empties the oldest generation of the table cache when the cache is full and adds up the counters; run it every few minutes, outside a transaction block.';
 

@@ -8,9 +8,9 @@ BEGIN
                 entry_key        bytea NOT NULL,  -- HMAC of scope, artifact, prompt and text; never the text
                 model_version_id bigint NOT NULL,
                 role_id          oid NOT NULL,
-                vector_bytes     bytea NOT NULL  -- little-endian float32, which does not compress
+                sealed           bytea NOT NULL  -- the vector, masked and signed under the secret
             );
-            ALTER TABLE pgml_tune.cache_entry_%1$s ALTER COLUMN vector_bytes SET STORAGE EXTERNAL;
+            ALTER TABLE pgml_tune.cache_entry_%1$s ALTER COLUMN sealed SET STORAGE EXTERNAL;
             COMMENT ON TABLE pgml_tune.cache_entry_%1$s IS 'Generation %1$s of the table cache.';
             -- Not unique: two sessions may add the same entry, neither waits for the other.
             CREATE INDEX cache_entry_%1$s_entry_key_idx ON pgml_tune.cache_entry_%1$s (entry_key);

@@ -10,15 +10,13 @@ CREATE TABLE pgml_tune.model_version (
     storage            text NOT NULL,
     bytes              bigint NOT NULL,
     is_batch_invariant boolean NOT NULL,
-    base_version_id    bigint,  -- NULL: not derived from another version
+    base_version       text,  -- NULL: not derived from another version; stays when that one is dropped
     metrics            jsonb NOT NULL DEFAULT '{}',
     source             jsonb NOT NULL DEFAULT '{}',
     created_by         text NOT NULL DEFAULT session_user,
     created_at         timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT model_version_model_id_version_key UNIQUE (model_id, version),
     CONSTRAINT model_version_model_id_fkey FOREIGN KEY (model_id) REFERENCES pgml_tune.model,
-    CONSTRAINT model_version_base_version_id_fkey FOREIGN KEY (base_version_id)
-        REFERENCES pgml_tune.model_version ON DELETE SET NULL,
     CONSTRAINT model_version_version_check CHECK (version ~ '^[a-z0-9][a-z0-9_.-]{0,62}$' AND version !~ '\.\.'),
     CONSTRAINT model_version_artifact_sha256_check CHECK (artifact_sha256 ~ '^[0-9a-f]{64}$'),
     CONSTRAINT model_version_dimensions_check CHECK (dimensions BETWEEN 1 AND 16000)
@@ -33,10 +31,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- The base may go: dropping it sets the reference to NULL.
-    IF OLD.state = 'ready'
-       AND to_jsonb(OLD) - '{state,base_version_id}'::text[] IS DISTINCT FROM to_jsonb(NEW) - '{state,base_version_id}'::text[]
-    THEN
+    IF OLD.state = 'ready' AND to_jsonb(OLD) - 'state' IS DISTINCT FROM to_jsonb(NEW) - 'state' THEN
         RAISE EXCEPTION 'version "%" is ready and cannot be changed', OLD.version
             USING ERRCODE = '55000', HINT = 'Register the changed model as a new version.';
     END IF;

@@ -16,7 +16,7 @@ DIMENSIONS = 384
 CASES = int(os.environ.get("PGML_TUNE_FUZZ_CASES", "1000"))
 DOCUMENTED = set(
     "42704 42710 22023 55000 54000 0A000 53400 58000 XX001 42501 42804 21000 22021 22P02"
-    " 25000 25006 40001 40P01 55P03 57014 53100 53200".split()
+    " 25000 25006 2D000 40001 40P01 55P03 57014 53100 53200".split()
 )  # without 42703, 42P01 and 42809: no function of these takes a table
 # What PostgreSQL says of a literal before the function is called: an invalid role name, \u0000 in JSON, a huge OID.
 OF_CASTS = {"42602", "22P05", "22003"}

@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conditions import fetch_value
+from conditions import fetch_value, refused
 from conftest import Connect
 
 GENERATIONS = 8
@@ -64,11 +64,35 @@ def test_maintain_keeps_the_sums_of_the_counters(db: psycopg.Connection[Any], co
     assert fetch_value(db, "SELECT count(*) FROM pgml_tune.call_count") == 1
 
 
-def test_maintain_runs_within_a_transaction_and_beside_others(connect: Connect) -> None:
-    one, other = connect(), connect("olga")
-    one.execute("BEGIN")
-    one.execute("CALL maintain()")
+def test_maintain_holds_no_lock_on_what_it_emptied(full: psycopg.Connection[Any], connect: Connect) -> None:
+    full.execute("BEGIN")
+    with refused("2D000"):
+        full.execute("CALL maintain()")
+    other = connect("olga")
     other.execute("SET lock_timeout = '1ms'")
+    assert fetch_value(other, "SELECT vector_dims(embed('not yet cached'))") == 384
+    full.execute("ROLLBACK")
     other.execute("CALL maintain()")
-    one.execute("ROLLBACK")
-    assert fetch_value(one, "SELECT oldest FROM pgml_tune.cache_ring") == 0
+    assert fetch_value(full, "SELECT oldest FROM pgml_tune.cache_ring") == 1
+
+
+def test_counters_that_a_role_made_up_do_no_harm(db: psycopg.Connection[Any], connect: Connect) -> None:
+    alice = connect("alice")
+    alice.execute("SELECT embed('a')")
+    for number in ("9223372036854775807", "-5"):
+        row = f'{{"model_version_id": 1, "calls": {number}, "texts": {number}, "session_hits": {number},'
+        row += f' "table_hits": {number}, "truncated": {number}, "tokens": {number}, "compute_ms": 1e308}}'
+        alice.execute("SELECT pgml_tune._write_counts(%s)", (f"[{row}, {row}]",))
+    db.execute("CALL maintain()")
+    assert fetch_value(db, "SELECT count(*) FROM pgml_tune.stat_inference WHERE calls >= 0") >= 1
+    assert fetch_value(db, "SELECT count(*) FROM pgml_tune.stat_cache") >= 1
+
+
+def test_a_role_cannot_write_more_than_a_flush_or_anything_but_entries(connect: Connect) -> None:
+    alice = connect("alice")
+    write = (
+        "SELECT pgml_tune._write_cache(%s::bytea[], array_fill(1::bigint, ARRAY[%s]),"
+        " array_fill(0::bigint, ARRAY[%s]), %s::bytea[])"
+    )
+    for keys, vectors in [([b"k" * 32] * 1025, [b"v"] * 1025), ([b"short"], [b"v"]), ([b"k" * 32], [b"v" * 65537])]:
+        assert fetch_value(alice, write, (keys, len(keys), len(keys), vectors)) == 0

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orjson
 import psycopg
 import pytest
 from conditions import fetch_value, refused
@@ -133,3 +135,19 @@ def test_secret_that_others_can_read_is_refused(connect: Connect) -> None:
     with refused("55000"):
         connect().execute("SELECT embed('a')")
     assert fetch_value(connect(), "SELECT status FROM doctor() WHERE check_name = 'spool'") == "fail"
+
+
+def test_forged_or_damaged_row_of_the_cache_is_a_miss(db: psycopg.Connection[Any], connect: Connect) -> None:
+    expected = fetch_value(db, "SELECT embed('forged')::text")
+    key = fetch_value(db, "SELECT entry_key FROM pgml_tune.cache_entry_0")
+    for forged in (b"\0" * 1536, b"abc", b"\xff" * 1552):
+        db.execute("UPDATE pgml_tune.cache_entry_0 SET sealed = %s WHERE entry_key = %s", (forged, key))
+        assert fetch_value(connect(), "SELECT embed('forged')::text") == expected
+
+
+def test_vectors_in_the_cache_cannot_be_read_without_the_secret(db: psycopg.Connection[Any]) -> None:
+    vector = fetch_value(db, "SELECT embed('sealed')::text")
+    sealed = bytes(fetch_value(db, "SELECT sealed FROM pgml_tune.cache_entry_0"))
+    plain = np.array(orjson.loads(vector), np.float32).tobytes()
+    assert len(sealed) == len(plain) + 16
+    assert plain[:64] not in sealed

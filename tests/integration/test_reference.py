@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
+CHECKOUT = Path(__file__).parents[2]
+REFERENCE = (CHECKOUT / "docs" / "reference.md").read_text()
 HEADINGS = re.findall(r"^### `([^`]+)`$", REFERENCE, re.MULTILINE)
 ROUTINES = """
 SELECT p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
@@ -37,3 +38,8 @@ def test_the_reference_has_exactly_the_views_with_all_their_columns(db):
     for name, columns in views.items():
         section = REFERENCE.split(f"### `{name}`\n")[1].split("\n#")[0]
         assert [column for column in columns if f"`{column}`" not in section] == [], name
+
+
+def test_the_guard_of_the_installation_knows_every_public_name(db):
+    listed = (CHECKOUT / "sql" / "guard.sql").read_text().split("ARRAY[")[1].split("]")[0]
+    assert set(re.findall(r"'(\w+)'", listed)) == {name for name, _, _ in db.execute(ROUTINES).fetchall()}

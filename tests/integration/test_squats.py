@@ -58,13 +58,16 @@ def test_stock_public_is_accepted(empty: psycopg.Connection[Any]) -> None:
     [
         "CREATE FUNCTION public.embed(input text, model text DEFAULT NULL, kind text DEFAULT 'passage') RETURNS vector"
         " LANGUAGE sql STABLE AS $$ SELECT '[1]'::vector $$",
+        # A column of this type would find it before embed(text).
+        "CREATE FUNCTION public.embed(varchar) RETURNS text LANGUAGE sql AS $$ SELECT current_user::text $$",
+        "CREATE PROCEDURE public.maintain(integer) LANGUAGE sql AS $$ SELECT 1 $$",
         "CREATE SCHEMA pgml_tune AUTHORIZATION mallory",
     ],
-    ids=["function", "schema"],
+    ids=["function", "closer_match", "procedure", "schema"],
 )
 def test_object_in_the_way_stops_the_installation(empty: psycopg.Connection[Any], squat: str) -> None:
     empty.execute(squat)
-    with refused("55000", "42P06"):
+    with refused("42501", "42P06"):
         empty.execute("CREATE EXTENSION pgml_tune")
     assert fetch_value(empty, "SELECT count(*) FROM pg_extension WHERE extname = 'pgml_tune'") == 0
 
@@ -112,11 +115,6 @@ def test_schema_of_another_name_works(empty: psycopg.Connection[Any], name: str)
     assert fetch_value(empty, f"SELECT vector_dims(\"{name}\".embed('a'))") == 384
     empty.execute(f"SELECT \"{name}\".grant_usage('stranger')")
     empty.execute("SET ROLE stranger")
-    with refused("42501"):
-        empty.execute(f"SELECT \"{name}\".embed('a')")  # USAGE on a schema of the user is the user's to give
-    empty.execute("RESET ROLE")
-    empty.execute(f'GRANT USAGE ON SCHEMA "{name}" TO stranger')
-    empty.execute("SET ROLE stranger")
     assert fetch_value(empty, f"SELECT vector_dims(\"{name}\".embed('a'))") == 384
 
 
@@ -154,3 +152,13 @@ def test_dropping_the_extension_leaves_nothing(db: psycopg.Connection[Any]) -> N
     assert fetch_value(db, "SELECT count(*) FROM pg_namespace WHERE nspname = 'pgml_tune'") == 0
     left = "SELECT count(*) FROM pg_proc WHERE prosrc LIKE '%%pgml_tune%%'"
     assert fetch_value(db, left) == 0
+
+
+def test_default_privileges_of_the_installer_give_nothing_away(empty: psycopg.Connection[Any]) -> None:
+    empty.execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO stranger")
+    empty.execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO stranger")
+    empty.execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO stranger")
+    empty.execute("CREATE EXTENSION pgml_tune")
+    assert fetch_value(empty, "SELECT has_schema_privilege('stranger', 'pgml_tune', 'usage')") is False
+    assert fetch_value(empty, "SELECT has_function_privilege('stranger', 'configure(text, text)', 'execute')") is False
+    assert fetch_value(empty, "SELECT has_table_privilege('stranger', 'pgml_tune.setting', 'select')") is False

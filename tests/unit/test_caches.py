@@ -3,13 +3,15 @@ import os
 import stat
 import threading
 
+import numpy as np
 import pytest
 
 from pgml_tune.db import Transaction
 from pgml_tune.errors import NotReady
 from pgml_tune.service.counters import Counters
+from pgml_tune.service.keys import KeyMaker
 from pgml_tune.service.secret import FILE_NAME, read_secret
-from pgml_tune.service.session_cache import KeyMaker, SessionCache
+from pgml_tune.service.session_cache import SessionCache
 from pgml_tune.service.table_cache import FLUSH_ENTRIES, TableCache
 from pgml_tune.store.cache import CacheEntry
 
@@ -27,6 +29,8 @@ class FakeSession:
     def fetch(self, sql, *args):
         self.statements.append(args)
         return []
+
+    fetch_if_possible = fetch
 
     def transaction(self):
         return self._transaction
@@ -50,6 +54,20 @@ def test_a_scope_cannot_be_continued_by_a_text():
 def test_a_key_is_an_hmac_whatever_was_keyed_before():
     keys = KeyMaker(b"s")
     assert keys.key("a", b"x") == keys.key("a", b"x") == hmac.digest(b"s", b"1:a:x", "sha256")
+
+
+def test_a_sealed_vector_comes_back_under_its_key_only():
+    keys, vector = KeyMaker(b"s"), np.arange(1, 5, dtype=np.float32)
+    sealed = keys.seal(b"k", vector)
+    assert keys.unseal(b"k", sealed, 4).tolist() == vector.tolist()
+    assert vector.tobytes() not in sealed
+    flipped = bytes([sealed[0] ^ 1]) + sealed[1:]
+    for key, content, dimensions in [
+        (b"other", sealed, 4), (b"k", flipped, 4), (b"k", sealed[:-1], 4), (b"k", sealed, 3), (b"k", b"", 4),
+        (b"k", vector.tobytes(), 4),
+    ]:  # fmt: skip
+        assert keys.unseal(key, content, dimensions) is None
+    assert KeyMaker(b"t").unseal(b"k", sealed, 4) is None
 
 
 def test_the_session_cache_forgets_the_least_recently_used_beyond_its_bytes():

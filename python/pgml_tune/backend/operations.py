@@ -12,7 +12,6 @@ from pgml_tune.service.doctor import examine
 
 @entrypoint
 def configure(db: Session, name: str | None, value: str | None) -> str:
-    session.rules.forget()
     return configuration.configure(db, name, value)
 
 

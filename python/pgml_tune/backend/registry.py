@@ -16,11 +16,9 @@ def register_model(
     version: str | None,
     options: str | None,
 ) -> str:
-    session.rules.forget()
     return registry.register(db, session.paths().model_root, name, artifact, task, version, options)
 
 
 @entrypoint
 def drop_model_version(db: Session, name: str | None, version: str | None) -> None:
-    session.rules.forget()
     registry.drop(db, name, version)

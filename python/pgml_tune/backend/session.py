@@ -8,7 +8,7 @@ from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.service.counters import Counters
 from pgml_tune.service.resolution import Rules
 from pgml_tune.service.secret import read_secret
-from pgml_tune.service.session_cache import KeyMaker, SessionCache
+from pgml_tune.service.session_cache import SessionCache
 from pgml_tune.service.table_cache import TableCache
 from pgml_tune.settings import Paths, read_paths
 
@@ -33,6 +33,7 @@ def inference() -> Inference:
     if _inference is None:
         with blocked_signals():
             from pgml_tune.service.inference import Inference
+            from pgml_tune.service.keys import KeyMaker
         places = paths()
         keys = KeyMaker(read_secret(places.spool_dir))
         _inference = Inference(places.model_root, keys, vectors, table_cache, counters, rules)

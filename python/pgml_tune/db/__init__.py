@@ -28,6 +28,10 @@ class Transaction:
 class Session(Database, Protocol):
     """The database seen from inside one of its sessions, with what can be known there without SQL."""
 
+    def fetch_if_possible(self, sql: str, *args: Any) -> list[Row] | None:
+        """The rows of `sql`; None if the disk is full or a lock is held, and nothing was done."""
+        ...
+
     def checkpoint(self) -> None:
         """Let a cancel or a timeout that has arrived take effect."""
         ...
@@ -44,8 +48,8 @@ class Session(Database, Protocol):
         """What the current transaction is."""
         ...
 
-    def statement(self) -> tuple[int, int, int]:
-        """What tells one client statement from the next, and (sub)transactions within it from each other."""
+    def visible_state(self) -> tuple[int, ...]:
+        """Equal values mean that the calling statement sees the same rows; empty where that is not known."""
         ...
 
     def preference(self, name: bytes) -> str | None:

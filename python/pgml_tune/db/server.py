@@ -22,12 +22,50 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
 is_in_parallel_mode = _function("IsInParallelMode", ctypes.c_bool)
 is_in_recovery = _function("RecoveryInProgress", ctypes.c_bool)
 current_role = _function("GetUserId", ctypes.c_uint32)
-transaction_start = _function("GetCurrentTransactionStartTimestamp", ctypes.c_int64)
-subtransaction = _function("GetCurrentSubTransactionId", ctypes.c_uint32)
-statement_start = _function("GetCurrentStatementStartTimestamp", ctypes.c_int64)
+_subtransaction = _function("GetCurrentSubTransactionId", ctypes.c_uint32)
+_transaction_id = _function("GetTopTransactionIdIfAny", ctypes.c_uint32)
+_active_snapshot = _function("GetActiveSnapshot", ctypes.c_void_p)
 _config_option = _function("GetConfigOption", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_bool, ctypes.c_bool)
 _is_read_only = ctypes.c_bool.in_dll(_server, "XactReadOnly")
 _isolation_level = ctypes.c_int.in_dll(_server, "XactIsoLevel")
+
+
+class _SnapshotData(ctypes.Structure):
+    """The beginning of the server's struct of that name, which is the same in 15 to 18."""
+
+    _fields_ = (
+        ("snapshot_type", ctypes.c_int),
+        ("xmin", ctypes.c_uint32),
+        ("xmax", ctypes.c_uint32),
+        ("xip", ctypes.c_void_p),
+        ("xcnt", ctypes.c_uint32),
+        ("subxip", ctypes.c_void_p),
+        ("subxcnt", ctypes.c_int32),
+        ("suboverflowed", ctypes.c_bool),
+        ("takenDuringRecovery", ctypes.c_bool),
+        ("copied", ctypes.c_bool),
+        ("curcid", ctypes.c_uint32),
+    )
+
+
+def visible_state() -> tuple[int, ...]:
+    """Equal values mean that the same rows are visible.
+
+    Below one xmax the transactions that still run can only become fewer, so their number tells which they are; the
+    command counter and the (sub)transaction tell what this transaction sees of its own.
+    """
+    address = _active_snapshot()
+    if not address:
+        return ()
+    snapshot = _SnapshotData.from_address(address)
+    return (
+        snapshot.xmax,
+        snapshot.xcnt,
+        snapshot.subxcnt,
+        snapshot.curcid,
+        _transaction_id(),
+        _subtransaction(),
+    )
 
 
 def is_read_only() -> bool:

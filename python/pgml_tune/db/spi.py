@@ -21,19 +21,19 @@ class SpiDatabase:
         self._plans: dict[str, Any] = {}
 
     def fetch(self, sql: str, *args: Any) -> list[Row]:
-        # Running SQL in a parallel plan corrupts the interpreter and then crashes the server.
-        if server.is_in_parallel_mode():
-            raise ParallelMode(
-                "this function cannot run in a parallel plan",
-                detail="It was called through a function that is labelled PARALLEL SAFE or RESTRICTED and must not be.",
-                hint="SET max_parallel_workers_per_gather = 0",
-            )
+        _refuse_parallel_mode()
         plan = self._plans.get(sql)
         if plan is None:
             plan = self._plans[sql] = plpy.prepare(sql, _parameter_types(sql))
         for value in args:
             check_value(value)
         return list(plpy.execute(plan, args))
+
+    def fetch_if_possible(self, sql: str, *args: Any) -> list[Row] | None:
+        try:
+            return self.fetch(sql, *args)
+        except (plpy.spiexceptions.DiskFull, plpy.spiexceptions.LockNotAvailable):
+            return None
 
     def checkpoint(self) -> None:
         # Running any statement looks for interrupts.
@@ -49,13 +49,24 @@ class SpiDatabase:
     def transaction(self) -> Transaction:
         return Transaction(server.is_read_only(), server.is_serializable(), server.is_in_recovery())
 
-    def statement(self) -> tuple[int, int, int]:
-        return server.transaction_start(), server.statement_start(), server.subtransaction()
+    def visible_state(self) -> tuple[int, ...]:
+        _refuse_parallel_mode()
+        return server.visible_state()
 
     def preference(self, name: bytes) -> str | None:
         value = server.config_option(name)
         # In the encoding of the database; every valid value is plain ASCII.
         return None if value is None else value.decode(errors="replace")
+
+
+def _refuse_parallel_mode() -> None:
+    # Running SQL in a parallel plan corrupts the interpreter and then crashes the server.
+    if server.is_in_parallel_mode():
+        raise ParallelMode(
+            "this function cannot run in a parallel plan",
+            detail="It was called through a function that is labelled PARALLEL SAFE or RESTRICTED and must not be.",
+            hint="SET max_parallel_workers_per_gather = 0",
+        )
 
 
 def _parameter_types(sql: str) -> list[str]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
+from pgml_tune.engine.artifact import WEIGHTS
 from pgml_tune.engine.contract import TokenArray, VectorArray
+from pgml_tune.engine.files import open_plain
 from pgml_tune.errors import ArtifactDamaged
 
 # On the CPU these two take longer than the operators they replace (13 % for fp32, 30 % for dynamic INT8).
 _SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 OUTPUT = "sentence_embedding"
-_LOAD_FAILURES = (
+_FAILURES = (
     failures.Fail,
     failures.InvalidArgument,
     failures.InvalidGraph,
@@ -34,6 +37,12 @@ class OnnxRuntime:
         options.log_severity_level = 3
         # Threads that wait in a loop would take the cores from other backends.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        weights = model_file.with_name(WEIGHTS)
+        if weights.exists():
+            # Out of memory of our own: a mapped file that somebody overwrites would end the whole server.
+            with os.fdopen(open_plain(weights), "rb") as file:
+                content = file.read()
+            options.add_external_initializers_from_files_in_memory([WEIGHTS], [content], [len(content)])
         try:
             self._session = onnxruntime.InferenceSession(
                 str(model_file),
@@ -41,7 +50,7 @@ class OnnxRuntime:
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=_SLOW_FUSIONS,
             )
-        except _LOAD_FAILURES as error:
+        except _FAILURES as error:
             raise ArtifactDamaged("ONNX Runtime cannot load the model", detail=str(error)) from None
         self._wants_types = "token_type_ids" in {entry.name for entry in self._session.get_inputs()}
 
@@ -49,5 +58,8 @@ class OnnxRuntime:
         feed = {"input_ids": token_ids, "attention_mask": attention_mask}
         if self._wants_types:
             feed["token_type_ids"] = np.zeros_like(token_ids)
-        vectors: VectorArray = self._session.run([OUTPUT], feed)[0]
+        try:
+            vectors: VectorArray = self._session.run([OUTPUT], feed)[0]
+        except _FAILURES as error:
+            raise ArtifactDamaged("ONNX Runtime cannot run the model", detail=str(error)) from None
         return vectors

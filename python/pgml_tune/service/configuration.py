@@ -20,7 +20,7 @@ def configure(db: Database, name: str | None, value: str | None) -> str:
 
 def describe(db: Database) -> list[dict[str, str]]:
     """Every setting with its value, default, range and what it trades."""
-    values = store.read_settings(db)
+    _, values = store.read_settings(db)
     return [
         {
             "name": setting.name,

@@ -13,13 +13,14 @@ import orjson
 from pgml_tune.db import Session
 from pgml_tune.engine.artifact import bound_digest
 from pgml_tune.engine.contract import VectorArray
-from pgml_tune.engine.embedder import Work, check_vectors
+from pgml_tune.engine.embedder import Work
 from pgml_tune.errors import InvalidArgument, LimitExceeded, ObjectNotFound
 from pgml_tune.records import KINDS, ModelReference, check_name
 from pgml_tune.service.counters import Counters
+from pgml_tune.service.keys import KeyMaker
 from pgml_tune.service.models import Models
 from pgml_tune.service.resolution import Rules
-from pgml_tune.service.session_cache import KeyMaker, SessionCache
+from pgml_tune.service.session_cache import SessionCache
 from pgml_tune.service.table_cache import TableCache
 from pgml_tune.settings import SETTINGS, Limits, parse_cache_preference
 from pgml_tune.store.cache import CacheEntry
@@ -167,10 +168,9 @@ class Inference:
         """The vectors that the session does not remember, from the table cache or the model; and texts cut."""
         vectors: dict[bytes, str] = {}
         if call.uses_table_cache:
-            for key, content in self._table.lookup(db, list(missing)).items():
-                vector = np.frombuffer(content, "<f4")
-                if len(vector) == call.target.dimensions:
-                    check_vectors(vector[None])
+            for key, sealed in self._table.lookup(db, list(missing)).items():
+                vector = self._keys.unseal(key, sealed, call.target.dimensions)
+                if vector is not None:
                     vectors[key] = self._remember(call, key, vector)
             self._counters.of(call.target.model_version_id).table_hits += len(vectors)
         left = {key: text for key, text in missing.items() if key not in vectors}
@@ -193,7 +193,7 @@ class Inference:
             for key, vector in zip(keys[group], computed, strict=True):
                 vectors[key] = self._remember(call, key, vector)
                 if call.uses_table_cache:
-                    entry = CacheEntry(key, call.target.model_version_id, call.role, vector.tobytes())
+                    entry = CacheEntry(key, call.target.model_version_id, call.role, self._keys.seal(key, vector))
                     self._table.add(db, entry)
         count = self._counters.of(call.target.model_version_id)
         count.tokens += work.tokens
@@ -238,7 +238,8 @@ def _encoded(text: str, limits: Limits) -> bytes:
             return content
     raise LimitExceeded(
         f"input has {size} bytes or more, the limit is {limits.max_input_bytes}",
-        hint=_raise_limit("max_input_bytes", size),
+        # No setting reaches embed_pinned().
+        hint="" if limits is _PINNED_LIMITS else _raise_limit("max_input_bytes", size),
     )
 
 

@@ -11,7 +11,6 @@ from pgml_tune.records import ModelReference
 from pgml_tune.settings import Limits
 from pgml_tune.store import registry
 from pgml_tune.store.registry import Target
-from pgml_tune.store.server import extension_version
 from pgml_tune.store.setting import read_settings
 
 TASK = "embedding"
@@ -31,7 +30,7 @@ def _resolve(db: Database, model: str | None) -> Target:
 
 def _why_not(db: Database, reference: ModelReference | None) -> TuneError:
     if reference is None:
-        return ObjectNotFound("there is no default embedding model", hint="SELECT model FROM pgml_tune.models")
+        return ObjectNotFound("there is no default embedding model", hint="Run: pgml-tune import SOURCE --name NAME")
     versions = registry.versions_of(db, reference.name)
     if not versions:
         return ObjectNotFound(f'model "{reference.name}" does not exist', hint=_SHOW_VERSIONS)
@@ -46,29 +45,27 @@ def _why_not(db: Database, reference: ModelReference | None) -> TuneError:
 
 
 class Rules:
-    """The settings in force and what models mean, read once per client statement (and transaction within it)."""
+    """The settings in force and what models mean, as long as the calling statement sees the same rows."""
 
     def __init__(self) -> None:
-        self._read_in: tuple[int, int, int] | None = None
+        self._state: tuple[int, ...] = ()
         self._limits = Limits.from_rows({})
         self._targets: dict[str | None, Target] = {}
 
     def read(self, db: Session, model: str | None) -> tuple[Target, Limits]:
         """The version that `model` means, None meaning the default, and the settings."""
-        statement = db.statement()
-        if statement != self._read_in:
-            _check_version(extension_version(db))
-            self._limits = Limits.from_rows(read_settings(db))
+        state = db.visible_state()
+        if not state or state != self._state:
+            self._state = ()  # until all is read
+            sql_version, settings = read_settings(db)
+            _check_version(sql_version)
+            self._limits = Limits.from_rows(settings)
             self._targets.clear()
-            self._read_in = statement
+            self._state = state
         target = self._targets.get(model)
         if target is None:
             target = self._targets[model] = _resolve(db, model)
         return target, self._limits
-
-    def forget(self) -> None:
-        """Read again at the next call: this session has changed a setting or the registry."""
-        self._read_in = None
 
 
 def _check_version(sql_version: str) -> None:

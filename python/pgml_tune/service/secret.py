@@ -29,10 +29,10 @@ def read_secret(spool_dir: Path) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
-        secret = file.read(_BYTES + 1)
+        secret = file.read(_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077 or len(secret) != _BYTES:
         raise NotReady(
             "the secret of the cache is damaged or can be read by others",

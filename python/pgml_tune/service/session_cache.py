@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
 from collections import OrderedDict
 
 _ENTRY_OVERHEAD_BYTES = 250  # key, two object headers and the place in the dictionary
-
-
-class KeyMaker:
-    """Makes the keys of cached vectors under a secret."""
-
-    def __init__(self, secret: bytes) -> None:
-        self._hmac = hmac.new(secret, digestmod="sha256")
-
-    def key(self, scope: str, text: bytes) -> bytes:
-        """HMAC-SHA256 of a text within a scope: who asks, of which artifact, for what kind of vector."""
-        keyed = self._hmac.copy()  # half the time of starting from the secret
-        keyed.update(b"%d:%s:%s" % (len(scope), scope.encode(), text))
-        return keyed.digest()
 
 
 class SessionCache:

@@ -27,7 +27,7 @@ class TableCache:
         self._next_flush = 0.0  # the first vector of a session is written at once
 
     def lookup(self, db: Session, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The stored vectors of these keys, as float32 bytes; none where the transaction may not read them."""
+        """The stored vectors of these keys, sealed; none where the transaction may not read them."""
         if not _can_read(db.transaction()):
             return {}
         # Looking into every generation takes longer than the rest; one that has just begun is missed for a second.

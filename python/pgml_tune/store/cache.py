@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pgml_tune.db import Database
+from pgml_tune.db import Database, Session
 
 _FILLED = """
 SELECT g.generation FROM pg_catalog.generate_series(0, 7) AS g (generation)
@@ -28,7 +28,7 @@ class CacheEntry:
     key: bytes
     model_version_id: int
     role_id: int
-    vector_bytes: bytes
+    sealed: bytes
 
 
 def filled_generations(db: Database) -> list[int]:
@@ -37,19 +37,19 @@ def filled_generations(db: Database) -> list[int]:
 
 
 def read_entries(db: Database, keys: Sequence[bytes], generations: list[int]) -> dict[bytes, bytes]:
-    """The vectors that these generations of the table cache have for these keys."""
+    """The sealed vectors that these generations of the table cache have for these keys."""
     vectors = db.fetch(_READ, list(keys), generations)[0]["vectors"]
     return {key: vector for key, vector in zip(keys, vectors, strict=True) if vector is not None}
 
 
-def write(db: Database, entries: Sequence[CacheEntry], counts: list[dict[str, float]]) -> None:
-    """Add entries, of which a full cache takes none, and what this session has counted."""
-    db.fetch(
+def write(db: Session, entries: Sequence[CacheEntry], counts: list[dict[str, float]]) -> None:
+    """Add entries, of which a full cache takes none, and what this session has counted; lost if the disk is full."""
+    db.fetch_if_possible(
         _WRITE,
         [entry.key for entry in entries],
         [entry.model_version_id for entry in entries],
         [entry.role_id for entry in entries],
-        [entry.vector_bytes for entry in entries],
+        [entry.sealed for entry in entries],
         json.dumps(counts),
     )
 

@@ -26,7 +26,6 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
 WHERE e.extname = 'pgml_tune'
 """
 
-_EXTENSION_VERSION = "SELECT e.extversion FROM pg_catalog.pg_extension AS e WHERE e.extname = 'pgml_tune'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +44,3 @@ class ServerFacts:
 def server_facts(db: Database) -> ServerFacts:
     """What the server says of itself and of the extension."""
     return ServerFacts(*db.fetch(_FACTS)[0].values())
-
-
-def extension_version(db: Database) -> str:
-    """The version of the SQL objects that are installed in this database."""
-    return str(db.fetch(_EXTENSION_VERSION)[0]["extversion"])

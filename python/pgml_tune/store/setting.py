@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 from pgml_tune.db import Database
 
-_READ = "SELECT s.name, s.value FROM pgml_tune.setting AS s"
+# With the version of the SQL objects: every call needs both, and each statement takes its time.
+_READ = """
+SELECT e.extversion, (SELECT pg_catalog.json_object_agg(s.name, s.value)::text FROM pgml_tune.setting AS s) AS settings
+FROM pg_catalog.pg_extension AS e WHERE e.extname = 'pgml_tune'
+"""
 _WRITE = "SELECT pgml_tune._write_setting($1::text, $2::text)"
 
 
-def read_settings(db: Database) -> dict[str, str]:
-    """The settings that differ from their default."""
-    return {row["name"]: row["value"] for row in db.fetch(_READ)}
+def read_settings(db: Database) -> tuple[str, dict[str, str]]:
+    """The version of the SQL objects, and the settings that differ from their default."""
+    row = db.fetch(_READ)[0]
+    return row["extversion"], json.loads(row["settings"] or "{}")
 
 
 def write_setting(db: Database, name: str, value: str | None) -> None:
