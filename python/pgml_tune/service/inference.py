@@ -75,6 +75,7 @@ class Inference:
         self._rules = rules
         self._models = Models(model_root)
         self._pinned: dict[ModelReference, str] = {}
+        self._session_cache_bytes = _PINNED_LIMITS.session_cache_bytes  # the last known, as embed_pinned() asks no table
         self._next_call_id = secrets.randbits(63 - _CALL_ID_BITS) << _CALL_ID_BITS
         self.last_call_id: int | None = None
 
@@ -128,7 +129,7 @@ class Inference:
         if vector is None:
             # Alone, whatever the version: this function must give one result for one text.
             vector = _text_form(self._models.get(digest, None).embed([text], _check_kind(kind), Work())[0])
-            self._vectors.put(key, vector, _PINNED_LIMITS.session_cache_bytes)
+            self._vectors.put(key, vector, self._session_cache_bytes)
         self._next_call()
         return vector
 
@@ -148,6 +149,7 @@ class Inference:
     def _begin(self, db: Session, model: str | None, kind: str | None) -> _Call:
         preference = parse_cache_preference(db.preference(b"pgml_tune.cache"))
         target, limits = self._rules.read(db, model)
+        self._session_cache_bytes = limits.session_cache_bytes
         return _Call(target, limits, _check_kind(kind), db.role(), preference)
 
     def _finish(self, db: Session, call: _Call, text_count: int) -> None:
@@ -204,7 +206,7 @@ class Inference:
     def _remember(self, call: _Call, key: bytes, vector: VectorArray) -> str:
         form = _text_form(vector)
         if call.uses_session_cache:
-            self._vectors.put(key, form, call.limits.session_cache_bytes)
+            self._vectors.put(key, form, self._session_cache_bytes)
         return form
 
     def _pinned_digest(self, model: str, version: str) -> str:
