@@ -75,7 +75,7 @@ class Inference:
         self._rules = rules
         self._models = Models(model_root)
         self._pinned: dict[ModelReference, str] = {}
-        self._session_cache_bytes = _PINNED_LIMITS.session_cache_bytes  # the last known, as embed_pinned() asks no table
+        self._session_cache_bytes = _PINNED_LIMITS.session_cache_bytes  # as last seen
         self._next_call_id = secrets.randbits(63 - _CALL_ID_BITS) << _CALL_ID_BITS
         self.last_call_id: int | None = None
 
