@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,6 +13,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 TASKS = ("embedding",)
 KINDS = ("passage", "query")
+_INTEGERS = {"dimensions": (1, 16_000), "max_tokens": (2, 1_000_000), "pad_token_id": (0, 2**31 - 1)}
+_TEXTS = {  # longest, in characters
+    "task": 63, "engine": 63, "pooling": 200, "prompt_query": 10_000, "prompt_passage": 10_000, "storage": 63,
+    "space_id": 200,
+}  # fmt: skip
+_BOOLEANS = ("is_normalized", "is_batch_invariant")
+_OBJECTS = ("metrics", "source")
+_DEEPEST = 16  # levels of nesting in metrics and source
 
 
 def is_valid_name(name: str) -> bool:
@@ -77,11 +86,9 @@ class ArtifactConfig:
             config = cls(**values)
         except TypeError:
             raise InvalidArgument("config.json of the artifact has other fields than this version reads") from None
-        for name in ("dimensions", "max_tokens", "pad_token_id"):
-            if type(getattr(config, name)) is not int:
-                raise InvalidArgument(f'"{name}" in config.json of the artifact is not an integer')
-        if config.task not in TASKS or config.dimensions < 1 or config.max_tokens < 1:
-            raise InvalidArgument("config.json of the artifact holds values out of range")
+        wrong = next((name for name in cls.__slots__ if not _is_valid(name, getattr(config, name))), None)
+        if wrong is not None:
+            raise InvalidArgument(f'"{wrong}" in config.json of the artifact has a value that is not valid')
         return config
 
     def to_json(self) -> dict[str, Any]:
@@ -90,6 +97,31 @@ class ArtifactConfig:
     def prompt(self, kind: str) -> str:
         """The text to put before an input of this kind."""
         return self.prompt_query if kind == "query" else self.prompt_passage
+
+
+def _is_valid(name: str, value: object) -> bool:
+    if name in _INTEGERS:
+        lowest, highest = _INTEGERS[name]
+        return type(value) is int and lowest <= value <= highest
+    if name in _TEXTS:
+        fits = type(value) is str and len(value) <= _TEXTS[name] and _is_plain(value)
+        return fits and (name != "task" or value in TASKS)
+    if name in _BOOLEANS:
+        return type(value) is bool
+    return name in _OBJECTS and type(value) is dict and _is_plain(value)
+
+
+def _is_plain(value: object, depth: int = 0) -> bool:
+    """Whether PostgreSQL can keep a JSON value: finite numbers, texts of Unicode without NUL, nested moderately."""
+    if depth > _DEEPEST:
+        return False
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(entry, depth + 1) for key, entry in value.items())
+    if isinstance(value, list):
+        return all(_is_plain(entry, depth + 1) for entry in value)
+    if isinstance(value, str):
+        return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    return math.isfinite(value) if isinstance(value, float) else value is None or isinstance(value, int)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,37 @@ def test_a_configuration_survives_its_json_form():
     assert config.prompt("passage") == ""
 
 
+def nested(depth):
+    return {"a": nested(depth - 1)} if depth else {}
+
+
 @pytest.mark.parametrize(
-    "change", [{"dimensions": 0}, {"dimensions": "4"}, {"max_tokens": True}, {"task": "magic"}, {"auto_map": {}}]
-)
+    "change",
+    [
+        {"auto_map": {}}, {"task": "magic"}, {"task": None}, {"task": ["embedding"]},
+        {"dimensions": 0}, {"dimensions": "4"}, {"dimensions": 4.0}, {"dimensions": 16001}, {"dimensions": None},
+        {"max_tokens": True}, {"max_tokens": 1}, {"max_tokens": 10**6 + 1},
+        {"pad_token_id": -1}, {"pad_token_id": 2**31}, {"pad_token_id": []},
+        {"engine": 1}, {"engine": "e" * 64}, {"pooling": None}, {"space_id": "a\0b"}, {"storage": {}},
+        {"prompt_query": "a\0"}, {"prompt_query": None}, {"prompt_passage": "x" * 10_001}, {"prompt_passage": "\ud800"},
+        {"is_normalized": 1}, {"is_batch_invariant": "true"}, {"is_batch_invariant": None},
+        {"metrics": []}, {"metrics": None}, {"source": "x"}, {"metrics": {"a": float("nan")}},
+        {"metrics": {"a": [float("inf")]}}, {"source": {"name": "a\0"}}, {"source": {"a\0": 1}}, {"source": nested(20)},
+    ],
+    ids=lambda change: repr(change)[:40],
+)  # fmt: skip
 def test_a_configuration_with_wrong_values_or_unknown_fields_is_refused(change):
     with pytest.raises(InvalidArgument):
         ArtifactConfig.from_json(CONFIG | change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_tokens": 2}, {"metrics": nested(10)}, {"source": {"a": [1, 0.5, None, True]}}]
+)
+def test_a_configuration_with_unusual_values_is_taken(change):
+    assert ArtifactConfig.from_json(CONFIG | change).to_json() == CONFIG | {"metrics": {}, "source": {}} | change
+
+
+def test_a_configuration_that_lacks_a_field_is_refused():
+    with pytest.raises(InvalidArgument):
+        ArtifactConfig.from_json({"task": "embedding"})

@@ -15,8 +15,10 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pgml_tune.engine.files import explained, hash_file, identity, open_plain, read_plain, sync, written_aside
 from pgml_tune.errors import ArtifactDamaged, NameTaken, NotReady
@@ -25,6 +27,9 @@ from pgml_tune.records import ArtifactConfig, ModelReference, is_digest
 GRAPH, WEIGHTS = "model.onnx", "model.onnx.data"
 REQUIRED_FILES = frozenset({"config.json", "tokenizer.json", GRAPH})
 ALLOWED_FILES = REQUIRED_FILES | {WEIGHTS}
+BUILDING = ".building-"  # begins the name of a folder that is not an artifact yet
+_LEFT_OVER_SECONDS = 24 * 3600
+_MAX_NAME_BYTES = 100
 
 
 class Artifact:
@@ -43,20 +48,20 @@ class Artifact:
         manifest = read_plain(self.folder / "manifest.json")
         if hashlib.sha256(manifest).hexdigest() != digest:
             raise self._damaged("manifest.json")
-        self.files: dict[str, dict[str, int | str]] = json.loads(manifest)["files"]
+        self.files = _listed_files(self._parse("manifest.json", manifest))
         if not REQUIRED_FILES <= set(self.files) <= ALLOWED_FILES:
-            raise self._damaged("manifest.json")
+            raise self._damaged("manifest.json", "does not list the files of an artifact")
 
     @property
     def size_bytes(self) -> int:
-        return sum(int(entry["size"]) for entry in self.files.values())
+        return sum(entry["size"] for entry in self.files.values())
 
     def config(self) -> ArtifactConfig:
         """What the artifact says of itself."""
         content = read_plain(self.folder / "config.json")
         if hashlib.sha256(content).hexdigest() != self.files["config.json"]["sha256"]:
             raise self._damaged("config.json")
-        return ArtifactConfig.from_json(json.loads(content))
+        return ArtifactConfig.from_json(self._parse("config.json", content))
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -80,17 +85,39 @@ class Artifact:
 
     def _last_verified(self) -> dict[str, list[int]] | None:
         try:
-            recorded: dict[str, list[int]] = json.loads(self._verified.read_bytes())
-        except (OSError, ValueError):
+            recorded: dict[str, list[int]] = json.loads(read_plain(self._verified))
+        except (ArtifactDamaged, ValueError, RecursionError):
             return None
         return recorded
 
-    def _damaged(self, name: str) -> ArtifactDamaged:
+    def _parse(self, name: str, content: bytes) -> dict[str, Any]:
+        try:
+            values = json.loads(content)
+        except (ValueError, RecursionError):
+            raise self._damaged(name, "is not JSON") from None
+        if type(values) is not dict:
+            raise self._damaged(name, "is not a JSON object")
+        return values
+
+    def _damaged(self, name: str, reason: str = "does not match its checksum") -> ArtifactDamaged:
         return ArtifactDamaged(
-            f'file "{name}" of artifact "{self.digest[:12]}" does not match its checksum',
+            f'file "{name}" of artifact "{self.digest[:12]}" {reason}',
             detail=f'It lies in "{self.folder}".',
-            hint="Restore the folder from a copy, or import the model again.",
+            hint="Import the model again, or restore the folder from a copy.",
         )
+
+
+def _listed_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The files that a manifest lists; none where an entry does not have the form of one."""
+    files = manifest.get("files")
+    if type(files) is not dict:
+        return {}
+    for entry in files.values():
+        if type(entry) is not dict or set(entry) != {"sha256", "size"}:
+            return {}
+        if type(entry["sha256"]) is not str or type(entry["size"]) is not int or entry["size"] < 0:
+            return {}
+    return files
 
 
 @contextlib.contextmanager
@@ -98,7 +125,7 @@ def new_artifact(model_root: Path) -> Iterator[Path]:
     """A temporary folder below the model root, removed afterwards; fill it, then `publish` it."""
     with explained(model_root):
         model_root.mkdir(parents=True, exist_ok=True)
-        building = tempfile.TemporaryDirectory(dir=model_root, prefix=".building-", ignore_cleanup_errors=True)
+        building = tempfile.TemporaryDirectory(dir=model_root, prefix=BUILDING, ignore_cleanup_errors=True)
     with building as folder:
         yield Path(folder)
 
@@ -123,6 +150,7 @@ def publish(model_root: Path, folder: Path) -> Artifact:
         folder.chmod(0o755)
         sync(folder)
         digest = hashlib.sha256(manifest).hexdigest()
+        _set_aside_if_damaged(model_root, digest, folder)
         try:
             folder.rename(model_root / digest)
         except OSError as error:
@@ -135,12 +163,40 @@ def publish(model_root: Path, folder: Path) -> Artifact:
     return artifact
 
 
+def _set_aside_if_damaged(model_root: Path, digest: str, replacement: Path) -> None:
+    """Make room where the artifact is there but damaged; what was there goes with the replacement's temporary name."""
+    if not (model_root / digest).exists():
+        return
+    try:
+        Artifact(model_root, digest).verify(force=True)
+    except ArtifactDamaged:
+        (model_root / digest).rename(replacement.with_name(f"{replacement.name}-damaged"))
+
+
+def left_over(model_root: Path) -> list[Path]:
+    """The folders of imports that ended more than a day ago without removing them."""
+    latest, found = time.time() - _LEFT_OVER_SECONDS, []
+    with explained(model_root):
+        for folder in sorted(model_root.glob(f"{BUILDING}*")):
+            with contextlib.suppress(FileNotFoundError):  # a running import has just ended
+                if folder.lstat().st_mtime < latest:
+                    found.append(folder)
+    return found
+
+
 def bound_digest(model_root: Path, reference: ModelReference) -> str | None:
     """The digest that `name@version` means on this machine."""
-    with explained(model_root), contextlib.suppress(FileNotFoundError):
-        digest = (model_root / "names" / str(reference)).read_text(errors="replace").strip()
-        return digest if is_digest(digest) else None
-    return None
+    file = model_root / "names" / str(reference)
+    with explained(model_root):
+        try:
+            file.lstat()
+        except FileNotFoundError:
+            return None
+    # Whoever has just bound the name may not have removed the second link to the file yet.
+    digest = read_plain(file, _MAX_NAME_BYTES, has_links=True).decode("ascii", "replace").strip()
+    if not is_digest(digest):
+        raise ArtifactDamaged(f'file "{reference}" does not hold a digest', detail=f'It lies in "{file.parent}".')
+    return digest
 
 
 def bind_name(model_root: Path, reference: ModelReference, digest: str) -> None:

@@ -29,8 +29,8 @@ def explained(folder: Path) -> Iterator[None]:
         raise NotReady(f'cannot use "{folder}"', detail=reason, hint="SELECT * FROM doctor()") from None
 
 
-def open_plain(path: Path) -> int:
-    """A descriptor of a plain file; a link, a pipe, a device or a hard-linked file is refused."""
+def open_plain(path: Path, *, has_links: bool = False) -> int:
+    """A descriptor of a plain file; a link, a pipe, a device or, unless told otherwise, a hard link is refused."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -38,18 +38,18 @@ def open_plain(path: Path) -> int:
             f'file "{path.name}" of the artifact cannot be read', detail=f"{os.strerror(error.errno or 0)}."
         ) from None
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+    if not stat.S_ISREG(status.st_mode) or (status.st_nlink != 1 and not has_links):
         os.close(descriptor)
         raise ArtifactDamaged(f'file "{path.name}" of the artifact is not a plain file')
     return descriptor
 
 
-def read_plain(path: Path) -> bytes:
+def read_plain(path: Path, max_bytes: int = _MAX_READ_BYTES, *, has_links: bool = False) -> bytes:
     """The bytes of a plain file of moderate size."""
-    with os.fdopen(open_plain(path), "rb") as file:
-        content = file.read(_MAX_READ_BYTES + 1)
-    if len(content) > _MAX_READ_BYTES:
-        raise ArtifactDamaged(f'file "{path.name}" of the artifact is larger than {_MAX_READ_BYTES} bytes')
+    with os.fdopen(open_plain(path, has_links=has_links), "rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ArtifactDamaged(f'file "{path.name}" of the artifact is larger than {max_bytes} bytes')
     return content
 
 
