@@ -84,12 +84,16 @@ def test_the_backend_loads_no_training_library_and_nothing_heavy_before_the_firs
     assert run.stdout.strip() == "[] []"
 
 
+# The tokenizers library raises bare Exception, and jobs load foreign folders with libraries that raise anything.
+CATCHES_EVERYTHING = {PACKAGE / "engine" / "tokenizer.py", *(PACKAGE / "jobs").glob("*.py")}
+
+
 def test_no_code_catches_everything():
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ExceptHandler):
                 names = "" if node.type is None else ast.unparse(node.type)
-                if "jobs" not in path.parts:
+                if path not in CATCHES_EVERYTHING:
                     assert names and "Exception" not in names.split("."), f"{path}:{node.lineno}"
 
 

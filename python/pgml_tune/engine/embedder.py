@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from pgml_tune.engine.artifact import GRAPH, Artifact
 from pgml_tune.engine.batching import batch_size, chunks, token_budget
@@ -16,6 +15,7 @@ from pgml_tune.engine.contract import Runtime, TokenArray, VectorArray
 from pgml_tune.engine.onnx import OnnxRuntime
 from pgml_tune.engine.padding import pad
 from pgml_tune.engine.signals import blocked_signals
+from pgml_tune.engine.tokenizer import TextTokenizer
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotSupported
 
 _SPEED_BEFORE_MEASURED = 2048.0  # tokens per second
@@ -40,20 +40,19 @@ class Embedder:
         if self.config.engine != "onnxruntime":
             raise NotSupported(f'engine "{self.config.engine}" of the model is not one of this version')
         with blocked_signals():
-            self._tokenizer = Tokenizer.from_file(str(artifact.path("tokenizer.json")))
-            self._tokenizer.no_padding()
-            self._tokenizer.enable_truncation(self.config.max_tokens)
+            self._tokenizer = TextTokenizer(artifact.path("tokenizer.json"), self.config.max_tokens)
             self._runtime: Runtime = OnnxRuntime(artifact.path(GRAPH), threads)
             self._runtime.run(np.zeros((1, 1), np.int64), np.ones((1, 1), np.int64))
         self._speed = _SPEED_BEFORE_MEASURED
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text with its special tokens, nothing cut."""
-        self._tokenizer.no_truncation()
-        try:
-            return len(self._tokenizer.encode_batch_fast([text])[0].ids)
-        finally:
-            self._tokenizer.enable_truncation(self.config.max_tokens)
+        return self._tokenizer.count(text)
+
+    def try_out(self) -> None:
+        """Embed a text of the greatest length, and two that need padding; what fails now would fail in every call."""
+        self.embed(["a " * self.config.max_tokens], "passage", Work())
+        self.embed(["a", "a longer text"], "query", Work())
 
     def embed(
         self, texts: Sequence[str], kind: str, work: Work, checkpoint: Callable[[], None] = lambda: None
@@ -65,9 +64,9 @@ class Embedder:
         prompt = self.config.prompt(kind)
         token_ids: list[list[int]] = []
         for chunk in chunks(texts):
-            for encoding in self._tokenizer.encode_batch_fast([prompt + text for text in chunk] if prompt else chunk):
-                token_ids.append(encoding.ids)
-                work.truncated += bool(encoding.overflowing)
+            for tokens in self._tokenizer.encode([prompt + text for text in chunk] if prompt else chunk):
+                token_ids.append(tokens.ids)
+                work.truncated += tokens.is_truncated
             if len(token_ids) < len(texts):
                 checkpoint()
         vectors = np.empty((len(token_ids), self.config.dimensions), np.float32)
@@ -87,11 +86,11 @@ class Embedder:
     def _embed_one(self, text: str, kind: str, work: Work) -> VectorArray:
         # A run of the model empties the processor's caches, so each step beside it costs ten times what it seems to.
         started = time.perf_counter()
-        encoding = self._tokenizer.encode_batch_fast([self.config.prompt(kind) + text])[0]
-        token_ids = np.array([encoding.ids], np.int64)
+        (tokens,) = self._tokenizer.encode([self.config.prompt(kind) + text])
+        token_ids = np.array([tokens.ids], np.int64)
         vectors = self._run(token_ids, np.ones_like(token_ids))
         work.tokens += token_ids.size
-        work.truncated += bool(encoding.overflowing)
+        work.truncated += tokens.is_truncated
         work.seconds += time.perf_counter() - started
         return vectors
 
