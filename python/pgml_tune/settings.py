@@ -57,9 +57,7 @@ SETTINGS = {
     setting.name: setting
     for setting in (
         Setting("threads", "1", "Cores that one backend uses for one call, against cores left to others.", 1, 256),
-        Setting(
-            "max_input_bytes", "1048576", "Longest text accepted, against memory a text may take.", 1, 268435456
-        ),
+        Setting("max_input_bytes", "1048576", "Longest text accepted, against memory a text may take.", 1, 4194304),
         Setting("max_batch_texts", "50000", "Texts accepted in one array, against memory and time.", 1, 1000000),
         Setting(
             "long_input",
@@ -156,14 +154,23 @@ def read_paths(environment: Mapping[str, str] = os.environ) -> Paths:
         if named:
             raise NotReady(f'configuration file "{file}" does not exist') from None
         return DEFAULT_PATHS
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NotReady(f'configuration file "{file}" cannot be read', detail=f"{error}.") from None
     unknown = set(values) - {"model_root", "spool_dir", "import_dirs"}
     if unknown:
         raise NotReady(f'configuration file "{file}" has unknown keys', detail=f"{', '.join(sorted(unknown))}.")
+    folders = values.get("import_dirs", [])
+    if not isinstance(folders, list):
+        raise NotReady(f'"import_dirs" in configuration file "{file}" is not a list of folders')
     return Paths(
-        Path(values.get("model_root", DEFAULT_PATHS.model_root)),
-        Path(values.get("spool_dir", DEFAULT_PATHS.spool_dir)),
-        tuple(Path(folder) for folder in values.get("import_dirs", ())),
+        _folder(file, "model_root", values.get("model_root", str(DEFAULT_PATHS.model_root))),
+        _folder(file, "spool_dir", values.get("spool_dir", str(DEFAULT_PATHS.spool_dir))),
+        tuple(_folder(file, "import_dirs", folder) for folder in folders),
         file,
     )
+
+
+def _folder(file: Path, key: str, value: object) -> Path:
+    if isinstance(value, str) and value.startswith("/") and "\0" not in value:
+        return Path(value)
+    raise NotReady(f'"{key}" in configuration file "{file}" is not the absolute path of a folder')

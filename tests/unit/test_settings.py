@@ -69,6 +69,35 @@ def test_a_file_with_unknown_keys_or_broken_syntax_is_refused(tmp_path, content)
         read_paths({"PGML_TUNE_CONFIG": str(file)})
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(f"{key} = {value}" for key in ("model_root", "spool_dir") for value in ("1", "[]", '""', "'m'", "'./m'")),
+        r'model_root = "/m\u0000"', "import_dirs = '/i'", "import_dirs = 1", "import_dirs = ['i']", "import_dirs = [1]",
+        "import_dirs = [['/i']]", "import_dirs = {a = '/i'}", "import_dirs = " + "[" * 100_000,
+    ],
+    ids=lambda content: content[:40],
+)  # fmt: skip
+def test_a_path_that_is_not_absolute_is_refused(tmp_path, content):
+    file = tmp_path / "pgml_tune.toml"
+    file.write_text(content)
+    with pytest.raises(NotReady):
+        read_paths({"PGML_TUNE_CONFIG": str(file)})
+
+
+def test_a_file_that_is_not_unicode_is_refused(tmp_path):
+    file = tmp_path / "pgml_tune.toml"
+    file.write_bytes(b'model_root = "/\xff"')
+    with pytest.raises(NotReady):
+        read_paths({"PGML_TUNE_CONFIG": str(file)})
+
+
+def test_the_longest_input_has_a_bound():
+    assert setting_named("max_input_bytes").check("4194304") == "4194304"
+    with pytest.raises(InvalidArgument):
+        setting_named("max_input_bytes").check("4194305")
+
+
 def test_a_file_that_others_can_change_is_refused(tmp_path):
     file = tmp_path / "pgml_tune.toml"
     file.write_text("")
