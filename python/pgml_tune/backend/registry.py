@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pgml_tune.backend import entrypoint, session
 from pgml_tune.db import Session
+from pgml_tune.engine.artifact import Artifact
+from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.service import registry
 
 
@@ -16,9 +18,16 @@ def register_model(
     version: str | None,
     options: str | None,
 ) -> str:
-    return registry.register(db, session.paths().model_root, name, artifact, task, version, options)
+    return registry.register(db, session.paths().model_root, _try_out, name, artifact, task, version, options)
 
 
 @entrypoint
 def drop_model_version(db: Session, name: str | None, version: str | None) -> None:
     registry.drop(db, name, version)
+
+
+def _try_out(artifact: Artifact) -> None:
+    """Load the model and embed with it; it is loaded here only, because most functions need no model."""
+    with blocked_signals():
+        from pgml_tune.engine.embedder import Embedder
+    Embedder(artifact, threads=1).try_out()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 from pgml_tune.db import Database
 from pgml_tune.engine.artifact import Artifact, bind_name, bound_digest
 from pgml_tune.errors import InvalidArgument, NameTaken, NotReady, NotSupported, ObjectNotFound
-from pgml_tune.records import TASKS, ModelReference, check_name, is_digest
+from pgml_tune.records import TASKS, ModelReference, check_name, is_digest, is_valid_name
 from pgml_tune.store import registry
 from pgml_tune.store.registry import VersionRow
 
 _SHOW_VERSIONS = "SELECT model, version, state FROM pgml_tune.model_versions"
+_IMPORT = "Run: pgml-tune import SOURCE --name NAME"
 _MAX_DESCRIPTION = 10_000
 
 
@@ -51,18 +52,21 @@ def _parse_object(text: str | None) -> dict[str, Any]:
 def register(
     db: Database,
     model_root: Path,
+    try_out: Callable[[Artifact], None],
     name: str | None,
     artifact: str | None,
     task: str | None,
     version: str | None,
     options: str | None,
 ) -> str:
-    """Check the files of an artifact, bind `name@version` to it and add the version; returns the version."""
+    """Check an artifact and try it out, add the version and bind `name@version` to it; returns the version."""
     if name is None or artifact is None:
         raise InvalidArgument("name and artifact must not be NULL")
     check_name(name, "model")
     if task not in TASKS:
         raise InvalidArgument("there is no such task", detail=f"Tasks are: {', '.join(TASKS)}.")
+    if version is not None:
+        check_name(version, "version")
     chosen = RegisterOptions.parse(options)
     digest = _digest_of(model_root, artifact)
     files = Artifact(model_root, digest)
@@ -71,10 +75,12 @@ def register(
     if config.task != task:
         raise NotSupported(f'the artifact does "{config.task}", not "{task}"')
 
+    # Before the versions are read: it takes long, and others may register meanwhile.
+    try_out(files)
     existing = registry.versions_of(db, name)
     if version is None:
         version = _next_version(model_root, name, digest, existing)
-    reference = ModelReference(name, check_name(version, "version"))
+    reference = ModelReference(name, version)
     if any(row.version == version for row in existing):
         raise _taken(reference)
     outcome = registry.register_version(
@@ -100,7 +106,11 @@ def drop(db: Database, name: str | None, version: str | None) -> None:
     if outcome == "missing":
         raise ObjectNotFound(f'version "{reference}" does not exist', hint=_SHOW_VERSIONS)
     if outcome == "serving":
-        raise NotReady(f'version "{reference}" serves and cannot be dropped', hint="SELECT * FROM pgml_tune.models")
+        raise NotReady(
+            f'version "{reference}" serves and cannot be dropped',
+            detail="Calls that name the model without a version go to it.",
+            hint="Drop the other versions first: the last version of a model may be dropped.",
+        )
     if outcome == "default":
         raise NotReady(
             f'"{reference}" is the last version of the default model of its task and cannot be dropped',
@@ -111,13 +121,15 @@ def drop(db: Database, name: str | None, version: str | None) -> None:
 def _digest_of(model_root: Path, artifact: str) -> str:
     if is_digest(artifact):
         return artifact
-    reference = ModelReference.parse(artifact)
-    digest = bound_digest(model_root, reference) if reference.version else None
+    name, _, version = artifact.partition("@")
+    if not (is_valid_name(name) and is_valid_name(version)):
+        raise InvalidArgument("artifact is neither a sha256 nor a name@version", hint=_IMPORT)
+    digest = bound_digest(model_root, ModelReference(name, version))
     if digest is None:
         raise ObjectNotFound(
-            "there is no such artifact on this machine",
-            detail="An artifact is the sha256 of a folder in the model root, or a name@version that is bound to one.",
-            hint="Run: pgml-tune import SOURCE --name NAME",
+            f'"{artifact}" is not bound to an artifact on this machine',
+            detail="A registration binds name@version to an artifact, on the machine it runs on.",
+            hint=_IMPORT,
         )
     return digest
 
