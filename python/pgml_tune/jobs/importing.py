@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pgml_tune.engine.artifact import GRAPH, Artifact, new_artifact, publish
+from pgml_tune.engine.artifact import BUILDING, GRAPH, Artifact, left_over, new_artifact, publish
 from pgml_tune.errors import TuneError
 from pgml_tune.jobs.checks import check_export, check_space, measure_invariance
 from pgml_tune.jobs.reports import Reporter
@@ -26,8 +26,9 @@ ENGINE = "onnxruntime"
 def import_model(source: str, task: str, methods: Sequence[str], model_root: Path, report: Reporter) -> None:
     """Make the fp32 artifact of a model and one per quantization, and report each."""
     model_root.mkdir(parents=True, exist_ok=True)
+    _sweep(model_root, report)
     report.progress(f"reading {source}")
-    with tempfile.TemporaryDirectory(dir=model_root, prefix=".building-") as folder:
+    with tempfile.TemporaryDirectory(dir=model_root, prefix=BUILDING) as folder:
         staged = stage(source, Path(folder))
         original = _existing(model_root, staged.files_sha256, "fp32")
         report_existing = original is not None
@@ -38,6 +39,13 @@ def import_model(source: str, task: str, methods: Sequence[str], model_root: Pat
         report_existing = derived is not None
         derived = derived or _derive(original, method, model_root, report)
         report.artifact(derived.digest, method, derived.config().to_json(), existed=report_existing)
+
+
+def _sweep(model_root: Path, report: Reporter) -> None:
+    """Remove what imports that were killed have left."""
+    for folder in left_over(model_root):
+        report.progress(f"removing {folder.name}, left by an import that did not end")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _existing(model_root: Path, files_sha256: str, storage: str) -> Artifact | None:

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import stat
 import sys
@@ -14,8 +15,8 @@ from pathlib import Path
 
 from pgml_tune import __version__
 from pgml_tune.db import Database
-from pgml_tune.engine.artifact import Artifact, bound_digest
-from pgml_tune.errors import TuneError
+from pgml_tune.engine.artifact import Artifact, bound_digest, left_over
+from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.records import Check, ModelReference
 from pgml_tune.service.secret import FILE_NAME
 from pgml_tune.settings import Paths
@@ -30,7 +31,7 @@ _LOW_DISK_BYTES = 1 << 30
 def examine(db: Database, read_paths: Callable[[], Paths]) -> list[Check]:
     """All checks, in the order in which one would mend them."""
     facts = server_facts(db)
-    checks = [*_python(), *_packages(), *_server(facts)]
+    checks = [*_python(), *_packages(), *_server(facts), *_namesakes(facts)]
     try:
         paths = read_paths()
     except TuneError as error:
@@ -100,6 +101,14 @@ def _server(facts: ServerFacts) -> Iterator[Check]:
     )
 
 
+def _namesakes(facts: ServerFacts) -> Iterator[Check]:
+    if facts.namesakes:
+        detail = f"not of the extension, but named as its functions are: {facts.namesakes}"
+        yield Check("namesakes", "fail", detail, f"DROP ROUTINE {facts.namesakes}")
+    else:
+        yield Check("namesakes", "ok", "no other function beside those of the extension has the name of one")
+
+
 def _model_root(model_root: Path) -> Iterator[Check]:
     if not os.access(model_root, os.R_OK | os.X_OK):
         yield Check("model root", "fail", f"{model_root} is missing or cannot be read", _make_folder(model_root, "755"))
@@ -107,6 +116,7 @@ def _model_root(model_root: Path) -> Iterator[Check]:
     if model_root.stat().st_mode & stat.S_IWOTH:
         yield Check("model root", "fail", f"{model_root} can be written by everybody", f"chmod o-w {model_root}")
         return
+    yield from _left_over(model_root)
     free = shutil.disk_usage(model_root).free
     detail = f"{model_root}, {free / (1 << 30):.1f} GiB free"
     if not os.access(model_root, os.W_OK):
@@ -115,6 +125,17 @@ def _model_root(model_root: Path) -> Iterator[Check]:
         yield Check("model root", "warn", detail, "Free some space: a model takes from 20 MB to several GB.")
     else:
         yield Check("model root", "ok", detail)
+
+
+def _left_over(model_root: Path) -> Iterator[Check]:
+    folders = left_over(model_root)
+    if folders:
+        yield Check(
+            "left-overs",
+            "warn",
+            f"{len(folders)} folders in {model_root} of imports that ended more than a day ago",
+            f"rm -rf {' '.join(shlex.quote(str(folder)) for folder in folders)}",
+        )
 
 
 def _spool(spool_dir: Path) -> Iterator[Check]:
@@ -147,12 +168,13 @@ def _version(model_root: Path, reference: ModelReference, digest: str) -> Check:
         artifact.config()
     except TuneError as error:
         return Check(name, "fail", f"{error.message}. {error.detail}".strip(), error.hint)
-    bound = bound_digest(model_root, reference)
+    file = shlex.quote(str(model_root / "names" / str(reference)))
+    fix = f"rm -rf {file} && echo {digest} > {file}"
+    try:
+        bound = bound_digest(model_root, reference)
+    except ArtifactDamaged as error:
+        return Check(name, "fail", f"embed_pinned() fails: {error.message}", fix)
     if bound != digest:
-        return Check(
-            name,
-            "fail",
-            f"embed_pinned() finds {'nothing' if bound is None else 'another artifact'} under this name",
-            f"echo {digest} > {model_root / 'names' / str(reference)}",
-        )
+        found = "nothing" if bound is None else "another artifact"
+        return Check(name, "fail", f"embed_pinned() finds {found} under this name", fix)
     return Check(name, "ok", f"{artifact.size_bytes / 1e6:.1f} MB, all checksums match")

@@ -20,12 +20,32 @@ SELECT pg_catalog.current_setting('server_version_num')::int AS server_number,
            FROM pg_catalog.aclexplode(n.nspacl) AS a
            WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner
        ) AS schema_creators,
-       (SELECT s.model FROM pgml_tune.serving AS s WHERE s.default_of = 'embedding') AS default_model
+       (SELECT s.model FROM pgml_tune.serving AS s WHERE s.default_of = 'embedding') AS default_model,
+       (
+           -- A call with arguments that fit these better would run them.
+           SELECT pg_catalog.string_agg(
+               pg_catalog.format(
+                   '%I.%I(%s)', o.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)
+               ),
+               ', ' ORDER BY p.oid
+           )
+           FROM pg_catalog.pg_proc AS p
+           JOIN pg_catalog.pg_namespace AS o ON o.oid = p.pronamespace
+           WHERE NOT EXISTS (
+               SELECT FROM pg_catalog.pg_depend AS d
+               WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e'
+           ) AND EXISTS (
+               SELECT FROM pg_catalog.pg_proc AS f
+               JOIN pg_catalog.pg_depend AS d
+                   ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = f.oid AND d.deptype = 'e'
+               WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid
+                   AND f.pronamespace = p.pronamespace AND f.proname = p.proname
+           )
+       ) AS namesakes
 FROM pg_catalog.pg_extension AS e
 JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
 WHERE e.extname = 'pgml_tune'
 """
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +59,7 @@ class ServerFacts:
     vector_version: str
     schema_creators: str | None
     default_model: str | None
+    namesakes: str | None
 
 
 def server_facts(db: Database) -> ServerFacts:

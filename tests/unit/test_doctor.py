@@ -1,0 +1,61 @@
+"""What `doctor()` says of damage; the server's facts are made up."""
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from pgml_tune import __version__
+from pgml_tune.engine.artifact import bind_name
+from pgml_tune.records import ModelReference
+from pgml_tune.service import doctor
+from pgml_tune.settings import Paths
+from pgml_tune.store.server import ServerFacts
+
+V1 = ModelReference("minilm", "v1")
+
+
+@pytest.fixture
+def checks(tmp_path, monkeypatch):
+    """Runs all checks on a registry that holds some versions; by name."""
+
+    def run(*versions, namesakes=None):
+        facts = ServerFacts(170000, "17.0", __version__, "public", "0.8.4", None, "minilm", namesakes)
+        monkeypatch.setattr(doctor, "server_facts", lambda db: facts)
+        monkeypatch.setattr(doctor.registry, "all_versions", lambda db: versions)
+        paths = Paths(tmp_path, tmp_path, (), None)
+        return {check.check_name: check for check in doctor.examine(None, lambda: paths)}
+
+    return run
+
+
+def test_a_sound_model_root_needs_no_mending(tmp_path, checks, digest):
+    bind_name(tmp_path, V1, digest)
+    found = checks((V1, digest))
+    assert "left-overs" not in found
+    for name in ("model minilm@v1", "namesakes", "model root", "spool"):
+        assert found[name].status == "ok" or "GiB free" in found[name].detail
+
+
+def test_what_killed_imports_left_is_named_with_the_way_to_remove_it(tmp_path, checks):
+    folder = tmp_path / ".building-a b"
+    folder.mkdir()
+    os.utime(folder, (time.time() - 90_000,) * 2)
+    check = checks()["left-overs"]
+    assert (check.status, check.fix) == ("warn", f"rm -rf '{folder}'")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.write_text("x"), lambda path: None])
+def test_a_name_that_means_nothing_fails_with_a_fix(tmp_path, checks, digest, make):
+    (tmp_path / "names").mkdir()
+    make(tmp_path / "names" / str(V1))
+    check = checks((V1, digest))["model minilm@v1"]
+    assert check.status == "fail"
+    subprocess.run(check.fix, shell=True, check=True)
+    assert checks((V1, digest))["model minilm@v1"].status == "ok"
+
+
+def test_functions_named_as_those_of_the_extension_fail(checks):
+    check = checks(namesakes="public.embed(character varying)")["namesakes"]
+    assert (check.status, check.fix) == ("fail", "DROP ROUTINE public.embed(character varying)")
