@@ -74,7 +74,7 @@ def _download(name: str) -> Path:
         raise NotReady(
             f'model "{name}" cannot be fetched from the hub',
             detail=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'}",
-            hint="Copy the model's folder to this machine and pass its path, or unset HF_HUB_OFFLINE.",
+            hint="Copy the model's folder to this machine and pass its path.",
         ) from None
 
 
