@@ -1,7 +1,9 @@
 """Versions are immutable, pointers move, and every session sees a change with its next statement."""
 
+import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,37 @@ def name() -> str:
     return f"model-{uuid.uuid4().hex[:12]}"
 
 
+Publish = Callable[..., Path]
+
+
 @pytest.fixture
-def artifact(server_home: Path) -> Path:
-    """A working artifact that no other test uses."""
+def published(server_home: Path) -> Publish:
+    """Publishes an artifact of its own: a working one with some files and some of its configuration replaced."""
     models = server_home / "models"
     original = models / (models / "names" / "minilm@v1-int8").read_text().strip()
-    with new_artifact(models) as folder:
-        for file in ("model.onnx", "model.onnx.data", "tokenizer.json"):
-            shutil.copyfile(original / file, folder / file)
-        config = orjson.loads((original / "config.json").read_bytes())
-        config["source"] = {"copy": uuid.uuid4().hex}
-        (folder / "config.json").write_bytes(orjson.dumps(config))
-        return publish(models, folder).folder
+
+    def publish_changed(files: dict[str, bytes] | None = None, **changes: Any) -> Path:
+        with new_artifact(models) as folder:
+            for file in ("model.onnx", "model.onnx.data", "tokenizer.json"):
+                shutil.copyfile(original / file, folder / file)
+            config = orjson.loads((original / "config.json").read_bytes())
+            config |= {"source": {"copy": uuid.uuid4().hex}} | changes
+            (folder / "config.json").write_bytes(orjson.dumps(config))
+            for file, content in (files or {}).items():
+                (folder / file).write_bytes(content)
+            return publish(models, folder).folder
+
+    return publish_changed
+
+
+@pytest.fixture
+def artifact(published: Publish) -> Path:
+    """A working artifact that no other test uses."""
+    return published()
 
 
 def register(session: psycopg.Connection[Any], name: str, artifact: str, version: str | None = None) -> str:
-    return str(
-        fetch_value(session, "SELECT register_model(%s, %s, 'embedding', %s::text)", (name, artifact, version))
-    )
+    return str(fetch_value(session, "SELECT register_model(%s, %s, 'embedding', %s::text)", (name, artifact, version)))
 
 
 def test_registration_is_seen_by_the_next_statement_of_another_session(connect: Connect, name: str) -> None:
@@ -158,6 +173,70 @@ def test_damaged_artifact_is_refused_by_new_sessions_and_named_by_doctor(
     assert fetch_value(connect(), "SELECT status FROM doctor() WHERE check_name = %s", (check,)) == "fail"
     with refused("XX001"):
         register(connect(), f"{name}-again", artifact.name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dimensions": 383},
+        {"max_tokens": 513},
+        {"pad_token_id": 30522},
+        {"files": {"model.onnx": b"garbage"}},
+        {"files": {"model.onnx.data": b""}},
+        {"files": {"tokenizer.json": b"{"}},
+        {"files": {"config.json": b"\xff"}},
+    ],
+    ids=str,
+)
+def test_artifact_that_does_not_work_is_refused(
+    db: psycopg.Connection[Any], name: str, published: Publish, changes: dict[str, Any]
+) -> None:
+    folder = published(**changes)
+    with refused("XX001"):
+        register(db, name, folder.name)
+    assert fetch_value(db, "SELECT count(*) FROM pgml_tune.models WHERE model = %s", (name,)) == 0
+    assert register(db, name, "minilm@v1-int8") == "v1"
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dimensions": 0}, {"max_tokens": "256"}, {"space_id": "a\0"}, {"metrics": []}], ids=str
+)
+def test_configuration_of_wrong_values_is_refused(
+    db: psycopg.Connection[Any], name: str, published: Publish, changes: dict[str, Any]
+) -> None:
+    folder = published(**changes)
+    with refused("22023"):
+        register(db, name, folder.name)
+    shutil.rmtree(folder)
+
+
+def test_pipe_in_the_place_of_a_name_is_not_waited_for(
+    db: psycopg.Connection[Any], name: str, server_home: Path
+) -> None:
+    pipe = server_home / "models" / "names" / f"{name}@v1"
+    os.mkfifo(pipe)
+    with refused("XX001"):
+        db.execute("SELECT embed_pinned('a', %s, 'v1')", (name,))
+    with refused("XX001"):
+        register(db, name, f"{name}@v1")
+    pipe.unlink()
+
+
+def test_long_text_has_the_vector_of_its_beginning(db: psycopg.Connection[Any]) -> None:
+    cosine = "SELECT semantic_similarity(repeat('many words ', 300), repeat('many words ', 90000))"
+    assert fetch_value(db, cosine) == pytest.approx(1)
+    assert fetch_value(db, "SELECT token_count(repeat('many words ', 90000))") == 180_002
+
+
+def test_functions_named_as_those_of_the_extension_are_named_by_doctor(db: psycopg.Connection[Any]) -> None:
+    check = "SELECT status, fix FROM doctor() WHERE check_name = 'namesakes'"
+    assert db.execute(check).fetchone() == ("ok", "")
+    db.execute("CREATE FUNCTION embed(a name) RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$")
+    row = db.execute(check).fetchone()
+    assert row == ("fail", "DROP ROUTINE public.embed(a name)")
+    db.execute("DROP ROUTINE public.embed(a name)")
+    assert db.execute(check).fetchone() == ("ok", "")
 
 
 def test_missing_artifact_is_refused(connect: Connect, name: str, artifact: Path) -> None:
