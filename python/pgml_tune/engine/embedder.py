@@ -105,9 +105,10 @@ class Embedder:
         if not token_ids.size:
             raise InvalidArgument("input has no token of the model")
         vectors = self._runtime.run(token_ids, mask)
-        if vectors.shape != (len(token_ids), self.config.dimensions):
+        shape = (len(token_ids), self.config.dimensions)
+        if vectors.shape != shape:
             raise ArtifactDamaged(
-                f"the model returned {vectors.shape[-1]} dimensions, its configuration says {self.config.dimensions}"
+                f"the model returned an array of shape {vectors.shape}, its configuration says {shape}"
             )
         check_vectors(vectors)
         return vectors

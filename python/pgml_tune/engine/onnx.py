@@ -16,6 +16,7 @@ from pgml_tune.errors import ArtifactDamaged
 
 # On the CPU these two take longer than the operators they replace (13 % for fp32, 30 % for dynamic INT8).
 _SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
+_INPUTS, _TYPES = frozenset({"input_ids", "attention_mask"}), "token_type_ids"
 OUTPUT = "sentence_embedding"
 _FAILURES = (
     failures.Fail,
@@ -52,12 +53,20 @@ class OnnxRuntime:
             )
         except _FAILURES as error:
             raise ArtifactDamaged("ONNX Runtime cannot load the model", detail=str(error)) from None
-        self._wants_types = "token_type_ids" in {entry.name for entry in self._session.get_inputs()}
+        inputs = {entry.name: entry.type for entry in self._session.get_inputs()}
+        outputs = {entry.name: entry.type for entry in self._session.get_outputs()}
+        names_fit = _INPUTS <= set(inputs) <= {*_INPUTS, _TYPES}
+        if not names_fit or set(inputs.values()) != {"tensor(int64)"} or outputs.get(OUTPUT) != "tensor(float)":
+            raise ArtifactDamaged(
+                "the model does not have the inputs and the output of a text encoder",
+                detail=f"Inputs are {', '.join(sorted(_INPUTS))} and perhaps {_TYPES}, the output is {OUTPUT}.",
+            )
+        self._wants_types = _TYPES in inputs
 
     def run(self, token_ids: TokenArray, attention_mask: TokenArray) -> VectorArray:
         feed = {"input_ids": token_ids, "attention_mask": attention_mask}
         if self._wants_types:
-            feed["token_type_ids"] = np.zeros_like(token_ids)
+            feed[_TYPES] = np.zeros_like(token_ids)
         try:
             vectors: VectorArray = self._session.run([OUTPUT], feed)[0]
         except _FAILURES as error:
