@@ -270,7 +270,8 @@ def run_cases(session: psycopg.Connection[Any], make: Callable[[Generator], Call
             faults[number] = outcome.fault
         assert not session.closed, faults
     assert not faults
-    assert answered >= count * LEAST_ANSWERED or make is grant
+    # Cases run in transaction blocks, where maintain() has to refuse.
+    assert answered >= count * LEAST_ANSWERED or make in (grant, maintain)
 
 
 @pytest.mark.parametrize("make", SHARES, ids=lambda make: make.__name__)
