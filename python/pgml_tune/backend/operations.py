@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from pgml_tune.backend import entrypoint, session
+from pgml_tune.backend import entrypoint
 from pgml_tune.db import Session
 from pgml_tune.service import configuration
 from pgml_tune.service.doctor import examine
+from pgml_tune.settings import read_paths
 
 
 @entrypoint
@@ -22,4 +23,4 @@ def settings(db: Session) -> list[dict[str, str]]:
 
 @entrypoint
 def doctor(db: Session) -> list[dict[str, str]]:
-    return [asdict(check) for check in examine(db, session.paths)]
+    return [asdict(check) for check in examine(db, read_paths)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pgml_tune.backend import entrypoint, session
+from pgml_tune.backend import entrypoint
 from pgml_tune.db import Session
 from pgml_tune.engine.artifact import Artifact
 from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.service import registry
+from pgml_tune.settings import read_paths
 
 
 @entrypoint
@@ -18,7 +19,7 @@ def register_model(
     version: str | None,
     options: str | None,
 ) -> str:
-    return registry.register(db, session.paths().model_root, _try_out, name, artifact, task, version, options)
+    return registry.register(db, read_paths().model_root, _try_out, name, artifact, task, version, options)
 
 
 @entrypoint

@@ -6,25 +6,18 @@ from typing import TYPE_CHECKING
 
 from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.service.counters import Counters
-from pgml_tune.service.resolution import Rules
 from pgml_tune.service.secret import read_secret
 from pgml_tune.service.session_cache import SessionCache
 from pgml_tune.service.table_cache import TableCache
-from pgml_tune.settings import Paths, read_paths
+from pgml_tune.settings import read_paths
 
 if TYPE_CHECKING:
     from pgml_tune.service.inference import Inference
 
 counters = Counters()
-rules = Rules()
 vectors = SessionCache()
 table_cache = TableCache(counters)
 _inference: Inference | None = None
-
-
-def paths() -> Paths:
-    """Where models and secrets are, as the root-owned file says now."""
-    return read_paths()
 
 
 def inference() -> Inference:
@@ -34,9 +27,9 @@ def inference() -> Inference:
         with blocked_signals():
             from pgml_tune.service.inference import Inference
             from pgml_tune.service.keys import KeyMaker
-        places = paths()
-        keys = KeyMaker(read_secret(places.spool_dir))
-        _inference = Inference(places.model_root, keys, vectors, table_cache, counters, rules)
+        paths = read_paths()
+        keys = KeyMaker(read_secret(paths.spool_dir))
+        _inference = Inference(paths.model_root, keys, vectors, table_cache, counters)
     return _inference
 
 

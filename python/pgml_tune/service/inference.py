@@ -65,14 +65,13 @@ class Inference:
         vectors: SessionCache,
         table: TableCache,
         counters: Counters,
-        rules: Rules,
     ) -> None:
         self._model_root = model_root
         self._keys = keys
         self._vectors = vectors
         self._table = table
         self._counters = counters
-        self._rules = rules
+        self._rules = Rules()
         self._models = Models(model_root)
         self._pinned: dict[ModelReference, str] = {}
         self._session_cache_bytes = _PINNED_LIMITS.session_cache_bytes  # as last seen
@@ -124,11 +123,12 @@ class Inference:
     def embed_pinned(self, text: str, model: str, version: str, kind: str | None, role: int) -> str:
         """The vector of a text under an immutable version, found by file name: no SQL, so it runs anywhere."""
         digest = self._pinned_digest(model, version)
-        key = self._key(f"{digest}:{_check_kind(kind)}:pinned:{role}", text, _PINNED_LIMITS)
+        kind = _check_kind(kind)
+        key = self._key(f"{digest}:{kind}:pinned:{role}", text, _PINNED_LIMITS)
         vector = self._vectors.get(key)
         if vector is None:
             # Alone, whatever the version: this function must give one result for one text.
-            vector = _text_form(self._models.get(digest, None).embed([text], _check_kind(kind), Work())[0])
+            vector = _text_form(self._models.get(digest, None).embed([text], kind, Work())[0])
             self._vectors.put(key, vector, self._session_cache_bytes)
         self._next_call()
         return vector

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from pgml_tune.db import Database
@@ -70,11 +69,7 @@ def find_target(db: Database, reference: ModelReference | None, task: str) -> Ta
         rows = db.fetch(_MODEL, reference.name, task)
     else:
         rows = db.fetch(_VERSION, reference.name, task, reference.version)
-    return _target(*rows[0].values()) if rows else None
-
-
-# Every call asks, the answer is mostly the same: making the record each time would cost as much as the lookup.
-_target = lru_cache(maxsize=64)(Target)
+    return Target(*rows[0].values()) if rows else None
 
 
 def versions_of(db: Database, model: str) -> list[VersionRow]:
