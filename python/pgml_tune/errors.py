@@ -2,6 +2,10 @@
 
 TuneError
 ├── ObjectNotFound      42704  unknown model, version or setting
+├── UndefinedTable      42P01  no such table
+├── UndefinedColumn     42703  no such column
+├── WrongObjectType     42809  not a table of the kind that is needed
+├── DatatypeMismatch    42804  a column of another type than is needed
 ├── NameTaken           42710  the name already means something else
 ├── InvalidArgument     22023  a value the function cannot take
 ├── NotReady            55000  the object exists but is in the wrong state
@@ -30,6 +34,30 @@ class ObjectNotFound(TuneError):
     """The named model, version or setting does not exist."""
 
     sqlstate = "42704"
+
+
+class UndefinedTable(TuneError):
+    """The table does not exist, or no longer."""
+
+    sqlstate = "42P01"
+
+
+class UndefinedColumn(TuneError):
+    """The table has no such column."""
+
+    sqlstate = "42703"
+
+
+class WrongObjectType(TuneError):
+    """The relation is not a table that can be used this way."""
+
+    sqlstate = "42809"
+
+
+class DatatypeMismatch(TuneError):
+    """A column has another type than the operation needs."""
+
+    sqlstate = "42804"
 
 
 class NameTaken(TuneError):

@@ -36,6 +36,14 @@ class Session(Database, Protocol):
         """Let a cancel or a timeout that has arrived take effect."""
         ...
 
+    def commit(self) -> bool:
+        """Commit what was done so far; in a transaction block, which only its owner may end, False and nothing done."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless a cancel or a timeout arrives."""
+        ...
+
     def notice(self, message: str) -> None:
         """Show a line to the client at once."""
         ...

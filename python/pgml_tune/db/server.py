@@ -24,6 +24,7 @@ is_in_recovery = _function("RecoveryInProgress", ctypes.c_bool)
 current_role = _function("GetUserId", ctypes.c_uint32)
 _subtransaction = _function("GetCurrentSubTransactionId", ctypes.c_uint32)
 _transaction_id = _function("GetTopTransactionIdIfAny", ctypes.c_uint32)
+_has_active_snapshot = _function("ActiveSnapshotSet", ctypes.c_bool)
 _active_snapshot = _function("GetActiveSnapshot", ctypes.c_void_p)
 _config_option = _function("GetConfigOption", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_bool, ctypes.c_bool)
 _is_read_only = ctypes.c_bool.in_dll(_server, "XactReadOnly")
@@ -54,10 +55,10 @@ def visible_state() -> tuple[int, ...]:
     Below one xmax the transactions that still run can only become fewer, so their number tells which they are; the
     command counter and the (sub)transaction tell what this transaction sees of its own.
     """
-    address = _active_snapshot()
-    if not address:
+    # A procedure that has just committed has none, and asking for it would crash the server.
+    if not _has_active_snapshot():
         return ()
-    snapshot = _SnapshotData.from_address(address)
+    snapshot = _SnapshotData.from_address(_active_snapshot())
     return (
         snapshot.xmax,
         snapshot.xcnt,

@@ -39,6 +39,16 @@ class SpiDatabase:
         # Running any statement looks for interrupts.
         self.fetch("SELECT 1")
 
+    def commit(self) -> bool:
+        try:
+            plpy.commit()
+        except plpy.spiexceptions.InvalidTransactionTermination:
+            return False
+        return True
+
+    def sleep(self, seconds: float) -> None:
+        self.fetch("SELECT pg_catalog.pg_sleep($1::float8)", seconds)
+
     def notice(self, message: str) -> None:
         plpy.notice(check_value(message))
 
