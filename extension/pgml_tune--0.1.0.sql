@@ -641,6 +641,19 @@ $python$;
 COMMENT ON FUNCTION @extschema@.embed(text[], text, text) IS
     'Embeddings of many texts, computed in batches: same order and length as the input, NULL for NULL.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._embed_passages(
+    texts text[], model text, chunk_tokens integer, chunk_overlap integer
+)
+RETURNS TABLE (text_no integer, chunk_no integer, embedding vector)
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 10000 ROWS 1000  -- not STRICT: no chunk_tokens, one chunk per text
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import embedding
+return embedding.embed_passages(texts, model, chunk_tokens, chunk_overlap)
+$python$;
+COMMENT ON FUNCTION pgml_tune._embed_passages(text[], text, integer, integer) IS
+    'Embeddings of texts in chunks of at most so many tokens, numbered from 1 in each text; NULL for chunk_tokens is one chunk per text.';
+
 CREATE OR REPLACE FUNCTION @extschema@.embed_pinned(input text, model text, version text, kind text DEFAULT 'passage')
 RETURNS vector
 LANGUAGE plpython3u IMMUTABLE STRICT PARALLEL SAFE COST 10000
@@ -954,6 +967,7 @@ FROM (
     ('usage', 'USAGE', 'SCHEMA pgml_tune, @extschema@'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed(text, text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed(text[], text, text)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._embed_passages(text[], text, integer, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed_pinned(text, text, text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_similarity(text, text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.token_count(text, text)'),

@@ -114,6 +114,7 @@ FROM (
     ('usage', 'USAGE', 'SCHEMA pgml_tune, @extschema@'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed(text, text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed(text[], text, text)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._embed_passages(text[], text, integer, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.embed_pinned(text, text, text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_similarity(text, text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.token_count(text, text)'),

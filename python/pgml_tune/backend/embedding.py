@@ -18,14 +18,25 @@ def embed(db: Session, text: str | None, model: str | None, kind: str | None) ->
 def embed_many(db: Session, texts: list[Any] | None, model: str | None, kind: str | None) -> list[str | None] | None:
     if texts is None:
         return None
-    if any(type(text) is list for text in texts):
-        raise InvalidArgument("inputs is not a one-dimensional array", hint="SELECT embed(ARRAY['a', 'b'])")
-    given = [text for text in texts if text is not None]
+    given = _given(texts)
     vectors, truncated = session.inference().embed_many(db, given, model, kind)
-    if truncated:
-        db.notice(f"{truncated} of {len(given)} texts were longer than the model reads and were cut")
+    _tell_truncated(db, truncated, len(given))
     remaining = iter(vectors)
     return [None if text is None else next(remaining) for text in texts]
+
+
+@entrypoint
+def embed_passages(
+    db: Session, texts: list[Any] | None, model: str | None, chunk_tokens: int | None, chunk_overlap: int | None
+) -> list[dict[str, int | str]]:
+    given = _given(texts or [])
+    places = [place for place, text in enumerate(texts or [], 1) if text is not None]
+    passages, truncated = session.inference().embed_passages(db, given, model, chunk_tokens, chunk_overlap or 0)
+    _tell_truncated(db, truncated, len(passages))
+    return [
+        {"text_no": places[text_no - 1], "chunk_no": chunk_no, "embedding": vector}
+        for text_no, chunk_no, vector in passages
+    ]
 
 
 @entrypoint
@@ -48,3 +59,15 @@ def token_count(db: Session, text: str | None, model: str | None) -> int | None:
 @entrypoint
 def last_call_id(db: Session) -> int | None:
     return session.last_call_id()
+
+
+def _given(texts: list[Any]) -> list[str]:
+    """The texts without the NULLs."""
+    if any(type(text) is list for text in texts):
+        raise InvalidArgument("inputs is not a one-dimensional array", hint="SELECT embed(ARRAY['a', 'b'])")
+    return [text for text in texts if text is not None]
+
+
+def _tell_truncated(db: Session, truncated: int, total: int) -> None:
+    if truncated:
+        db.notice(f"{truncated} of {total} texts were longer than the model reads and were cut")

@@ -15,7 +15,7 @@ from pgml_tune.engine.contract import Runtime, TokenArray, VectorArray
 from pgml_tune.engine.onnx import OnnxRuntime
 from pgml_tune.engine.padding import pad
 from pgml_tune.engine.signals import blocked_signals
-from pgml_tune.engine.tokenizer import TextTokenizer
+from pgml_tune.engine.tokenizer import Spans, TextTokenizer
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotSupported
 
 _SPEED_BEFORE_MEASURED = 2048.0  # tokens per second
@@ -48,6 +48,14 @@ class Embedder:
     def count_tokens(self, text: str) -> int:
         """Tokens of a text with its special tokens, nothing cut."""
         return self._tokenizer.count(text)
+
+    def spans(self, text: str, checkpoint: Callable[[], None]) -> Spans:
+        """Where the tokens of a text are, nothing cut and none added."""
+        return self._tokenizer.spans(text, checkpoint)
+
+    def longest_text(self, kind: str) -> int:
+        """The most tokens of a part of a text that the model reads beside its special tokens and its prompt."""
+        return self._tokenizer.longest_text(self.config.prompt(kind))
 
     def try_out(self) -> None:
         """Embed a text of the greatest length, and two that need padding; what fails now would fail in every call."""

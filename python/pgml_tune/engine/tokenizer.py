@@ -5,7 +5,9 @@ The library raises bare `Exception` for whatever it dislikes, so this is the one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from tokenizers import Tokenizer
 from pgml_tune.errors import ArtifactDamaged
 
 LONG_TEXT = 32  # characters per token of the model's length: what is longer is taken in parts
+PIECE_CHARACTERS = 1 << 16  # located at once: an encoding takes some hundred bytes per token
+_IDEOGRAPHS = "鑫犇骉"
+_PIECE_ENDS = (re.compile(r"(?<=\S)\s"), re.compile(r"(?<=\W)(?=\w)"))  # a space belongs to the word behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,17 @@ class Tokens:
 
     ids: list[int]
     is_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Where the tokens of a text begin and end, in characters and without the white space around them.
+
+    Neither decreases. Tokens that share a character overlap; white space that is a token of its own has none.
+    """
+
+    starts: Sequence[int]
+    ends: Sequence[int]
 
 
 class TextTokenizer:
@@ -34,7 +50,7 @@ class TextTokenizer:
         except Exception as error:
             raise ArtifactDamaged("the tokenizer of the model cannot be loaded", detail=f"{error}.") from None
         self._tokenizer.no_padding()
-        self._special_tokens = self._tokenizer.num_special_tokens_to_add(False)
+        self._special_tokens: int = self._tokenizer.num_special_tokens_to_add(False)
         if max_tokens <= self._special_tokens:
             raise ArtifactDamaged(
                 f"the model takes {max_tokens} tokens, its tokenizer adds {self._special_tokens} to each text"
@@ -61,6 +77,42 @@ class TextTokenizer:
         finally:
             self._tokenizer.enable_truncation(self._max_tokens)
 
+    def longest_text(self, prompt: str) -> int:
+        """The most tokens of a part of a text that fit behind a prompt, the special tokens counted."""
+        return self._max_tokens - self._special_tokens - self._size(prompt) - self._tokens_of_a_beginning()
+
+    def _tokens_of_a_beginning(self) -> int:
+        """Tokens that a tokenizer sets before whatever a text begins with, where no word begins."""
+        return max(0, *(self._size("。") + self._size(after) - self._size("。" + after) for after in _IDEOGRAPHS))
+
+    def _size(self, text: str) -> int:
+        return len(self._locate(text))
+
+    def spans(self, text: str, checkpoint: Callable[[], None] = lambda: None) -> Spans:
+        """Where the tokens of a text are, nothing cut and none added; `checkpoint` runs between parts of a long one."""
+        starts, ends = array("i"), array("i")
+        for first, piece in _pieces(text):
+            if first:
+                checkpoint()
+            for start, end in self._locate(piece):
+                while start < end and piece[start].isspace():
+                    start += 1
+                while start < end and piece[end - 1].isspace():
+                    end -= 1
+                starts.append(max(first + start, starts[-1] if starts else 0))
+                ends.append(max(first + end, starts[-1], ends[-1] if ends else 0))
+        return Spans(starts, ends)
+
+    def _locate(self, text: str) -> list[tuple[int, int]]:
+        self._tokenizer.no_truncation()
+        try:
+            offsets: list[tuple[int, int]] = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        except Exception as error:
+            raise _cannot_take(error) from None
+        finally:
+            self._tokenizer.enable_truncation(self._max_tokens)
+        return offsets
+
     def _encode_long(self, text: str, characters: int) -> Any:
         """The encoding of the shortest beginning of a text that is cut where the whole text would be.
 
@@ -78,9 +130,25 @@ class TextTokenizer:
         try:
             encodings: list[Any] = self._tokenizer.encode_batch_fast(texts)
         except Exception as error:
-            raise ArtifactDamaged("the tokenizer of the model cannot take the input", detail=f"{error}.") from None
+            raise _cannot_take(error) from None
         return encodings
+
+
+def _cannot_take(error: Exception) -> ArtifactDamaged:
+    return ArtifactDamaged("the tokenizer of the model cannot take the input", detail=f"{error}.")
 
 
 def _tokens(encoding: Any) -> Tokens:
     return Tokens(encoding.ids, bool(encoding.overflowing))
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """The parts of a text with the place of each; a part ends with a word if one ends in its last half."""
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        end = start + PIECE_CHARACTERS
+        places = (pattern.finditer(text, start + PIECE_CHARACTERS // 2, end) for pattern in _PIECE_ENDS)
+        end = next((found[-1].start() for found in map(list, places) if found), end)
+        yield start, text[start:end]
+        start = end
+    yield start, text[start:]

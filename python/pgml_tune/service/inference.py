@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import orjson
 from pgml_tune.db import Session
 from pgml_tune.engine.artifact import bound_digest
 from pgml_tune.engine.contract import VectorArray
-from pgml_tune.engine.embedder import Work
+from pgml_tune.engine.embedder import Embedder, Work
 from pgml_tune.errors import InvalidArgument, LimitExceeded, ObjectNotFound
 from pgml_tune.records import KINDS, ModelReference, check_name
+from pgml_tune.service.chunking import check_sizes, cut
 from pgml_tune.service.counters import Counters
 from pgml_tune.service.keys import KeyMaker
 from pgml_tune.service.models import Models
@@ -101,24 +102,33 @@ class Inference:
                 f"array has {len(texts)} texts, the limit is {call.limits.max_batch_texts}",
                 hint=_raise_limit("max_batch_texts", len(texts)),
             )
-        scope = call.scope()
-        keys = [self._key(scope, text, call.limits) for text in texts]
-        vectors: dict[bytes, str] = {}
-        missing: dict[bytes, str] = {}
-        for key, text in zip(keys, texts, strict=True):
-            vector = self._vectors.get(key) if call.uses_session_cache else None
-            if vector is None:
-                missing[key] = text
-            else:
-                vectors[key] = vector
-        # A text that stands twice in the array is computed once, so its second place counts as a hit.
-        self._counters.of(call.target.model_version_id).session_hits += len(texts) - len(missing)
-        truncated = 0
-        if missing:
-            found, truncated = self._look_further(db, call, missing)
-            vectors.update(found)
+        vectors, truncated = self._embed_all(db, call, texts)
         self._finish(db, call, len(texts))
-        return [vectors[key] for key in keys], truncated
+        return vectors, truncated
+
+    def embed_passages(
+        self, db: Session, texts: Sequence[str], model: str | None, chunk_tokens: int | None, chunk_overlap: int
+    ) -> tuple[list[tuple[int, int, str]], int]:
+        """The number of a text, of a chunk in it, and the vector of each chunk in order; and how many were cut.
+
+        Without chunk_tokens each text is one chunk. Texts and chunks count from 1.
+        """
+        call = self._begin(db, model, "passage")
+        for text in texts:
+            _encoded(text, call.limits)
+        places: list[tuple[int, int]] = []
+        passages: list[str] = []
+        for text_no, chunks in enumerate(self._cut(db, call, texts, chunk_tokens, chunk_overlap), 1):
+            places.extend((text_no, chunk_no) for chunk_no in range(1, len(chunks) + 1))
+            passages.extend(chunks)
+        vectors, truncated = self._embed_all(db, call, passages)
+        self._finish(db, call, len(passages))
+        return [(*place, vector) for place, vector in zip(places, vectors, strict=True)], truncated
+
+    def longest_chunk(self, db: Session, model: str | None) -> int:
+        """The greatest chunk_tokens that the model can take."""
+        call = self._begin(db, model, "passage")
+        return self._embedder(call).longest_text(call.kind)
 
     def embed_pinned(self, text: str, model: str, version: str, kind: str | None, role: int) -> str:
         """The vector of a text under an immutable version, found by file name: no SQL, so it runs anywhere."""
@@ -144,7 +154,22 @@ class Inference:
         """The tokens of a text, special tokens included and nothing cut."""
         call = self._begin(db, model, "passage")
         _encoded(text, call.limits)
-        return self._models.get(call.target.digest, call.limits.threads).count_tokens(text)
+        return self._embedder(call).count_tokens(text)
+
+    def _cut(
+        self, db: Session, call: _Call, texts: Sequence[str], chunk_tokens: int | None, chunk_overlap: int
+    ) -> Iterator[list[str]]:
+        if chunk_tokens is None:
+            yield from ([text] for text in texts)
+        elif texts:
+            embedder = self._embedder(call)
+            check_sizes(chunk_tokens, chunk_overlap, embedder.longest_text(call.kind))
+            for text in texts:
+                spans = embedder.spans(text, db.checkpoint)
+                yield [text[begin:end] for begin, end in cut(text, spans, chunk_tokens, chunk_overlap)]
+
+    def _embedder(self, call: _Call) -> Embedder:
+        return self._models.get(call.target.digest, call.limits.threads)
 
     def _begin(self, db: Session, model: str | None, kind: str | None) -> _Call:
         preference = parse_cache_preference(db.preference(b"pgml_tune.cache"))
@@ -166,6 +191,25 @@ class Inference:
     def _key(self, scope: str, text: str, limits: Limits) -> bytes:
         return self._keys.key(scope, _encoded(text, limits))
 
+    def _embed_all(self, db: Session, call: _Call, texts: Sequence[str]) -> tuple[list[str], int]:
+        scope = call.scope()
+        keys = [self._key(scope, text, call.limits) for text in texts]
+        vectors: dict[bytes, str] = {}
+        missing: dict[bytes, str] = {}
+        for key, text in zip(keys, texts, strict=True):
+            vector = self._vectors.get(key) if call.uses_session_cache else None
+            if vector is None:
+                missing[key] = text
+            else:
+                vectors[key] = vector
+        # A text that stands twice in the array is computed once, so its second place counts as a hit.
+        self._counters.of(call.target.model_version_id).session_hits += len(texts) - len(missing)
+        truncated = 0
+        if missing:
+            found, truncated = self._look_further(db, call, missing)
+            vectors.update(found)
+        return [vectors[key] for key in keys], truncated
+
     def _look_further(self, db: Session, call: _Call, missing: dict[bytes, str]) -> tuple[dict[bytes, str], int]:
         """The vectors that the session does not remember, from the table cache or the model; and texts cut."""
         vectors: dict[bytes, str] = {}
@@ -181,7 +225,7 @@ class Inference:
     def _compute(
         self, db: Session, call: _Call, missing: dict[bytes, str], vectors: dict[bytes, str]
     ) -> tuple[dict[bytes, str], int]:
-        embedder = self._models.get(call.target.digest, call.limits.threads)
+        embedder = self._embedder(call)
         keys, texts, work = list(missing), list(missing.values()), Work()
         for start in range(0, len(texts), COMPUTE_TEXTS):
             group = slice(start, start + COMPUTE_TEXTS)
