@@ -2,8 +2,9 @@ EXTENSION = pgml_tune
 EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" pgml_tune.control)
 
 STATE = sql/types.sql $(addprefix sql/tables/, setting.sql model.sql model_version.sql serving.sql serving_history.sql \
-	cache_entry.sql call_count.sql)
-CODE = $(addprefix sql/functions/, internal.sql embedding.sql registry.sql cache.sql operations.sql roles.sql) \
+	cache_entry.sql call_count.sql collection.sql tracked_column.sql)
+CODE = $(addprefix sql/functions/, internal.sql embedding.sql registry.sql cache.sql \
+	collection.sql filling.sql search.sql operations.sql roles.sql) \
 	sql/views.sql sql/privileges.sql
 SOURCES = sql/guard.sql $(STATE) $(CODE)
 

@@ -59,7 +59,8 @@ BEGIN
       AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[
           'embed', 'embed_pinned', 'semantic_similarity', 'token_count', 'last_call_id',
           'register_model', 'drop_model_version', 'cache_purge', 'configure', 'doctor',
-          'maintain', 'grant_usage', 'grant_operate', 'grant_admin'
+          'embed_table', 'track_column', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
+          'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search'
       ]::pg_catalog.name[])
       AND NOT EXISTS (
           SELECT FROM pg_catalog.pg_depend AS d

@@ -106,6 +106,53 @@ FROM pgml_tune._stat AS s;
 COMMENT ON VIEW pgml_tune.stat_inference IS
     'Calls per version, texts computed by the model, texts cut at its length, tokens, and milliseconds spent computing.';
 
+CREATE OR REPLACE VIEW pgml_tune.embedding_collections AS
+SELECT t.name AS collection,
+       t.source,
+       coalesce(p.plain_content, t.source_column) AS source_column,
+       m.name AS model,
+       v.version,
+       v.space_id,
+       t.mode,
+       t.storage,
+       t.chunk_tokens,
+       t.chunk_overlap,
+       t.text_search,
+       CASE WHEN p.source IS NULL THEN 'lost' WHEN t.is_ready THEN 'ready' ELSE 'filling' END AS state,
+       CASE pgml_tune._has_hnsw(t.embeddings) WHEN true THEN 'hnsw' WHEN false THEN 'invalid' ELSE 'none' END AS index_state,
+       pgml_tune._count_rows(t.collection_id, 'rows') AS rows,
+       pgml_tune._count_rows(t.collection_id, 'embedded') AS embedded,
+       pgml_tune._count_rows(t.collection_id, 'stale') AS stale,
+       pgml_tune._count_rows(t.collection_id, 'missing') = 0 AS is_complete,
+       pg_total_relation_size(t.embeddings) AS bytes,
+       t.embeddings,
+       t.view_name,
+       t.query_function,
+       t.created_by,
+       t.created_at
+FROM pgml_tune.collection AS t
+JOIN pgml_tune.model_version AS v ON v.model_version_id = t.model_version_id
+JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true;
+COMMENT ON VIEW pgml_tune.embedding_collections IS
+    'Text columns kept embedded: version, state, index, size in bytes, and how many of the rows that you may read have vectors of their text; those counts read the whole table, so name the columns you want.';
+
+CREATE OR REPLACE VIEW pgml_tune.tracked_columns AS
+SELECT c.source,
+       c.target_column,
+       m.name AS model,
+       v.version,
+       v.space_id,
+       c.filled_by,
+       c.created_by,
+       c.created_at
+FROM pgml_tune.tracked_column AS c
+JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
+JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS t WHERE t.oid = c.source);
+COMMENT ON VIEW pgml_tune.tracked_columns IS
+    'Vector columns of users'' own tables that embed_table() filled or track_column() recorded, and the version their vectors are of.';
+
 -- What each level of grant_usage(), grant_operate() and grant_admin() adds to the level before it.
 CREATE OR REPLACE VIEW pgml_tune._privilege AS
 SELECT p.level, p.privilege, p.object
@@ -120,6 +167,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.token_count(text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.last_call_id()'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns'),
     -- embed() reads the registry and the settings as its caller; neither holds a text or a secret.
     ('usage', 'SELECT', 'TABLE pgml_tune.model, pgml_tune.model_version, pgml_tune.serving'),
     ('usage', 'SELECT', 'TABLE pgml_tune.setting'),
@@ -127,7 +175,67 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._read_cache(bytea[], integer[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_counts(jsonb)'),
+    -- Searching runs as its caller: it asks which collection this is, and what the tables and columns are called today.
+    ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_search(text, text, integer, jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._filter_condition(regclass, jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._object_expression(oid, smallint[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._plain_value(text, oid, smallint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_hnsw(regclass)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._count_rows(bigint, text)'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.collection, pgml_tune.embedding_collections'),
+    -- The triggers of a table run as its owner, who may have no more than this level.
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._vector_schema()'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._base_type(oid, integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._equality(oid)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._collection_parts(bigint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._sync_statements(bigint, text, oid)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_part(bigint, oid, bigint, bigint, integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_orphans(bigint)'),
+    -- A trigger of the table asks whether whoever adds or removes a row owns the source.
+    ('operate', 'INSERT (name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens,'
+        ' chunk_overlap, batch_size, text_search)', 'TABLE pgml_tune.collection'),
+    ('operate', 'DELETE', 'TABLE pgml_tune.collection'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_auto_embed(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._prepare_collection(regclass, name, text, text, text, jsonb)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_facts(regclass, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_key(oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._find_text_search(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._collection_row(bigint, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._collection_ids()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_collection(jsonb)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_collection(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_parts(bigint, oid, oid, oid)'),
+    ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._fill(bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._mend()'),
+    -- These only bring the catalog to what the row of a collection says.
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._build_collection(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._fill_collection(bigint, oid, bigint, bigint, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._finish_collection(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._lost_collections()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._mend_collection(bigint)'),
     ('operate', 'SELECT', 'TABLE pgml_tune.stat_cache, pgml_tune.stat_inference, pgml_tune.settings'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.embed_table(regclass, name, name, text, integer, boolean)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.track_column(regclass, name, text)'),
+    -- Both run as their caller in all they do; a trigger asks for the right to update the recorded column.
+    ('operate', 'SELECT', 'TABLE pgml_tune.tracked_column'),
+    ('operate', 'INSERT (source, target_column, model_version_id, filled_by, is_mixed)', 'TABLE pgml_tune.tracked_column'),
+    ('operate', 'UPDATE (model_version_id, filled_by, is_mixed, created_by, created_at)', 'TABLE pgml_tune.tracked_column'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._leaves(regclass)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._target_facts(oid, text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._fill_statement(text, oid, oid, text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._count_unfilled(oid, text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._has_vectors(oid, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_vector_column(oid, text, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._read_part(oid, oid, text, text, bigint, bigint, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._store_part(oid, oid, text, text, bigint, tid[], text[], text[])'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._clear_part(oid, oid, text, bigint, bigint, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._record_column(oid, text, bigint, text, boolean)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._forget_columns()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._pending_counts()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._settings()'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.maintain()'),

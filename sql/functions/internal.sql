@@ -143,6 +143,10 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 'missing';
     END IF;
+    IF EXISTS (SELECT FROM pgml_tune.collection AS c WHERE c.model_version_id = v_version_id)
+        OR EXISTS (SELECT FROM pgml_tune.tracked_column AS c WHERE c.model_version_id = v_version_id) THEN
+        RETURN 'used';
+    END IF;
 
     v_is_last := NOT EXISTS (
         SELECT FROM pgml_tune.model_version AS v
@@ -175,7 +179,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._drop_version(text, text) IS
-    'Removes a version, and its model with the last one; says dropped, missing, serving or default.';
+    'Removes a version, and its model with the last one; says dropped, missing, used, serving or default.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._write_setting(name text, value text)
 RETURNS void

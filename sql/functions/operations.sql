@@ -45,8 +45,10 @@ BEGIN
     -- At once, because of the lock on the emptied table; in a transaction block this is an error that lets go of it.
     COMMIT;
     PERFORM pgml_tune._compact_counts();
+    COMMIT;
+    CALL pgml_tune._mend();
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.maintain() IS
-    'Empties the oldest generation of the table cache when the cache is full and adds up the counters; run it every few minutes, outside a transaction block.';
+    'Empties the oldest generation of a full table cache, adds up the counters, and brings collections in line with their tables (partitions, owners, grants, row security); run it every few minutes, outside a transaction block.';
 

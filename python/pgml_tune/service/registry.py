@@ -105,6 +105,12 @@ def drop(db: Database, name: str | None, version: str | None) -> None:
     outcome = registry.drop_version(db, name, version)
     if outcome == "missing":
         raise ObjectNotFound(f'version "{reference}" does not exist', hint=_SHOW_VERSIONS)
+    if outcome == "used":
+        raise NotReady(
+            f'vectors of version "{reference}" are in use, it cannot be dropped',
+            hint="SELECT collection FROM pgml_tune.embedding_collections"
+            f" WHERE model = '{name}' AND version = '{version}'",
+        )
     if outcome == "serving":
         raise NotReady(
             f'version "{reference}" serves and cannot be dropped',

@@ -98,5 +98,5 @@ def register_version(
 
 
 def drop_version(db: Database, model: str, version: str) -> str:
-    """Remove a version; says dropped, missing, serving or default."""
+    """Remove a version; says dropped, missing, used, serving or default."""
     return str(db.fetch(_DROP, model, version)[0]["outcome"])

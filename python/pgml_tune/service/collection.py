@@ -1,0 +1,336 @@
+"""Tables kept embedded: what `auto_embed()` accepts, and the fill that every collection begins with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pgml_tune.db import Session
+from pgml_tune.errors import (
+    DatatypeMismatch,
+    InvalidArgument,
+    LimitExceeded,
+    NameTaken,
+    NotReady,
+    NotSupported,
+    ObjectNotFound,
+    PermissionDenied,
+    UndefinedColumn,
+    UndefinedTable,
+    WrongObjectType,
+)
+from pgml_tune.records import ModelReference
+from pgml_tune.service import blocks
+from pgml_tune.service.blocks import Leaf, Outcome
+from pgml_tune.service.progress import Progress
+from pgml_tune.service.resolution import Rules
+from pgml_tune.store import collection as store
+from pgml_tune.store import filling
+from pgml_tune.store.collection import Collection, SourceFacts
+
+MODES = ("trigger",)
+MAX_NAME = 200
+MAX_BATCH = 100_000
+HNSW_DIMENSIONS = {"vector": 2000, "halfvec": 4000}  # pgvector's limits
+_SHOW = "SELECT collection, source, source_column FROM pgml_tune.embedding_collections"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `auto_embed()`; None means not given."""
+
+    index: str | None = None
+    storage: str | None = None
+    chunk_tokens: int | None = None
+    chunk_overlap: int | None = None
+    batch_size: int | None = None
+    text_search: str | None = None
+
+    @classmethod
+    def parse(cls, text: str | None) -> Options:
+        try:
+            values = json.loads("{}" if text is None else text)
+        except (ValueError, RecursionError):
+            raise InvalidArgument("options cannot be read") from None
+        if type(values) is not dict:
+            raise InvalidArgument("options is not a JSON object", hint="SELECT jsonb_build_object('index', 'hnsw')")
+        if set(values) - set(cls.__slots__):
+            raise InvalidArgument("options has unknown keys", detail=f"Valid keys are: {', '.join(cls.__slots__)}.")
+        for name, value in values.items():
+            _check_option(name, value)
+        return cls(**values)
+
+
+_WORDS = {"index": ("hnsw", "none"), "storage": ("vector", "halfvec")}
+_NUMBERS = {"chunk_tokens": (1, 1_000_000), "chunk_overlap": (0, 1_000_000), "batch_size": (1, MAX_BATCH)}
+
+
+def _check_option(name: str, value: object) -> None:
+    if value is None:
+        return
+    if name in _WORDS and value not in _WORDS[name]:
+        raise InvalidArgument(f'option "{name}" is not one of {", ".join(_WORDS[name])}')
+    if name in _NUMBERS:
+        lowest, highest = _NUMBERS[name]
+        if type(value) is not int or not lowest <= value <= highest:
+            raise InvalidArgument(f'option "{name}" is not an integer from {lowest} to {highest}')
+    if name == "text_search" and type(value) is not str:
+        raise InvalidArgument('option "text_search" is neither the name of a text search configuration nor none')
+
+
+def prepare(
+    db: Session,
+    longest_chunk: Callable[[Session, str], int],
+    source: str | None,
+    column: str | None,
+    model: str | None,
+    name: str | None,
+    mode: str | None,
+    options_text: str | None,
+) -> int:
+    """The number of the collection that these arguments describe; it is added and built unless it is there."""
+    if source is None or column is None:
+        raise InvalidArgument("source and source_column must not be NULL")
+    options = Options.parse(options_text)
+    if mode == "queue":
+        raise NotSupported('mode "queue" needs the inference worker, which this version does not have yet')
+    if mode not in MODES:
+        raise InvalidArgument("mode is not valid", detail=f"Valid are: {', '.join(MODES)}.")
+    facts = store.source_facts(db, source, column)
+    if facts is None:
+        raise UndefinedTable("the table does not exist any more")
+    _check_source(facts, source, column)
+    default_name = f"{facts.schema_name}.{facts.table_name}.{column}"
+    if name is None:
+        name = default_name
+    _check_collection_name(name, default_name)
+
+    existing = store.find_collection(db, name)
+    if existing is not None:
+        _check_same(existing, facts, column, model, options)
+        return existing.collection_id
+    settings = _settings(db, longest_chunk, options, model)
+    settings |= {"name": name, "source_oid": facts.source_oid, "source_column": column, "mode": mode}
+    collection_id = store.add_collection(db, settings)
+    if collection_id is None:
+        raise _taken(name)
+    return collection_id
+
+
+def _check_source(facts: SourceFacts, source: str, column: str) -> None:
+    if facts.kind not in ("r", "p") or facts.is_temporary or facts.is_ours:
+        raise WrongObjectType(
+            f"{source} is not a table that can be kept embedded",
+            detail="It has to be a permanent table of yours, partitioned or not.",
+        )
+    if not facts.is_owner:
+        raise PermissionDenied(f"must be owner of table {source}", hint=f"SET ROLE {facts.owner}")
+    if facts.is_partition:
+        raise NotSupported(
+            f"table {source} is a partition", hint=f"SELECT pg_partition_root('{_literal(source)}')"
+        )
+    if facts.is_inherited:
+        raise NotSupported(f"table {source} has children that inherit from it", hint="Use a partitioned table.")
+    if facts.is_forced:
+        raise NotSupported(
+            f"row security of table {source} hides rows from its owner, who has to embed them",
+            hint=f"ALTER TABLE {source} NO FORCE ROW LEVEL SECURITY",
+        )
+    if not facts.has_column:
+        raise UndefinedColumn(f"table {source} has no column of the name given as source_column")
+    if not facts.is_text:
+        raise DatatypeMismatch(f'column "{column}" of table {source} is not a text')
+    if facts.is_virtual:
+        raise NotSupported(f'column "{column}" of table {source} is a virtual generated column')
+    if not facts.has_key:
+        raise NotReady(
+            f"table {source} has no key by which its rows could be told apart",
+            detail="It needs a primary key, or a unique index over columns that are NOT NULL.",
+            hint=f"ALTER TABLE {source} ADD PRIMARY KEY (...)",
+        )
+    if not facts.owner_may_embed:
+        raise PermissionDenied(
+            f"{facts.owner}, the owner of table {source}, may not embed",
+            detail="The triggers of the table run as its owner.",
+            hint=f"SELECT grant_usage('{_literal(facts.owner)}')",
+        )
+    if not facts.owner_may_create:
+        raise PermissionDenied(
+            f"{facts.owner}, the owner of table {source}, may not create objects in its schema",
+            detail="A view and a function for queries of your own are created there.",
+            hint=f"GRANT CREATE ON SCHEMA {_identifier(facts.schema_name)} TO {facts.owner}",
+        )
+
+
+def _check_collection_name(name: str, default_name: str) -> None:
+    if not 1 <= len(name) <= MAX_NAME or (name != default_name and "." in name):
+        raise InvalidArgument(
+            "collection name is not valid",
+            detail=f"A name of your own has 1 to {MAX_NAME} characters and no dot: names with dots are those of columns.",
+        )
+
+
+def _check_same(
+    existing: Collection, facts: SourceFacts, column: str, model: str | None, options: Options
+) -> None:
+    reference = None if model is None else ModelReference.parse(model)
+    wanted = {
+        "source": facts.source_oid,
+        "source_column": column,
+        "model": reference and reference.name,
+        "version": reference and reference.version,
+        "index": options.index,
+        "storage": options.storage,
+        "chunk_tokens": options.chunk_tokens,
+        "chunk_overlap": options.chunk_overlap,
+        "batch_size": options.batch_size,
+        "text_search": options.text_search,
+    }
+    found = {
+        "source": existing.source_oid,
+        "source_column": existing.source_column,
+        "model": existing.model,
+        "version": existing.version,
+        "index": existing.index_method,
+        "storage": existing.storage,
+        "chunk_tokens": existing.chunk_tokens,
+        "chunk_overlap": existing.chunk_overlap,
+        "batch_size": existing.batch_size,
+        "text_search": existing.text_search or "none",
+    }
+    different = [key for key, value in wanted.items() if value is not None and value != found[key]]
+    if different:
+        raise _taken(existing.name, f"It differs in: {', '.join(different)}.")
+
+
+def _taken(name: str, detail: str = "") -> NameTaken:
+    return NameTaken(
+        f'collection "{name}" exists already', detail=detail, hint=f"SELECT drop_auto_embed('{_literal(name)}')"
+    )
+
+
+def _settings(
+    db: Session, longest_chunk: Callable[[Session, str], int], options: Options, model: str | None
+) -> dict[str, Any]:
+    """The columns of the row, with the defaults filled in."""
+    target, _ = Rules().read(db, model)
+    reference, _ = filling.version_facts(db, target.model_version_id)
+    storage = options.storage or "vector"
+    index = options.index or "hnsw"
+    if index == "hnsw" and target.dimensions > HNSW_DIMENSIONS[storage]:
+        raise LimitExceeded(
+            f"an HNSW index on {storage} takes {HNSW_DIMENSIONS[storage]} dimensions, not the {target.dimensions} of the model",
+            hint='Use the option {"storage": "halfvec"} or {"index": "none"}.',
+        )
+    overlap = options.chunk_overlap or 0
+    if options.chunk_tokens is None:
+        if overlap:
+            raise InvalidArgument('option "chunk_overlap" needs the option "chunk_tokens"')
+    else:
+        longest = longest_chunk(db, reference)
+        if options.chunk_tokens > longest:
+            raise InvalidArgument(
+                f'option "chunk_tokens" is {options.chunk_tokens}, model "{reference}" takes at most {longest}'
+            )
+        if overlap > options.chunk_tokens // 2:
+            raise InvalidArgument('option "chunk_overlap" is more than half of "chunk_tokens"')
+    text_search = None
+    if options.text_search != "none":
+        text_search = store.find_text_search(db, options.text_search)
+        if text_search is None:
+            raise ObjectNotFound(
+                "there is no text search configuration of the name given as text_search",
+                hint="SELECT cfgname FROM pg_ts_config",
+            )
+    return {
+        "model_version_id": target.model_version_id,
+        "index_method": index,
+        "storage": storage,
+        "chunk_tokens": options.chunk_tokens,
+        "chunk_overlap": overlap,
+        "batch_size": options.batch_size or 1000,
+        "text_search": text_search,
+    }
+
+
+def fill(db: Session, collection_id: int) -> None:
+    """Embed the rows that need it in committed batches, then open the collection to its readers."""
+    collection = store.get_collection(db, collection_id)
+    if collection is None:
+        raise ObjectNotFound("the collection does not exist any more")
+    if not db.commit():
+        db.notice(
+            f'collection "{collection.name}": filled inside a transaction block, so nothing is committed before you do,'
+            f" and writers of {collection.source} wait until then"
+        )
+    progress = Progress(db, f'collection "{collection.name}"', store.count_missing(db, collection_id))
+    left = _fill_leaves(db, collection, _leaves(db, collection), progress)
+    store.delete_orphans(db, collection_id)
+    db.commit()
+    if left:
+        raise NotReady(
+            f'{left} rows of collection "{collection.name}" have no vectors yet',
+            detail="Other sessions kept them locked. All other rows are done.",
+            hint=f"CALL auto_embed('{_literal(collection.source)}', '{_literal(collection.source_column)}',"
+            f" collection => '{_literal(collection.name)}')",
+        )
+    store.finish_collection(db, collection_id)
+    db.commit()
+    progress.finish()
+
+
+def _leaves(db: Session, collection: Collection) -> list[Leaf]:
+    return [Leaf(*leaf) for leaf in filling.leaves(db, collection.source_oid)]
+
+
+def _fill_leaves(db: Session, collection: Collection, leaves: list[Leaf], progress: Progress) -> int:
+    def keep(leaf: Leaf, first: int, end: int, max_rows: int) -> Outcome:
+        return Outcome(*store.fill_part(db, collection.collection_id, leaf.oid, first, end, max_rows))
+
+    return blocks.fill(db, leaves, collection.batch_size, keep, progress)
+
+
+def mend(db: Session) -> None:
+    """Bring all collections in line with what has happened to their tables."""
+    for name in store.drop_lost_collections(db):
+        db.notice(f'collection "{name}": dropped, its table is gone')
+    db.commit()
+    for collection_id in store.collection_ids(db):
+        changes = store.mend_collection(db, collection_id)
+        db.commit()
+        collection = store.get_collection(db, collection_id)
+        if collection is None:
+            continue
+        what = f'collection "{collection.name}"'
+        if changes is None:
+            db.notice(f"{what}: its table is in use, left for the next run")
+            continue
+        attached = {relation for relation, change in changes if change == "attached"}
+        leaves = [leaf for leaf in _leaves(db, collection) if leaf.oid in attached]
+        if leaves:
+            db.notice(f"{what}: {len(leaves)} partitions attached")
+            progress = Progress(db, what, store.count_missing(db, collection_id))
+            _fill_leaves(db, collection, leaves, progress)
+            progress.finish()
+        if len(attached) < len(changes):
+            db.notice(f"{what}: partitions detached")
+            store.delete_orphans(db, collection_id)
+        db.commit()
+
+
+def drop(db: Session, name: str | None) -> None:
+    """Remove a collection; its table stays."""
+    collection = None if name is None else store.find_collection(db, name)
+    if collection is None:
+        raise ObjectNotFound("there is no such collection", hint=_SHOW)
+    store.drop_collection(db, collection.collection_id)
+
+
+def _literal(text: str) -> str:
+    return text.replace("'", "''")
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

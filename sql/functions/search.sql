@@ -1,0 +1,281 @@
+-- All of these run with the rights of the caller: what he may not read he does not find.
+
+CREATE OR REPLACE FUNCTION pgml_tune._plain_value(alias text, relation oid, attnum smallint)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        -- A cast to json that the owner of a type has made would run as whoever searches; an output function is PostgreSQL's.
+        WHEN t.typnamespace <> 'pg_catalog'::regnamespace THEN
+            format('CASE WHEN %1$I.%2$I IS NULL THEN NULL ELSE format(''%%s'', %1$I.%2$I) END', alias, a.attname)
+        WHEN t.oid <> a.atttypid THEN format('%I.%I::%s', alias, a.attname, format_type(b.base, b.base_modifier))
+        ELSE format('%I.%I', alias, a.attname)
+    END
+    FROM pg_attribute AS a
+    CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, a.atttypmod) AS b
+    JOIN pg_type AS t ON t.oid = b.base
+    WHERE a.attrelid = relation AND a.attnum = _plain_value.attnum
+$$;
+COMMENT ON FUNCTION pgml_tune._plain_value(text, oid, smallint) IS
+    'An expression for a column that runs no code of the owner of its type when it is turned into jsonb.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._object_expression(relation oid, attnums smallint[])
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('(SELECT to_jsonb(o) FROM (SELECT %s) AS o)',
+        string_agg(
+            format('%s AS %I', pgml_tune._plain_value('s', a.attrelid, a.attnum), a.attname), ', '
+            ORDER BY array_position(attnums, a.attnum), a.attnum
+        ))
+    FROM pg_attribute AS a
+    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+      AND (a.attnum = ANY (attnums) OR attnums IS NULL AND has_column_privilege(relation, a.attnum, 'SELECT'))
+$$;
+COMMENT ON FUNCTION pgml_tune._object_expression(oid, smallint[]) IS
+    'An expression for a row of alias s as jsonb: the columns named, or with NULL those that the caller may read.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._filter_condition(relation regclass, filter jsonb)
+RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r record;
+    v_conditions text[] := '{true}';
+BEGIN
+    IF filter IS NULL THEN
+        RETURN 'true';
+    END IF;
+    IF jsonb_typeof(filter) <> 'object' THEN
+        RAISE EXCEPTION 'filter is not a JSON object'
+            USING ERRCODE = '22023', HINT = 'SELECT jsonb_build_object(''column'', ''value'')';
+    END IF;
+    FOR r IN
+        SELECT f.key, f.value, a.attname, b.base, pgml_tune._equality(b.base) AS equality
+        FROM jsonb_each(filter) AS f
+        LEFT JOIN pg_attribute AS a
+            ON a.attrelid = relation AND a.attname = f.key AND a.attnum > 0 AND NOT a.attisdropped
+        LEFT JOIN LATERAL pgml_tune._base_type(a.atttypid, -1) AS b ON true
+    LOOP
+        IF r.attname IS NULL THEN
+            RAISE EXCEPTION 'a column of the filter does not exist in table %', relation
+                USING ERRCODE = '42703', DETAIL = format('Columns of the table are: %s.', (
+                    SELECT string_agg(a.attname, ', ' ORDER BY a.attnum)
+                    FROM pg_attribute AS a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+                ));
+        END IF;
+        IF r.value = 'null' THEN
+            v_conditions := v_conditions || format('s.%I IS NULL', r.attname);
+            CONTINUE;
+        END IF;
+        IF r.equality IS NULL THEN
+            RAISE EXCEPTION 'column "%" has a type that a filter cannot compare', r.attname USING ERRCODE = '22023';
+        END IF;
+        IF r.base <> 'jsonb'::regtype AND jsonb_typeof(r.value) IN ('object', 'array') THEN
+            RAISE EXCEPTION 'the value of filter for column "%" is not a text, number, boolean or null', r.attname
+                USING ERRCODE = '22023';
+        END IF;
+        v_conditions := v_conditions || format('s.%I %s %L::%s', r.attname, r.equality,
+            CASE r.base WHEN 'jsonb'::regtype THEN r.value::text ELSE r.value #>> '{}' END, format_type(r.base, -1));
+    END LOOP;
+    RETURN array_to_string(v_conditions, ' AND ');
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._filter_condition(regclass, jsonb) IS
+    'A filter as a condition on alias s: equality for each column it names.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._open_collection(collection text, k integer)
+RETURNS pgml_tune.collection
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+BEGIN
+    IF collection IS NULL OR k IS NULL THEN
+        RAISE EXCEPTION 'collection and k must not be NULL' USING ERRCODE = '22023';
+    END IF;
+    IF k NOT BETWEEN 1 AND 10000 THEN
+        RAISE EXCEPTION 'k is %, valid are 1 to 10000', k USING ERRCODE = CASE WHEN k < 1 THEN '22023' ELSE '54000' END;
+    END IF;
+    SELECT c.* INTO t FROM pgml_tune.collection AS c WHERE c.name = _open_collection.collection;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no such collection'
+            USING ERRCODE = '42704', HINT = 'SELECT collection FROM pgml_tune.embedding_collections';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_class AS s WHERE s.oid = t.source) THEN
+        RAISE EXCEPTION 'the table of collection "%" is gone', t.name USING ERRCODE = '42P01', HINT = 'CALL maintain()';
+    END IF;
+    IF NOT t.is_ready THEN
+        RAISE EXCEPTION 'collection "%" is not filled yet', t.name
+            USING ERRCODE = '55000', HINT = format('CALL auto_embed(%L, %L, collection => %L)', t.source, t.source_column, t.name);
+    END IF;
+    IF has_table_privilege(t.embeddings, 'SELECT') IS NOT TRUE THEN
+        RAISE EXCEPTION 'permission denied for collection "%"', t.name
+            USING ERRCODE = '42501',
+                  DETAIL = 'Its readers are those of its table; maintain() takes over what has changed there.',
+                  HINT = format('GRANT SELECT ON %s TO %I', t.source, current_user);
+    END IF;
+    RETURN t;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._open_collection(text, integer) IS 'The row of a collection that the caller may search now.';
+
+CREATE OR REPLACE FUNCTION @extschema@.semantic_search(
+    collection text, query text, k integer DEFAULT 10, filter jsonb DEFAULT NULL
+)
+RETURNS TABLE (key jsonb, distance double precision, document jsonb)
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c_few_rows CONSTANT integer := 5000;  -- compared one by one in about the time of a walk through the graph
+    c_ef_search CONSTANT integer := 100;  -- at least; pgvector's own 40 misses more
+    c_most_ef_search CONSTANT integer := 1000;  -- pgvector's limit
+    c_chunks_per_row CONSTANT integer := 4;  -- looked at in the hope to meet k different rows
+    t pgml_tune.collection := pgml_tune._open_collection(collection, k);
+    p record;
+    v_condition text := pgml_tune._filter_condition(t.source, filter);
+    v_distance text;
+    v_head text;
+    v_tail text;
+    v_candidates integer := k;
+    v_is_exact boolean;
+    v_keys jsonb[];
+    v_distances double precision[];
+    v_documents jsonb[];
+    v_ef_search text;
+    v_iterative_scan text;
+BEGIN
+    IF query IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(t.collection_id);
+    v_distance := format(
+        'e.embedding OPERATOR(%s.<=>) %L::%s', pgml_tune._vector_schema(),
+        @extschema@.embed_pinned(query, split_part(p.model, '@', 1), split_part(p.model, '@', 2), 'query')::text, p.storage
+    );
+    v_head := format(
+        'SELECT array_agg(r.key ORDER BY r.distance, r.key), array_agg(r.distance ORDER BY r.distance, r.key),
+                array_agg(r.document ORDER BY r.distance, r.key)
+         FROM (
+             SELECT %1$s AS key, e.distance, %2$s AS document
+             FROM (
+                 -- The best chunk of each row.
+                 SELECT %3$s, min(e.distance) AS distance
+                 FROM (
+                     SELECT e.*, %4$s AS distance FROM %5$s AS e JOIN %6$s AS s ON %7$s WHERE %8$s ORDER BY ',
+        pgml_tune._object_expression(t.source, p.key_attnums), pgml_tune._object_expression(t.source, NULL),
+        p.key_list, v_distance, p.embeddings, p.source, p.key_match, v_condition
+    );
+    v_tail := format(
+        ' LIMIT $1) AS e GROUP BY %1$s ORDER BY min(e.distance) LIMIT $2) AS e JOIN %2$s AS s ON %3$s) AS r',
+        p.key_list, p.source, p.key_match
+    );
+
+    v_is_exact := pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE;
+    IF NOT v_is_exact AND (v_condition <> 'true' OR row_security_active(t.source)) THEN
+        EXECUTE format('SELECT count(*) <= %s FROM (SELECT FROM %s AS s WHERE %s LIMIT %1$s + 1) AS m',
+            c_few_rows, p.source, v_condition) INTO v_is_exact;
+    END IF;
+    IF NOT v_is_exact THEN
+        IF p.chunk_tokens IS NOT NULL THEN
+            v_candidates := k * c_chunks_per_row;
+        END IF;
+        v_ef_search := current_setting('hnsw.ef_search');
+        v_iterative_scan := current_setting('hnsw.iterative_scan', true);
+        PERFORM set_config(
+            'hnsw.ef_search', least(greatest(v_ef_search::integer, c_ef_search, v_candidates), c_most_ef_search)::text, true
+        );
+        IF v_iterative_scan IS NOT NULL THEN  -- pgvector 0.8
+            PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true);
+        END IF;
+        EXECUTE v_head || v_distance || v_tail INTO v_keys, v_distances, v_documents USING v_candidates, k;
+        PERFORM set_config('hnsw.ef_search', v_ef_search, true);
+        IF v_iterative_scan IS NOT NULL THEN
+            PERFORM set_config('hnsw.iterative_scan', v_iterative_scan, true);
+        END IF;
+    END IF;
+    IF v_is_exact OR coalesce(cardinality(v_keys), 0) < k THEN
+        -- An index cannot serve a sum.
+        EXECUTE v_head || format('(%s) + 0', v_distance) || v_tail INTO v_keys, v_distances, v_documents
+        USING CASE WHEN p.chunk_tokens IS NULL THEN k END, k;
+    END IF;
+    RETURN QUERY SELECT u.key, u.distance, u.document
+        FROM unnest(v_keys, v_distances, v_documents) AS u (key, distance, document);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.semantic_search(text, text, integer, jsonb) IS
+    'The k rows of a collection nearest in meaning to a query, nearest first: key, cosine distance (0 to 2) of the best chunk, and the row as far as the caller may read it; filter is equality on columns, as {"column": value}.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._text_search(collection_id bigint, query text, depth integer, filter jsonb)
+RETURNS TABLE (key jsonb, place bigint, document jsonb)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+    p record;
+BEGIN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _text_search.collection_id;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    RETURN QUERY EXECUTE format(
+        'SELECT %1$s AS key, row_number() OVER (ORDER BY e.rank DESC, %2$s) AS place, %3$s AS document
+         FROM (
+             SELECT e.*, ts_rank(e.lexemes, q.query) AS rank
+             FROM (SELECT websearch_to_tsquery(%4$L::regconfig, $1) AS query) AS q
+             JOIN %5$s AS e ON e.lexemes @@ q.query
+             JOIN %6$s AS s ON %7$s
+             WHERE %8$s
+             ORDER BY rank DESC LIMIT $2
+         ) AS e JOIN %6$s AS s ON %7$s',
+        pgml_tune._object_expression(t.source, p.key_attnums), p.key_list, pgml_tune._object_expression(t.source, NULL),
+        t.text_search, p.embeddings, p.source, p.key_match, pgml_tune._filter_condition(t.source, filter)
+    ) USING query, depth;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb) IS
+    'The rows of a collection that full text search ranks highest for a query.';
+
+CREATE OR REPLACE FUNCTION @extschema@.hybrid_search(
+    collection text, query text, k integer DEFAULT 10, filter jsonb DEFAULT NULL, weight double precision DEFAULT 0.5
+)
+RETURNS TABLE (key jsonb, score double precision, document jsonb)
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c_damping CONSTANT integer := 60;  -- Cormack, Clarke, Buettcher: Reciprocal Rank Fusion, SIGIR 2009
+    c_least_depth CONSTANT integer := 50;
+    t pgml_tune.collection := pgml_tune._open_collection(collection, k);
+    v_depth integer := least(greatest(2 * k, c_least_depth), 10000);
+BEGIN
+    IF weight IS NULL OR NOT weight BETWEEN 0 AND 1 THEN
+        RAISE EXCEPTION 'weight is not a number from 0 to 1' USING ERRCODE = '22023', HINT = 'Use 0.5 for equal parts.';
+    END IF;
+    IF t.text_search IS NULL THEN
+        RAISE EXCEPTION 'collection "%" has no full text search', t.name
+            USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none.',
+                  HINT = format('SELECT drop_auto_embed(%L)', t.name);
+    END IF;
+    RETURN QUERY
+    WITH semantic AS (
+        SELECT s.key, s.document, row_number() OVER (ORDER BY s.distance, s.key) AS place
+        FROM @extschema@.semantic_search(collection, query, v_depth, filter) AS s
+    ), textual AS (
+        SELECT f.key, f.document, f.place FROM pgml_tune._text_search(t.collection_id, query, v_depth, filter) AS f
+    ), fused AS (
+        SELECT coalesce(s.key, f.key) AS key, coalesce(s.document, f.document) AS document,
+               coalesce(weight / (c_damping + s.place), 0) + coalesce((1 - weight) / (c_damping + f.place), 0) AS score
+        FROM semantic AS s FULL JOIN textual AS f ON f.key = s.key
+    )
+    SELECT u.key, u.score, u.document FROM fused AS u WHERE u.score > 0 ORDER BY u.score DESC, u.key LIMIT hybrid_search.k;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision) IS
+    'semantic_search() and PostgreSQL full text search fused by reciprocal ranks: score = weight/(60 + place in meaning) + (1 - weight)/(60 + place in words), highest first.';

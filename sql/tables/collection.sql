@@ -1,0 +1,58 @@
+-- The row is what the owner of the source wants, and his consent: only he may add or remove it. The SECURITY DEFINER functions
+-- of functions/collection.sql bring the catalog to what a row says, whoever calls them.
+CREATE TABLE pgml_tune.collection (
+    collection_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name             text NOT NULL,
+    source           regclass NOT NULL,
+    source_column    text NOT NULL,  -- as at set-up; the trigger pgml_tune_<id>_columns follows a rename
+    model_version_id bigint NOT NULL,
+    mode             text NOT NULL DEFAULT 'trigger',
+    index_method     text NOT NULL,
+    storage          text NOT NULL,
+    chunk_tokens     integer,  -- NULL: one vector for the whole text
+    chunk_overlap    integer NOT NULL,
+    batch_size       integer NOT NULL,
+    text_search      regconfig,  -- NULL: hybrid_search() is not wanted
+    is_ready         boolean NOT NULL DEFAULT false,
+    embeddings       regclass,  -- the side table; NULL: not built yet
+    view_name        regclass,  -- NULL: not filled yet
+    query_function   regprocedure,  -- NULL: not filled yet
+    created_by       text NOT NULL DEFAULT session_user,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT collection_name_key UNIQUE (name),
+    CONSTRAINT collection_name_check CHECK (length(name) BETWEEN 1 AND 200),
+    CONSTRAINT collection_mode_check CHECK (mode IN ('trigger')),
+    CONSTRAINT collection_index_method_check CHECK (index_method IN ('hnsw', 'none')),
+    CONSTRAINT collection_storage_check CHECK (storage IN ('vector', 'halfvec')),
+    CONSTRAINT collection_chunk_check CHECK (chunk_overlap >= 0 AND chunk_overlap < coalesce(chunk_tokens, 1)),
+    CONSTRAINT collection_batch_size_check CHECK (batch_size BETWEEN 1 AND 100000),
+    CONSTRAINT collection_model_version_id_fkey FOREIGN KEY (model_version_id) REFERENCES pgml_tune.model_version
+);
+COMMENT ON TABLE pgml_tune.collection IS
+    'A text column kept embedded: its source, the version and the side table that semantic_search() uses.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection', '');
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_collection_id_seq', '');
+
+-- Not a row policy: pg_dump writes the policies of an extension's table out, and the restore then fails on the second one.
+CREATE FUNCTION pgml_tune._check_collection_owner()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_row pgml_tune.collection := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+BEGIN
+    IF NOT coalesce(
+        (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = v_row.source),
+        (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
+    ) THEN
+        RAISE EXCEPTION 'must be owner of table %', v_row.source USING ERRCODE = '42501';
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE ON pgml_tune.collection
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();
