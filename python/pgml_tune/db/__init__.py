@@ -12,7 +12,7 @@ class Database(Protocol):
     """Runs one SQL statement; implemented over SPI inside a backend and over psycopg outside."""
 
     def fetch(self, sql: str, *args: Any) -> list[Row]:
-        """The rows of `sql`, whose parameters are written `$1::type` and so on."""
+        """The rows of `sql`, whose parameters are written `$1::type` or `$1::pg_catalog.type`, and so on."""
         ...
 
 

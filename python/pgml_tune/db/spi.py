@@ -11,7 +11,7 @@ from pgml_tune.db import Row, Transaction, server
 from pgml_tune.db.gate import check_value
 from pgml_tune.errors import ParallelMode
 
-_PARAMETER = re.compile(r"\$(\d+)::([a-z0-9]+(?:\[\])?)")
+_PARAMETER = re.compile(r"\$(\d+)::((?:pg_catalog\.)?[a-z0-9]+(?:\[\])?)")
 
 
 class SpiDatabase:

@@ -1,0 +1,31 @@
+"""Entry points of sql/functions/filling.sql."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pgml_tune.backend import entrypoint, session
+from pgml_tune.db import Session
+from pgml_tune.service import filling
+
+
+@entrypoint
+def embed_table(
+    db: Session,
+    source: str | None,
+    source_column: str | None,
+    target_column: str | None,
+    model: str | None,
+    batch_size: int | None,
+    overwrite: bool | None,
+) -> None:
+    def embed(texts: Sequence[str], model_version: str) -> tuple[list[str], int]:
+        passages, truncated = session.inference().embed_passages(db, texts, model_version, None, 0)
+        return [vector for _, _, vector in passages], truncated
+
+    filling.embed_table(db, embed, source, source_column, target_column, model, batch_size, overwrite)
+
+
+@entrypoint
+def track_column(db: Session, source: str | None, target_column: str | None, model: str | None) -> None:
+    filling.track_column(db, source, target_column, model)

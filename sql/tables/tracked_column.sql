@@ -1,0 +1,38 @@
+CREATE TABLE pgml_tune.tracked_column (
+    tracked_column_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source            regclass NOT NULL,
+    target_column     text NOT NULL,  -- as it was called then: after a rename, record it again under its new name
+    model_version_id  bigint NOT NULL,
+    filled_by         text NOT NULL,
+    is_mixed          boolean NOT NULL DEFAULT false,  -- embed_table() has yet to clear vectors of an earlier model
+    created_by        text NOT NULL DEFAULT session_user,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT tracked_column_source_target_column_key UNIQUE (source, target_column),
+    CONSTRAINT tracked_column_filled_by_check CHECK (filled_by IN ('embed_table', 'user')),
+    CONSTRAINT tracked_column_model_version_id_fkey FOREIGN KEY (model_version_id) REFERENCES pgml_tune.model_version
+);
+COMMENT ON TABLE pgml_tune.tracked_column IS
+    'Vector columns of users'' own tables, and the version, and so the embedding space, that their vectors are of.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.tracked_column', '');
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.tracked_column_tracked_column_id_seq', '');
+
+-- Not a row policy: pg_dump writes the policies of an extension's table out, and the restore then fails on the second one.
+CREATE FUNCTION pgml_tune._check_tracked_column()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- A superuser also restores rows of tables that are gone.
+    IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = current_user AND r.rolsuper)
+       AND NOT coalesce(has_column_privilege(NEW.source, NEW.target_column, 'UPDATE'), false) THEN
+        RAISE EXCEPTION 'permission denied for column "%" of table %', NEW.target_column, NEW.source
+            USING ERRCODE = '42501',
+                  DETAIL = 'Who records which vectors a column holds must be allowed to update it.';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER tracked_column_privilege BEFORE INSERT OR UPDATE ON pgml_tune.tracked_column
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_tracked_column();
+
