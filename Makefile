@@ -49,7 +49,7 @@ clean:
 endif
 
 .PHONY: install-sql install-package uninstall-package install-deps install-train dev dev-stop demo test lint unit \
-	check-generated private-installcheck integration fuzz bench dist
+	check-generated private-installcheck integration clients fuzz bench dist
 
 ifndef SQL_ONLY
 install: install-package
@@ -70,8 +70,8 @@ dev dev-stop demo:
 	@scripts/$@.sh
 
 test:
-	@scripts/test.sh lint unit check-generated installcheck integration
-lint unit integration fuzz bench:
+	@scripts/test.sh lint unit check-generated installcheck integration clients
+lint unit integration clients fuzz bench:
 	@scripts/test.sh $@
 private-installcheck:
 	@scripts/test.sh installcheck

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs checks of this checkout, each named by its make target:
-#     test.sh lint|unit|check-generated|installcheck|integration|fuzz|bench ...
+#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|bench ...
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
 cd "$checkout"
@@ -9,7 +9,7 @@ data_message="DATA_DIR names no folder: tests that need the data sets are SKIPPE
 pytest=("$venv/bin/python" -m pytest -c python/pyproject.toml --rootdir .)
 
 lint() {
-    "$venv/bin/ruff" check --config python/pyproject.toml python scripts tests bench
+    "$venv/bin/ruff" check --config python/pyproject.toml python scripts tests bench docs
     "$venv/bin/mypy" --config-file python/pyproject.toml
 }
 
@@ -24,6 +24,12 @@ installcheck() {
 }
 
 integration() { on_test_cluster "${pytest[@]}" -m "not fuzz" tests/integration; }
+
+clients() {
+    PGML_TUNE_CLIENTS=$("$checkout/scripts/clients.sh")
+    export PGML_TUNE_CLIENTS
+    on_test_cluster "${pytest[@]}" tests/clients
+}
 
 fuzz() { PGML_TUNE_FUZZ_CASES=${PGML_TUNE_FUZZ_CASES:-20000} on_test_cluster "${pytest[@]}" -m fuzz tests/integration; }
 
