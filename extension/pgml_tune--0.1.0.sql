@@ -108,6 +108,8 @@ CREATE TABLE pgml_tune.model (
     CONSTRAINT model_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_.-]{0,62}$' AND name !~ '\.\.'),
     CONSTRAINT model_task_check CHECK (task IN ('embedding'))
 );
+-- No foreign key leads from one of these tables to another: a parallel restore fills them in any order. The functions that
+-- write them hold the locks that keep them together.
 COMMENT ON TABLE pgml_tune.model IS 'A named model; its versions are in pgml_tune.model_version.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.model', '');
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.model_model_id_seq', '');
@@ -130,7 +132,6 @@ CREATE TABLE pgml_tune.model_version (
     created_by         text NOT NULL DEFAULT session_user,
     created_at         timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT model_version_model_id_version_key UNIQUE (model_id, version),
-    CONSTRAINT model_version_model_id_fkey FOREIGN KEY (model_id) REFERENCES pgml_tune.model,
     CONSTRAINT model_version_version_check CHECK (version ~ '^[a-z0-9][a-z0-9_.-]{0,62}$' AND version !~ '\.\.'),
     CONSTRAINT model_version_artifact_sha256_check CHECK (artifact_sha256 ~ '^[0-9a-f]{64}$'),
     CONSTRAINT model_version_dimensions_check CHECK (dimensions BETWEEN 1 AND 16000)
@@ -167,9 +168,7 @@ CREATE TABLE pgml_tune.serving (
     changed_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT serving_model_key UNIQUE (model),
     CONSTRAINT serving_default_of_key UNIQUE (default_of),
-    CONSTRAINT serving_default_of_check CHECK (default_of = task),
-    CONSTRAINT serving_model_id_fkey FOREIGN KEY (model_id) REFERENCES pgml_tune.model,
-    CONSTRAINT serving_model_version_id_fkey FOREIGN KEY (model_version_id) REFERENCES pgml_tune.model_version
+    CONSTRAINT serving_default_of_check CHECK (default_of = task)
 );
 COMMENT ON TABLE pgml_tune.serving IS 'Which version a model name without a version means, and which model a call without a model.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving', '');
@@ -272,8 +271,7 @@ CREATE TABLE pgml_tune.collection (
     CONSTRAINT collection_index_method_check CHECK (index_method IN ('hnsw', 'none')),
     CONSTRAINT collection_storage_check CHECK (storage IN ('vector', 'halfvec')),
     CONSTRAINT collection_chunk_check CHECK (chunk_overlap >= 0 AND chunk_overlap < coalesce(chunk_tokens, 1)),
-    CONSTRAINT collection_batch_size_check CHECK (batch_size BETWEEN 1 AND 100000),
-    CONSTRAINT collection_model_version_id_fkey FOREIGN KEY (model_version_id) REFERENCES pgml_tune.model_version
+    CONSTRAINT collection_batch_size_check CHECK (batch_size BETWEEN 1 AND 100000)
 );
 COMMENT ON TABLE pgml_tune.collection IS
     'A text column kept embedded: its source, the version and the side table that semantic_search() uses.';
@@ -313,8 +311,7 @@ CREATE TABLE pgml_tune.tracked_column (
     created_by        text NOT NULL DEFAULT session_user,
     created_at        timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT tracked_column_source_target_column_key UNIQUE (source, target_column),
-    CONSTRAINT tracked_column_filled_by_check CHECK (filled_by IN ('embed_table', 'user')),
-    CONSTRAINT tracked_column_model_version_id_fkey FOREIGN KEY (model_version_id) REFERENCES pgml_tune.model_version
+    CONSTRAINT tracked_column_filled_by_check CHECK (filled_by IN ('embed_table', 'user'))
 );
 COMMENT ON TABLE pgml_tune.tracked_column IS
     'Vector columns of users'' own tables, and the version, and so the embedding space, that their vectors are of.';
@@ -480,9 +477,10 @@ DECLARE
 BEGIN
     LOCK TABLE pgml_tune.model IN SHARE ROW EXCLUSIVE MODE;
     SELECT m.* INTO v_model FROM pgml_tune.model AS m WHERE m.name = _drop_version.model;
+    -- Whoever begins to use the version holds a lock on its row until he has committed.
     SELECT v.model_version_id INTO v_version_id
     FROM pgml_tune.model_version AS v
-    WHERE v.model_id = v_model.model_id AND v.version = _drop_version.version;
+    WHERE v.model_id = v_model.model_id AND v.version = _drop_version.version FOR UPDATE;
     IF NOT FOUND THEN
         RETURN 'missing';
     END IF;
@@ -924,11 +922,39 @@ $$;
 COMMENT ON FUNCTION pgml_tune._source_key(oid) IS
     'The columns of the primary key, or of a unique index over columns that are NOT NULL; NULL if there is none.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._source_facts(source regclass, source_column text)
+CREATE OR REPLACE FUNCTION pgml_tune._object_base(source oid, source_column text, collection text)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT b.short
+    FROM pg_class AS c
+    CROSS JOIN LATERAL (
+        VALUES (1, c.relname || '_' || source_column), (2, CASE WHEN strpos(collection, '.') = 0 THEN collection END)
+    ) AS n (place, name)
+    CROSS JOIN LATERAL (
+        -- 63 bytes with the suffix: a longer name is cut to what certainly fits, and told apart by a hash of the whole.
+        SELECT CASE WHEN octet_length(n.name) <= 53 THEN n.name ELSE left(n.name, 11) || '_' || left(md5(n.name), 8) END
+    ) AS b (short)
+    WHERE c.oid = source AND n.name IS NOT NULL
+      AND NOT EXISTS (
+          SELECT FROM pg_class AS o WHERE o.relnamespace = c.relnamespace AND o.relname = b.short || '_embedding'
+      ) AND NOT EXISTS (
+          SELECT FROM pg_type AS o WHERE o.typnamespace = c.relnamespace AND o.typname = b.short || '_embedding'
+      ) AND NOT EXISTS (
+          SELECT FROM pg_proc AS o WHERE o.pronamespace = c.relnamespace AND o.proname = b.short || '_query'
+      )
+    ORDER BY n.place
+    LIMIT 1
+$$;
+COMMENT ON FUNCTION pgml_tune._object_base(oid, text, text) IS
+    'What the names of the view and the query function begin with: table and column, or where these are taken the collection; NULL if that is taken, too.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._source_facts(source regclass, source_column text, collection text)
 RETURNS TABLE (
     source_oid bigint, schema_name text, table_name text, kind text, is_temporary boolean, is_ours boolean,
     is_partition boolean, is_inherited boolean, is_forced boolean, owner text, is_owner boolean,
-    owner_may_embed boolean, owner_may_create boolean, has_column boolean, is_text boolean, is_virtual boolean,
+    owner_may_embed boolean, owner_may_create boolean, has_names boolean, has_column boolean, is_text boolean, is_virtual boolean,
     has_key boolean
 )
 LANGUAGE sql STABLE
@@ -943,6 +969,7 @@ AS $$
            has_schema_privilege(c.relowner, 'pgml_tune', 'USAGE')
                AND has_function_privilege(c.relowner, 'pgml_tune._sync_statements(bigint, text, oid)', 'EXECUTE'),
            has_schema_privilege(c.relowner, n.oid, 'CREATE'),
+           pgml_tune._object_base(c.oid, _source_facts.source_column, _source_facts.collection) IS NOT NULL,
            a.attnum IS NOT NULL,
            (SELECT t.typcategory = 'S' FROM pgml_tune._base_type(a.atttypid, -1) AS b JOIN pg_type AS t ON t.oid = b.base),
            a.attgenerated = 'v',
@@ -954,11 +981,11 @@ AS $$
         ON a.attrelid = c.oid AND a.attname = _source_facts.source_column AND a.attnum > 0 AND NOT a.attisdropped
     WHERE c.oid = _source_facts.source
 $$;
-COMMENT ON FUNCTION pgml_tune._source_facts(regclass, text) IS 'What decides whether a column can be kept embedded.';
+COMMENT ON FUNCTION pgml_tune._source_facts(regclass, text, text) IS 'What decides whether a column can be kept embedded.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._collection_parts(collection_id bigint)
 RETURNS TABLE (
-    source text, embeddings text, content text, plain_content text, key_attnums smallint[], key_names text[], numbered_keys text, key_list text, key_match text,
+    source text, embeddings text, content text, plain_content text, key_attnums smallint[], key_names text[], numbered_keys text, key_list text, key_match text, row_match text,
     model text, storage text, chunk_tokens integer, chunk_overlap integer, lexemes text
 )
 LANGUAGE sql STABLE
@@ -966,7 +993,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format('%I.%I', n.nspname, c.relname), t.embeddings::text,
            quote_ident(k.names[cardinality(k.names)]),
-           k.names[cardinality(k.names)], (g.tgattr::smallint[])[0:cardinality(k.names) - 2], k.names[:cardinality(k.names) - 1], k.numbered, k.listed, k.matches,
+           k.names[cardinality(k.names)], (g.tgattr::smallint[])[0:cardinality(k.names) - 2], k.names[:cardinality(k.names) - 1], k.numbered, k.listed, k.matches, k.row_matches,
            m.name || '@' || v.version,
            format('%s.%s(%s)', pgml_tune._vector_schema(), t.storage, v.dimensions),
            t.chunk_tokens, t.chunk_overlap,
@@ -988,7 +1015,10 @@ AS $$
                    FILTER (WHERE u.position < cardinality(g.tgattr::smallint[])) AS listed,
                string_agg(
                    format('s.%I %s e.key_%s', a.attname, pgml_tune._equality(b.base), u.position), ' AND ' ORDER BY u.position
-               ) FILTER (WHERE u.position < cardinality(g.tgattr::smallint[])) AS matches
+               ) FILTER (WHERE u.position < cardinality(g.tgattr::smallint[])) AS matches,
+               string_agg(
+                   format('s.%1$I %2$s n.%1$I', a.attname, pgml_tune._equality(b.base)), ' AND ' ORDER BY u.position
+               ) FILTER (WHERE u.position < cardinality(g.tgattr::smallint[])) AS row_matches
         FROM unnest(g.tgattr::smallint[]) WITH ORDINALITY AS u (attnum, position)
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = u.attnum
         CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, a.atttypmod) AS b
@@ -996,7 +1026,7 @@ AS $$
     WHERE t.collection_id = _collection_parts.collection_id
 $$;
 COMMENT ON FUNCTION pgml_tune._collection_parts(bigint) IS
-    'The names of today, quoted, from which the statements of a collection are made, with the aliases s (source), e (side table), f (texts), v (their vectors). No row: something of it is gone.';
+    'The names of today, quoted, from which the statements of a collection are made, with the aliases s (source), n (its new rows), e (side table), f (texts), v (their vectors). No row: its table or column is gone.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._sync_statements(collection_id bigint, event text, relation oid)
 RETURNS text[]
@@ -1012,9 +1042,9 @@ DECLARE
     v_statements text[];
 BEGIN
     SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
+    -- The column was dropped with CASCADE, or only the schema was restored: the table stays writable, doctor() tells.
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'collection % of this table is incomplete', collection_id
-            USING ERRCODE = '55000', HINT = format('DROP FUNCTION pgml_tune._sync_%s() CASCADE', collection_id);
+        RETURN '{}';
     END IF;
     -- A partition that was detached keeps its triggers until maintain() finds it.
     IF relation <> p.source::regclass AND p.source::regclass <> ALL (
@@ -1049,8 +1079,9 @@ BEGIN
         v_statements := ARRAY[format(
             'WITH changed AS MATERIALIZED (
                 SELECT %1$s, s.%2$s::text AS content, %3$s AS text_sha256
-                FROM pgml_tune_new AS s
-                WHERE s.%2$s IS NOT NULL %5$s
+                -- As they are now: a trigger of the user may have changed a row again, which was an event of its own.
+                FROM pgml_tune_new AS n JOIN %15$s AS s ON %16$s
+                WHERE s.%2$s::text = n.%2$s::text %5$s
              ), %6$sfresh AS MATERIALIZED (
                 SELECT f.*, row_number() OVER (PARTITION BY f.part ORDER BY f.place) AS text_no
                 FROM (
@@ -1080,10 +1111,12 @@ BEGIN
                 'UNION ALL SELECT c.%s, k.chunk_no, k.text_sha256, k.embedding, k.lexemes
                  FROM changed AS c JOIN known AS k ON k.text_sha256 = c.text_sha256',
                 replace(p.key_list, ', ', ', c.')
-            ) ELSE '' END
+            ) ELSE '' END,
+            p.source, p.row_match
         ), format(
-            'DELETE FROM %s AS e USING pgml_tune_new AS s WHERE %s AND e.text_sha256 IS DISTINCT FROM %s',
-            p.embeddings, p.key_match, v_hash
+            'DELETE FROM %s AS e USING pgml_tune_new AS n, %s AS s
+             WHERE %s AND %s AND e.text_sha256 IS DISTINCT FROM %s',
+            p.embeddings, p.source, p.row_match, p.key_match, v_hash
         )];
     END IF;
     IF event IN ('UPDATE', 'DELETE') THEN
@@ -1267,7 +1300,11 @@ BEGIN
         OR v_attnum IS NULL OR v_key IS NULL THEN
         RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
     END IF;
-    v_dimensions := (SELECT v.dimensions FROM pgml_tune.model_version AS v WHERE v.model_version_id = t.model_version_id);
+    SELECT v.dimensions INTO STRICT v_dimensions FROM pgml_tune.model_version AS v
+    WHERE v.model_version_id = t.model_version_id FOR KEY SHARE;
+    -- A restore of nothing but the schema leaves objects of collections whose numbers are given again.
+    PERFORM pgml_tune._drop_parts(t.collection_id, to_regclass(format('pgml_tune.embedding_%s_%s',
+        t.collection_id, t.model_version_id)), NULL, NULL);
 
     v_name := format('embedding_%s_%s', t.collection_id, t.model_version_id);
     SELECT string_agg(
@@ -1300,6 +1337,7 @@ BEGIN
     EXECUTE format(
         'CREATE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
+         SET row_security = off
          AS $body$
          DECLARE
              v_statement text;
@@ -1543,7 +1581,7 @@ DECLARE
     t pgml_tune.collection;
     p record;
     v_schema text;
-    v_source text;
+    v_base text;
     v_view text;
     v_function text;
     v_side text;
@@ -1556,7 +1594,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
-    SELECT n.nspname, c.relname INTO STRICT v_schema, v_source
+    SELECT n.nspname INTO STRICT v_schema
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = t.source;
     IF NOT has_schema_privilege((SELECT c.relowner FROM pg_class AS c WHERE c.oid = t.source), v_schema, 'CREATE') THEN
         RAISE EXCEPTION 'the owner of table % may not create objects in its schema', t.source USING ERRCODE = '42501';
@@ -1577,7 +1615,12 @@ BEGIN
     SELECT string_agg(format('s.%I', k.name), ', ' ORDER BY k.position) INTO v_columns
     FROM (SELECT n.name, min(n.position) FROM unnest(v_names) WITH ORDINALITY AS n (name, position) GROUP BY n.name)
         AS k (name, position);
-    v_view := pgml_tune._object_name(v_source, p.plain_content, 'embedding');
+    v_base := pgml_tune._object_base(t.source, p.plain_content, t.name);
+    IF v_base IS NULL THEN
+        RAISE EXCEPTION 'the names of the view and the query function of collection "%" are taken', t.name
+            USING ERRCODE = '42710';
+    END IF;
+    v_view := v_base || '_embedding';
     EXECUTE format(
         'CREATE VIEW %I.%I WITH (security_invoker = true) AS
          SELECT %s, e.chunk_no AS %I, e.embedding::%s.%s AS %I
@@ -1587,7 +1630,7 @@ BEGIN
     );
     EXECUTE format('COMMENT ON VIEW %I.%I IS %L', v_schema, v_view,
         format('Texts of collection "%s" with their vectors, for an ORDER BY of your own.', t.name));
-    v_function := pgml_tune._object_name(v_source, p.plain_content, 'query');
+    v_function := v_base || '_query';
     EXECUTE format(
         'CREATE FUNCTION %I.%I(input text) RETURNS %s.%s
          LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10000
@@ -1621,20 +1664,6 @@ AS $$
     WHERE i.indrelid = side
 $$;
 COMMENT ON FUNCTION pgml_tune._has_hnsw(regclass) IS 'Whether a side table has an HNSW index that can be used; NULL: none at all.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._object_name(source text, source_column text, suffix text)
-RETURNS text
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT CASE
-        WHEN octet_length(n.name || '_' || suffix) <= 63 THEN n.name || '_' || suffix
-        -- Cut to what certainly fits, and told apart by a hash of the whole.
-        ELSE left(n.name, (63 - 10 - length(suffix)) / 4) || '_' || left(md5(n.name), 8) || '_' || suffix
-    END
-    FROM (SELECT source || '_' || source_column) AS n (name)
-$$;
-COMMENT ON FUNCTION pgml_tune._object_name(text, text, text) IS 'What the view or the query function of a column is called.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._free_name(name text, taken text[])
 RETURNS text
@@ -1685,6 +1714,7 @@ DECLARE
 BEGIN
     FOR t IN
         SELECT c.* FROM pgml_tune.collection AS c
+        -- Not those that lack a trigger: in the middle of a restore all of them do.
         WHERE NOT EXISTS (SELECT FROM pg_class AS s WHERE s.oid = c.source)
     LOOP
         PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function);
@@ -2817,7 +2847,8 @@ FROM (
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_auto_embed(text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._prepare_collection(regclass, name, text, text, text, jsonb)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_facts(regclass, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_facts(regclass, text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._object_base(oid, text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_key(oid)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._find_text_search(text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._collection_row(bigint, text)'),

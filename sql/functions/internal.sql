@@ -137,9 +137,10 @@ DECLARE
 BEGIN
     LOCK TABLE pgml_tune.model IN SHARE ROW EXCLUSIVE MODE;
     SELECT m.* INTO v_model FROM pgml_tune.model AS m WHERE m.name = _drop_version.model;
+    -- Whoever begins to use the version holds a lock on its row until he has committed.
     SELECT v.model_version_id INTO v_version_id
     FROM pgml_tune.model_version AS v
-    WHERE v.model_id = v_model.model_id AND v.version = _drop_version.version;
+    WHERE v.model_id = v_model.model_id AND v.version = _drop_version.version FOR UPDATE;
     IF NOT FOUND THEN
         RETURN 'missing';
     END IF;

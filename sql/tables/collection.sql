@@ -25,8 +25,7 @@ CREATE TABLE pgml_tune.collection (
     CONSTRAINT collection_index_method_check CHECK (index_method IN ('hnsw', 'none')),
     CONSTRAINT collection_storage_check CHECK (storage IN ('vector', 'halfvec')),
     CONSTRAINT collection_chunk_check CHECK (chunk_overlap >= 0 AND chunk_overlap < coalesce(chunk_tokens, 1)),
-    CONSTRAINT collection_batch_size_check CHECK (batch_size BETWEEN 1 AND 100000),
-    CONSTRAINT collection_model_version_id_fkey FOREIGN KEY (model_version_id) REFERENCES pgml_tune.model_version
+    CONSTRAINT collection_batch_size_check CHECK (batch_size BETWEEN 1 AND 100000)
 );
 COMMENT ON TABLE pgml_tune.collection IS
     'A text column kept embedded: its source, the version and the side table that semantic_search() uses.';

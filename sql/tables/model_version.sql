@@ -16,7 +16,6 @@ CREATE TABLE pgml_tune.model_version (
     created_by         text NOT NULL DEFAULT session_user,
     created_at         timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT model_version_model_id_version_key UNIQUE (model_id, version),
-    CONSTRAINT model_version_model_id_fkey FOREIGN KEY (model_id) REFERENCES pgml_tune.model,
     CONSTRAINT model_version_version_check CHECK (version ~ '^[a-z0-9][a-z0-9_.-]{0,62}$' AND version !~ '\.\.'),
     CONSTRAINT model_version_artifact_sha256_check CHECK (artifact_sha256 ~ '^[0-9a-f]{64}$'),
     CONSTRAINT model_version_dimensions_check CHECK (dimensions BETWEEN 1 AND 16000)

@@ -10,9 +10,7 @@ CREATE TABLE pgml_tune.serving (
     changed_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT serving_model_key UNIQUE (model),
     CONSTRAINT serving_default_of_key UNIQUE (default_of),
-    CONSTRAINT serving_default_of_check CHECK (default_of = task),
-    CONSTRAINT serving_model_id_fkey FOREIGN KEY (model_id) REFERENCES pgml_tune.model,
-    CONSTRAINT serving_model_version_id_fkey FOREIGN KEY (model_version_id) REFERENCES pgml_tune.model_version
+    CONSTRAINT serving_default_of_check CHECK (default_of = task)
 );
 COMMENT ON TABLE pgml_tune.serving IS 'Which version a model name without a version means, and which model a call without a model.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving', '');

@@ -8,8 +8,7 @@ CREATE TABLE pgml_tune.tracked_column (
     created_by        text NOT NULL DEFAULT session_user,
     created_at        timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT tracked_column_source_target_column_key UNIQUE (source, target_column),
-    CONSTRAINT tracked_column_filled_by_check CHECK (filled_by IN ('embed_table', 'user')),
-    CONSTRAINT tracked_column_model_version_id_fkey FOREIGN KEY (model_version_id) REFERENCES pgml_tune.model_version
+    CONSTRAINT tracked_column_filled_by_check CHECK (filled_by IN ('embed_table', 'user'))
 );
 COMMENT ON TABLE pgml_tune.tracked_column IS
     'Vector columns of users'' own tables, and the version, and so the embedding space, that their vectors are of.';

@@ -98,7 +98,7 @@ def prepare(
         raise NotSupported('mode "queue" needs the inference worker, which this version does not have yet')
     if mode not in MODES:
         raise InvalidArgument("mode is not valid", detail=f"Valid are: {', '.join(MODES)}.")
-    facts = store.source_facts(db, source, column)
+    facts = store.source_facts(db, source, column, name)
     if facts is None:
         raise UndefinedTable("the table does not exist any more")
     _check_source(facts, source, column)
@@ -111,6 +111,12 @@ def prepare(
     if existing is not None:
         _check_same(existing, facts, column, model, options)
         return existing.collection_id
+    if not facts.has_names:
+        raise NameTaken(
+            "the names of the view and the query function of the collection are taken in the schema of the table",
+            detail="They end in _embedding and _query and begin with table and column, or with a collection name of yours.",
+            hint="SELECT collection, view_name, query_function FROM pgml_tune.embedding_collections",
+        )
     settings = _settings(db, longest_chunk, options, model)
     settings |= {"name": name, "source_oid": facts.source_oid, "source_column": column, "mode": mode}
     collection_id = store.add_collection(db, settings)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pgml_tune.db import Database, Session
 
-_FACTS = "SELECT * FROM pgml_tune._source_facts($1::regclass, $2::text)"
+_FACTS = "SELECT * FROM pgml_tune._source_facts($1::regclass, $2::text, $3::text)"
 _FIND = "SELECT pgml_tune._collection_row($1::bigint, $2::text) AS collection"
 _ADD = "SELECT pgml_tune._add_collection($1::jsonb) AS collection_id"
 _BUILD = "SELECT pgml_tune._build_collection($1::bigint)"
@@ -42,6 +42,7 @@ class SourceFacts:
     is_owner: bool
     owner_may_embed: bool
     owner_may_create: bool  # in the schema of the table
+    has_names: bool  # for the view and the query function
     has_column: bool
     is_text: bool | None
     is_virtual: bool | None
@@ -69,9 +70,9 @@ class Collection:
     is_ready: bool
 
 
-def source_facts(db: Database, source: str, column: str) -> SourceFacts | None:
+def source_facts(db: Database, source: str, column: str, collection: str | None) -> SourceFacts | None:
     """What the server says of a table and a column of it; None if the table is gone."""
-    rows = db.fetch(_FACTS, source, column)
+    rows = db.fetch(_FACTS, source, column, collection)
     return SourceFacts(**rows[0]) if rows else None
 
 
