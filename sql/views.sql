@@ -180,6 +180,8 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._filter_condition(regclass, jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_query(regclass, regconfig, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._object_expression(oid, smallint[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._plain_value(text, oid, smallint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb)'),

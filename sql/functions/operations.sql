@@ -45,6 +45,7 @@ BEGIN
     -- At once, because of the lock on the emptied table; in a transaction block this is an error that lets go of it.
     COMMIT;
     PERFORM pgml_tune._compact_counts();
+    PERFORM pgml_tune._forget_columns();
     COMMIT;
     CALL pgml_tune._mend();
 END

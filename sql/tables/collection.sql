@@ -22,7 +22,7 @@ CREATE TABLE pgml_tune.collection (
     CONSTRAINT collection_name_key UNIQUE (name),
     CONSTRAINT collection_name_check CHECK (length(name) BETWEEN 1 AND 200),
     CONSTRAINT collection_mode_check CHECK (mode IN ('trigger')),
-    CONSTRAINT collection_index_method_check CHECK (index_method IN ('hnsw', 'none')),
+    CONSTRAINT collection_index_method_check CHECK (index_method IN ('auto', 'hnsw', 'none')),
     CONSTRAINT collection_storage_check CHECK (storage IN ('vector', 'halfvec')),
     CONSTRAINT collection_chunk_check CHECK (chunk_overlap >= 0 AND chunk_overlap < coalesce(chunk_tokens, 1)),
     CONSTRAINT collection_batch_size_check CHECK (batch_size BETWEEN 1 AND 100000)

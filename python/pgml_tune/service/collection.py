@@ -63,7 +63,7 @@ class Options:
         return cls(**values)
 
 
-_WORDS = {"index": ("hnsw", "none"), "storage": ("vector", "halfvec")}
+_WORDS = {"index": ("auto", "hnsw", "none"), "storage": ("vector", "halfvec")}
 _NUMBERS = {"chunk_tokens": (1, 1_000_000), "chunk_overlap": (0, 1_000_000), "batch_size": (1, MAX_BATCH)}
 
 
@@ -224,8 +224,8 @@ def _settings(
     target, _ = Rules().read(db, model)
     reference, _ = filling.version_facts(db, target.model_version_id)
     storage = options.storage or "vector"
-    index = options.index or "hnsw"
-    if index == "hnsw" and target.dimensions > HNSW_DIMENSIONS[storage]:
+    index = options.index or "auto"
+    if index != "none" and target.dimensions > HNSW_DIMENSIONS[storage]:
         raise LimitExceeded(
             f"an HNSW index on {storage} takes {HNSW_DIMENSIONS[storage]} dimensions, not the {target.dimensions} of the model",
             hint='Use the option {"storage": "halfvec"} or {"index": "none"}.',
