@@ -1,22 +1,33 @@
 -- Tables kept embedded. The side tables are written by functions that their owners own, never by a superuser: a trigger that an
--- owner puts on his side table must not run as anybody but him.
+-- owner puts on his side table must not run as anybody but him. What every statement of a trigger asks is in plpgsql, which keeps
+-- the plans; an SQL function would plan for milliseconds each time.
 
 CREATE OR REPLACE FUNCTION pgml_tune._vector_schema()
 RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
-    SELECT quote_ident(n.nspname)
-    FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
-    WHERE e.extname = 'vector'
+#variable_conflict use_column
+BEGIN
+    RETURN (
+        SELECT quote_ident(n.nspname)
+        FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
+        WHERE e.extname = 'vector'
+    );
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._vector_schema() IS 'Where pgvector is, quoted.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._base_type(type oid, modifier integer)
 RETURNS TABLE (base oid, base_modifier integer)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH RECURSIVE step AS (
         SELECT t.oid, t.typtype, t.typbasetype, t.typtypmod, _base_type.modifier AS modifier
         FROM pg_type AS t WHERE t.oid = _base_type.type
@@ -25,34 +36,41 @@ AS $$
         FROM step AS s JOIN pg_type AS t ON t.oid = s.typbasetype
         WHERE s.typtype = 'd'
     )
-    SELECT s.oid, s.modifier FROM step AS s WHERE s.typtype <> 'd'
+    SELECT s.oid, s.modifier FROM step AS s WHERE s.typtype <> 'd';
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._base_type(oid, integer) IS
     'The type below a domain, and below the domains below it. What works on base types runs no CHECK of anybody.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._equality(type oid)
 RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
-    SELECT CASE
-        WHEN t.typtype IN ('e', 'r', 'm') THEN 'OPERATOR(pg_catalog.=)'
-        WHEN t.typcategory = 'A' AND t.typelem <> 0 THEN
-            CASE WHEN pgml_tune._equality(t.typelem) IS NOT NULL THEN 'OPERATOR(pg_catalog.=)' END
-        ELSE (
-            SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname)
-            FROM pg_opclass AS c
-            JOIN pg_am AS m ON m.oid = c.opcmethod AND m.amname = 'btree'
-            JOIN pg_amop AS a ON a.amopfamily = c.opcfamily AND a.amopstrategy = 3
-                AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
-            JOIN pg_operator AS o ON o.oid = a.amopopr
-            JOIN pg_namespace AS n ON n.oid = o.oprnamespace
-            WHERE c.opcdefault
-              AND c.opcintype = CASE t.oid WHEN 'varchar'::regtype THEN 'text'::regtype::oid
-                                           WHEN 'cidr'::regtype THEN 'inet'::regtype::oid ELSE t.oid END
-        )
-    END
-    FROM pg_type AS t WHERE t.oid = _equality.type
+#variable_conflict use_column
+BEGIN
+    RETURN (
+        SELECT CASE
+            WHEN t.typtype IN ('e', 'r', 'm') THEN 'OPERATOR(pg_catalog.=)'
+            WHEN t.typcategory = 'A' AND t.typelem <> 0 THEN
+                CASE WHEN pgml_tune._equality(t.typelem) IS NOT NULL THEN 'OPERATOR(pg_catalog.=)' END
+            ELSE (
+                SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname)
+                FROM pg_opclass AS c
+                JOIN pg_am AS m ON m.oid = c.opcmethod AND m.amname = 'btree'
+                JOIN pg_amop AS a ON a.amopfamily = c.opcfamily AND a.amopstrategy = 3
+                    AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
+                JOIN pg_operator AS o ON o.oid = a.amopopr
+                JOIN pg_namespace AS n ON n.oid = o.oprnamespace
+                WHERE c.opcdefault
+                  AND c.opcintype = CASE t.oid WHEN 'varchar'::regtype THEN 'text'::regtype::oid
+                                               WHEN 'cidr'::regtype THEN 'inet'::regtype::oid ELSE t.oid END
+            )
+        END
+        FROM pg_type AS t WHERE t.oid = _equality.type
+    );
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._equality(oid) IS
     'The operator that compares values of a base type, with its schema; NULL if there is none that does so for certain.';
@@ -144,9 +162,13 @@ RETURNS TABLE (
     source text, embeddings text, content text, plain_content text, key_attnums smallint[], key_names text[], numbered_keys text, key_list text, key_match text, row_match text,
     model text, storage text, chunk_tokens integer, chunk_overlap integer, lexemes text
 )
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     SELECT format('%I.%I', n.nspname, c.relname), t.embeddings::text,
            quote_ident(k.names[cardinality(k.names)]),
            k.names[cardinality(k.names)], (g.tgattr::smallint[])[0:cardinality(k.names) - 2], k.names[:cardinality(k.names) - 1], k.numbered, k.listed, k.matches, k.row_matches,
@@ -179,7 +201,8 @@ AS $$
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = u.attnum
         CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, a.atttypmod) AS b
     ) AS k
-    WHERE t.collection_id = _collection_parts.collection_id
+    WHERE t.collection_id = _collection_parts.collection_id;
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._collection_parts(bigint) IS
     'The names of today, quoted, from which the statements of a collection are made, with the aliases s (source), n (its new rows), e (side table), f (texts), v (their vectors). No row: its table or column is gone.';
@@ -195,23 +218,24 @@ DECLARE
     v_has_changed text := '';  -- an inserted row always has
     v_known text := '';
     v_is_known text := 'false';
+    v_question text := 'SELECT true';
     v_statements text[];
 BEGIN
     SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
     -- The column was dropped with CASCADE, or only the schema was restored: the table stays writable, doctor() tells.
     IF NOT FOUND THEN
-        RETURN '{}';
+        RETURN ARRAY['SELECT false'];
     END IF;
     -- A partition that was detached keeps its triggers until maintain() finds it.
     IF relation <> p.source::regclass AND p.source::regclass <> ALL (
         SELECT r::oid FROM pg_partition_ancestors(relation) AS r
     ) THEN
-        RETURN '{}';
+        RETURN ARRAY['SELECT false'];
     END IF;
     v_hash := format(v_hash, p.content);
 
     IF event = 'TRUNCATE' THEN
-        RETURN ARRAY[format(
+        RETURN ARRAY[v_question, format(
             'DELETE FROM %s AS e WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)', p.embeddings, p.source, p.key_match
         )];
     END IF;
@@ -226,6 +250,7 @@ BEGIN
             'known AS MATERIALIZED (
                 SELECT DISTINCT ON (e.text_sha256, e.chunk_no) e.text_sha256, e.chunk_no, e.embedding, e.lexemes
                 FROM pgml_tune_old AS s JOIN %s AS e ON %s
+                WHERE e.text_sha256 IN (SELECT c.text_sha256 FROM changed AS c)
              ), ', p.embeddings, p.key_match
         );
         v_is_known := 'EXISTS (SELECT FROM known AS k WHERE k.text_sha256 = c.text_sha256)';
@@ -248,7 +273,7 @@ BEGIN
                     WHERE NOT %7$s
                     WINDOW w AS (ROWS UNBOUNDED PRECEDING)
                 ) AS f
-             ), vectors AS (
+             ), vectors AS MATERIALIZED (
                 SELECT b.part, v.text_no, v.chunk_no, v.embedding
                 FROM (
                     SELECT f.part, array_agg(f.content ORDER BY f.text_no) AS contents FROM fresh AS f GROUP BY f.part
@@ -275,6 +300,14 @@ BEGIN
             p.embeddings, p.source, p.row_match, p.key_match, v_hash
         )];
     END IF;
+    IF event = 'UPDATE' THEN
+        -- Most updates change neither the text nor the key.
+        v_question := format(
+            'SELECT EXISTS (SELECT %1$s, s.%2$s::text COLLATE "C" FROM pgml_tune_new AS s
+                                EXCEPT ALL SELECT %1$s, s.%2$s::text COLLATE "C" FROM pgml_tune_old AS s)',
+            p.numbered_keys, p.content
+        );
+    END IF;
     IF event IN ('UPDATE', 'DELETE') THEN
         v_statements := v_statements || format(
             'DELETE FROM %1$s AS e USING pgml_tune_old AS s
@@ -282,11 +315,11 @@ BEGIN
             p.embeddings, p.key_match, p.source
         );
     END IF;
-    RETURN v_statements;
+    RETURN v_question || v_statements;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._sync_statements(bigint, text, oid) IS
-    'The statements with which the trigger of a collection follows INSERT, UPDATE, DELETE or TRUNCATE of a table.';
+    'The statements with which the trigger of a collection follows INSERT, UPDATE, DELETE or TRUNCATE of a table, after a question whether there is anything to do.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._keep_part(
     collection_id bigint, leaf oid, first_block bigint, end_block bigint, max_rows integer
@@ -494,21 +527,26 @@ BEGIN
     EXECUTE format(
         'CREATE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
-         SET row_security = off
+         SET row_security = off SET jit = off
          AS $body$
          DECLARE
+             v_statements text[] := pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID);
              v_statement text;
+             v_has_changed boolean;
          BEGIN
-             FOREACH v_statement IN ARRAY pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID) LOOP
-                 EXECUTE v_statement;
-             END LOOP;
+             EXECUTE v_statements[1] INTO v_has_changed;
+             IF v_has_changed THEN
+                 FOREACH v_statement IN ARRAY v_statements[2:] LOOP
+                     EXECUTE v_statement;
+                 END LOOP;
+             END IF;
              RETURN NULL;
          END
          $body$', t.collection_id);
     EXECUTE format(
         'CREATE FUNCTION pgml_tune._keep_%1$s(leaf oid, first_block bigint, end_block bigint, max_rows integer) RETURNS integer[]
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
-         SET row_security = off
+         SET row_security = off SET jit = off
          AS $body$
          BEGIN
              IF leaf IS NULL THEN

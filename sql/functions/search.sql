@@ -151,6 +151,7 @@ CREATE OR REPLACE FUNCTION @extschema@.semantic_search(
 RETURNS TABLE (key jsonb, distance double precision, document jsonb)
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
+SET jit = off  -- it takes longer than the search
 AS $$
 DECLARE
     c_ef_search CONSTANT integer := 400;  -- at least: measured, 100 loses a point of nDCG@10 on one-word questions, 400 none
@@ -302,6 +303,7 @@ CREATE OR REPLACE FUNCTION @extschema@.hybrid_search(
 RETURNS TABLE (key jsonb, score double precision, document jsonb)
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
+SET jit = off  -- it takes longer than the search
 AS $$
 DECLARE
     c_damping CONSTANT integer := 60;  -- Cormack, Clarke, Buettcher: Reciprocal Rank Fusion, SIGIR 2009
