@@ -970,7 +970,7 @@ COMMENT ON FUNCTION pgml_tune._object_base(oid, text, text) IS
 
 CREATE OR REPLACE FUNCTION pgml_tune._source_facts(source regclass, source_column text, collection text)
 RETURNS TABLE (
-    source_oid bigint, schema_name text, table_name text, kind text, is_temporary boolean, is_ours boolean,
+    source_oid bigint, schema_name text, default_name text, kind text, is_temporary boolean, is_ours boolean,
     is_partition boolean, is_inherited boolean, is_forced boolean, owner text, is_owner boolean,
     owner_may_embed boolean, owner_may_create boolean, has_names boolean, has_column boolean, is_text boolean, is_virtual boolean,
     has_key boolean
@@ -978,10 +978,21 @@ RETURNS TABLE (
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence = 't',
+    SELECT c.oid::bigint, n.nspname::text,
+           -- A collection keeps its name when its table or column is renamed.
+           coalesce(
+               (SELECT t.name
+                FROM pgml_tune.collection AS t
+                CROSS JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p
+                WHERE t.source = c.oid AND p.plain_content = _source_facts.source_column AND strpos(t.name, '.') > 0
+                LIMIT 1),
+               n.nspname || '.' || c.relname || '.' || _source_facts.source_column
+           ),
+           c.relkind::text, c.relpersistence = 't',
            n.nspname IN ('pgml_tune', 'pg_catalog', 'information_schema', 'pg_toast'),
            c.relispartition,
-           c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent = c.oid),
+           c.relkind = 'r' AND NOT c.relispartition
+               AND EXISTS (SELECT FROM pg_inherits AS h WHERE c.oid IN (h.inhparent, h.inhrelid)),
            c.relforcerowsecurity AND NOT r.rolbypassrls AND NOT r.rolsuper,
            quote_ident(r.rolname), pg_has_role(c.relowner, 'USAGE'),
            has_schema_privilege(c.relowner, 'pgml_tune', 'USAGE')

@@ -102,15 +102,13 @@ def prepare(
     if facts is None:
         raise UndefinedTable("the table does not exist any more")
     _check_source(facts, source, column)
-    default_name = f"{facts.schema_name}.{facts.table_name}.{column}"
     if name is None:
-        name = default_name
-    _check_collection_name(name, default_name)
-
+        name = facts.default_name
     existing = store.find_collection(db, name)
     if existing is not None:
         _check_same(existing, facts, column, model, options)
         return existing.collection_id
+    _check_new_name(name, facts.default_name)
     if not facts.has_names:
         raise NameTaken(
             "the names of the view and the query function of the collection are taken in the schema of the table",
@@ -138,7 +136,7 @@ def _check_source(facts: SourceFacts, source: str, column: str) -> None:
             f"table {source} is a partition", hint=f"SELECT pg_partition_root('{_literal(source)}')"
         )
     if facts.is_inherited:
-        raise NotSupported(f"table {source} has children that inherit from it", hint="Use a partitioned table.")
+        raise NotSupported(f"table {source} shares rows with another by inheritance", hint="Use a partitioned table.")
     if facts.is_forced:
         raise NotSupported(
             f"row security of table {source} hides rows from its owner, who has to embed them",
@@ -170,7 +168,7 @@ def _check_source(facts: SourceFacts, source: str, column: str) -> None:
         )
 
 
-def _check_collection_name(name: str, default_name: str) -> None:
+def _check_new_name(name: str, default_name: str) -> None:
     if not 1 <= len(name) <= MAX_NAME or (name != default_name and "." in name):
         raise InvalidArgument(
             "collection name is not valid",

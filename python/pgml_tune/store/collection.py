@@ -31,12 +31,12 @@ class SourceFacts:
 
     source_oid: int
     schema_name: str
-    table_name: str
+    default_name: str  # of a collection over the column
     kind: str  # of pg_class.relkind
     is_temporary: bool
     is_ours: bool  # a table of the system or of the extension
     is_partition: bool
-    is_inherited: bool  # has children that are not partitions
+    is_inherited: bool  # shares rows with another table, and is not partitioned
     is_forced: bool  # row security hides rows from its owner
     owner: str
     is_owner: bool
