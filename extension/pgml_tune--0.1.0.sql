@@ -1418,7 +1418,6 @@ BEGIN
         format('Embeds rows of collection "%s" that have no vectors.', t.name));
     UPDATE pgml_tune.collection AS c SET embeddings = format('pgml_tune.%I', v_name)::regclass
     WHERE c.collection_id = t.collection_id;
-    PERFORM pgml_tune._own_collection(t.collection_id);
 
     -- Never fires. PostgreSQL keeps its list of columns true through renames, dumps and restores, and so do we find them.
     EXECUTE format(
@@ -1430,152 +1429,142 @@ BEGIN
          JOIN pg_attribute AS a ON a.attrelid = t.source AND a.attnum = k.attnum),
         t.source
     );
-    PERFORM pgml_tune._follow_leaves(t.collection_id);
+    PERFORM pgml_tune._mend_collection(t.collection_id);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._build_collection(bigint) IS
     'Makes the side table, the functions and the triggers that the row of a collection asks for.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._own_collection(collection_id bigint)
-RETURNS void
-LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION pgml_tune._mending_statements(collection_id bigint)
+RETURNS TABLE (change text, relation oid, statement text)
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_statement text;
+    c_graph_rows CONSTANT integer := 10000;  -- below, comparing all is as fast, exact, and spares writers the graph
+    t pgml_tune.collection;
+    p record;
+    v_source pg_class;
+    v_wants_graph boolean;
 BEGIN
-    FOR v_statement IN
-        SELECT format('ALTER %s OWNER TO %I', o.object, pg_get_userbyid(s.relowner))
-        FROM pgml_tune.collection AS t
-        JOIN pg_class AS s ON s.oid = t.source
-        CROSS JOIN LATERAL (
-            SELECT 'TABLE ' || c.oid::regclass, c.relowner FROM pg_class AS c WHERE c.oid = t.embeddings
-            UNION ALL
-            SELECT 'VIEW ' || c.oid::regclass, c.relowner FROM pg_class AS c WHERE c.oid = t.view_name
-            UNION ALL
-            SELECT 'FUNCTION ' || p.oid::regprocedure, p.proowner FROM pg_proc AS p
-            WHERE p.oid = t.query_function OR p.pronamespace = 'pgml_tune'::regnamespace
-                AND p.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id)
-        ) AS o (object, owner)
-        WHERE t.collection_id = _own_collection.collection_id AND o.owner <> s.relowner
-    LOOP
-        EXECUTE v_statement;
-    END LOOP;
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._own_collection(bigint) IS 'Gives what belongs to a collection to the owner of its source.';
+    SELECT c.* INTO t FROM pgml_tune.collection AS c WHERE c.collection_id = _mending_statements.collection_id;
+    SELECT c.* INTO v_source FROM pg_class AS c WHERE c.oid = t.source;
+    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
 
-CREATE OR REPLACE FUNCTION pgml_tune._follow_leaves(collection_id bigint)
-RETURNS TABLE (relation oid, change text)
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    v_source regclass := (SELECT t.source FROM pgml_tune.collection AS t WHERE t.collection_id = _follow_leaves.collection_id);
-    v_tables oid[] := ARRAY(
-        SELECT v_source::oid UNION SELECT p.relid::oid FROM pg_partition_tree(v_source) AS p
-    );
-    v_prefix text := format('pgml_tune_%s_', collection_id);
-    r record;
-BEGIN
-    FOR r IN
-        SELECT g.tgrelid AS relation, g.tgname
-        FROM pg_trigger AS g
-        WHERE g.tgfoid = format('pgml_tune._sync_%s()', collection_id)::regprocedure AND g.tgrelid <> ALL (v_tables)
-    LOOP
-        EXECUTE format('DROP TRIGGER %I ON %s', r.tgname, r.relation::regclass);
-        RETURN QUERY SELECT r.relation, 'detached';
-    END LOOP;
-    FOR r IN
-        SELECT t.relation, e.event, e.tables
-        FROM unnest(v_tables) AS t (relation)
-        CROSS JOIN (
+    RETURN QUERY
+    SELECT 'owner', NULL::oid, format('ALTER %s OWNER TO %I', o.object, pg_get_userbyid(v_source.relowner))
+    FROM (
+        SELECT CASE c.relkind WHEN 'v' THEN 'VIEW ' ELSE 'TABLE ' END || c.oid::regclass, c.relowner
+        FROM pg_class AS c WHERE c.oid IN (t.embeddings, t.view_name)
+        UNION ALL
+        SELECT 'FUNCTION ' || f.oid::regprocedure, f.proowner
+        FROM pg_proc AS f
+        WHERE f.oid = t.query_function OR f.pronamespace = 'pgml_tune'::regnamespace
+            AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id)
+    ) AS o (object, owner)
+    WHERE o.owner <> v_source.relowner;
+
+    RETURN QUERY
+    WITH leaf AS (
+        SELECT t.source::oid AS relation UNION SELECT f.relid FROM pg_partition_tree(t.source) AS f
+    )
+    SELECT 'partition detached', g.tgrelid, format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass)
+    FROM pg_trigger AS g
+    WHERE g.tgfoid = format('pgml_tune._sync_%s()', collection_id)::regprocedure
+      AND g.tgrelid NOT IN (SELECT l.relation FROM leaf AS l)
+    UNION ALL
+    SELECT 'partition attached', l.relation, format(
+        'CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgml_tune._sync_%s()',
+        e.trigger, e.event, l.relation::regclass, e.tables, collection_id
+    )
+    FROM leaf AS l
+    CROSS JOIN LATERAL (
+        SELECT v.event, v.tables, format('pgml_tune_%s_%s', collection_id, lower(v.event))
+        FROM (
             VALUES ('INSERT', 'REFERENCING NEW TABLE AS pgml_tune_new'),
                    ('UPDATE', 'REFERENCING OLD TABLE AS pgml_tune_old NEW TABLE AS pgml_tune_new'),
                    ('DELETE', 'REFERENCING OLD TABLE AS pgml_tune_old'),
                    ('TRUNCATE', '')
-        ) AS e (event, tables)
-        WHERE NOT EXISTS (
-            SELECT FROM pg_trigger AS g WHERE g.tgrelid = t.relation AND g.tgname = v_prefix || lower(e.event)
-        )
-    LOOP
-        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgml_tune._sync_%s()',
-            v_prefix || lower(r.event), r.event, r.relation::regclass, r.tables, collection_id);
-        RETURN QUERY SELECT r.relation, 'attached';
-    END LOOP;
+        ) AS v (event, tables)
+    ) AS e (event, tables, trigger)
+    JOIN pg_class AS c ON c.oid = l.relation AND c.relkind IN ('r', 'p')
+    WHERE NOT EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid = l.relation AND g.tgname = e.trigger);
+
+    IF NOT t.is_ready THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    -- OFFSET 0: one probe of the key for each row that is looked at, never a hash of the whole source.
+    SELECT 'row security', NULL::oid, format(
+        'CREATE POLICY source_row ON %s FOR SELECT USING (EXISTS (SELECT FROM (SELECT %s) AS e JOIN %s AS s ON %s OFFSET 0))',
+        p.embeddings, p.key_list, p.source, p.key_match
+    )
+    WHERE v_source.relrowsecurity AND NOT EXISTS (SELECT FROM pg_policy AS o WHERE o.polrelid = t.embeddings)
+    UNION ALL
+    SELECT 'row security', NULL, format('ALTER TABLE %s %s ROW LEVEL SECURITY', p.embeddings,
+        CASE WHEN v_source.relrowsecurity THEN 'ENABLE' ELSE 'DISABLE' END)
+    FROM pg_class AS c WHERE c.oid = t.embeddings AND c.relrowsecurity <> v_source.relrowsecurity;
+
+    RETURN QUERY
+    WITH reader AS (
+        -- Who may read the text and its key in the source, by the whole table or by these columns.
+        SELECT a.grantee FROM aclexplode(v_source.relacl) AS a WHERE a.privilege_type = 'SELECT'
+        UNION
+        SELECT a.grantee
+        FROM pg_attribute AS c CROSS JOIN LATERAL aclexplode(c.attacl) AS a
+        WHERE c.attrelid = t.source AND c.attname = ANY (p.key_names || p.plain_content) AND a.privilege_type = 'SELECT'
+        GROUP BY a.grantee
+        HAVING count(DISTINCT c.attnum) = (SELECT count(DISTINCT u.name) FROM unnest(p.key_names || p.plain_content) AS u (name))
+    ), target AS (
+        SELECT c.oid, a.grantee, a.privilege_type
+        FROM pg_class AS c LEFT JOIN LATERAL aclexplode(c.relacl) AS a ON a.grantee NOT IN (c.relowner, v_source.relowner)
+        WHERE c.oid IN (t.embeddings, t.view_name)
+    )
+    SELECT DISTINCT 'grants', NULL::oid, format('REVOKE ALL ON %s FROM %s', x.oid::regclass, pgml_tune._role_name(x.grantee))
+    FROM target AS x
+    WHERE x.grantee IS NOT NULL AND (x.privilege_type <> 'SELECT' OR x.grantee NOT IN (SELECT r.grantee FROM reader AS r))
+    UNION ALL
+    SELECT 'grants', NULL, format('GRANT SELECT ON %s TO %s', x.oid::regclass, pgml_tune._role_name(r.grantee))
+    FROM (SELECT DISTINCT o.oid FROM target AS o) AS x CROSS JOIN reader AS r
+    WHERE r.grantee <> v_source.relowner AND NOT EXISTS (
+        SELECT FROM target AS h WHERE h.oid = x.oid AND h.grantee = r.grantee AND h.privilege_type = 'SELECT'
+    );
+
+    v_wants_graph := t.index_method <> 'none' AND pgml_tune._has_hnsw(t.embeddings) IS NULL;
+    IF v_wants_graph AND t.index_method = 'auto' THEN
+        EXECUTE format('SELECT count(*) >= %s FROM (SELECT FROM %s LIMIT %1$s) AS e', c_graph_rows, t.embeddings)
+        INTO v_wants_graph;
+    END IF;
+    RETURN QUERY
+    SELECT 'index', NULL::oid, format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
+        c.relname || '_hnsw', p.embeddings, pgml_tune._vector_schema(), t.storage)
+    FROM pg_class AS c WHERE c.oid = t.embeddings AND v_wants_graph;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._follow_leaves(bigint) IS
-    'Puts the triggers of a collection on its table and each partition, takes them off what is no partition any more, and returns these tables.';
+COMMENT ON FUNCTION pgml_tune._mending_statements(bigint) IS
+    'What would bring a collection in line with its table: who owns and reads it, row security, triggers on its partitions, and the index once it is wanted.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._secure_collection(collection_id bigint)
-RETURNS void
-LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION pgml_tune._mend_collection(collection_id bigint)
+RETURNS TABLE (change text, relation oid)
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-#variable_conflict use_column
 DECLARE
-    t pgml_tune.collection;
-    p record;
-    v_source pg_class;
-    v_side pg_class;
-    v_statement text;
+    r record;
 BEGIN
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _secure_collection.collection_id;
-    SELECT c.* INTO STRICT v_source FROM pg_class AS c WHERE c.oid = t.source;
-    SELECT c.* INTO STRICT v_side FROM pg_class AS c WHERE c.oid = t.embeddings;
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
-
-    IF v_source.relrowsecurity AND NOT EXISTS (SELECT FROM pg_policy AS o WHERE o.polrelid = t.embeddings) THEN
-        -- OFFSET 0: one probe of the key for each row that is looked at, never a hash of the whole source.
-        EXECUTE format(
-            'CREATE POLICY source_row ON %s AS PERMISSIVE FOR SELECT
-             USING (EXISTS (SELECT FROM (SELECT %s) AS e JOIN %s AS s ON %s OFFSET 0))',
-            p.embeddings, p.key_list, p.source, p.key_match
-        );
-    END IF;
-    IF v_source.relrowsecurity <> v_side.relrowsecurity THEN
-        EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY', p.embeddings,
-            CASE WHEN v_source.relrowsecurity THEN 'ENABLE' ELSE 'DISABLE' END);
-    END IF;
-
-    FOR v_statement IN
-        WITH reader AS (
-            -- Who may read the text and its key in the source, by the whole table or by these columns.
-            SELECT a.grantee FROM aclexplode(v_source.relacl) AS a WHERE a.privilege_type = 'SELECT'
-            UNION
-            SELECT a.grantee
-            FROM pg_trigger AS g
-            CROSS JOIN LATERAL unnest(g.tgattr::smallint[]) AS k (attnum)
-            JOIN pg_attribute AS c ON c.attrelid = g.tgrelid AND c.attnum = k.attnum
-            CROSS JOIN LATERAL aclexplode(c.attacl) AS a
-            WHERE g.tgrelid = t.source AND g.tgname = format('pgml_tune_%s_columns', collection_id)
-              AND a.privilege_type = 'SELECT'
-            GROUP BY a.grantee, g.tgattr
-            HAVING count(DISTINCT c.attnum) = (SELECT count(DISTINCT u) FROM unnest(g.tgattr::smallint[]) AS u)
-        ), target AS (
-            SELECT c.oid, c.relowner, a.grantee, a.privilege_type
-            FROM pg_class AS c LEFT JOIN LATERAL aclexplode(c.relacl) AS a ON a.grantee <> c.relowner
-            WHERE c.oid IN (t.embeddings, t.view_name)
-        )
-        SELECT format('REVOKE ALL ON %s FROM %s', x.oid::regclass, pgml_tune._role_name(x.grantee))
-        FROM target AS x
-        WHERE x.grantee IS NOT NULL AND (x.privilege_type <> 'SELECT' OR x.grantee NOT IN (SELECT r.grantee FROM reader AS r))
-        UNION ALL
-        SELECT format('GRANT SELECT ON %s TO %s', x.oid::regclass, pgml_tune._role_name(r.grantee))
-        FROM (SELECT DISTINCT o.oid, o.relowner FROM target AS o) AS x CROSS JOIN reader AS r
-        WHERE r.grantee <> x.relowner AND NOT EXISTS (
-            SELECT FROM target AS h WHERE h.oid = x.oid AND h.grantee = r.grantee AND h.privilege_type = 'SELECT'
-        )
-    LOOP
-        EXECUTE v_statement;
+    FOR r IN SELECT m.change, m.relation, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
+        EXECUTE r.statement;
+        change := r.change;
+        relation := r.relation;
+        RETURN NEXT;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._secure_collection(bigint) IS
-    'Lets those read the side table and the view of a collection who may read its source, row by row where that has row security.';
+COMMENT ON FUNCTION pgml_tune._mend_collection(bigint) IS 'Brings a collection in line with its table, and says what was not.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._role_name(role oid)
 RETURNS text
@@ -1651,11 +1640,9 @@ BEGIN
     END IF;
     v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
 
-    PERFORM pgml_tune._index_collection(collection_id);
     IF t.text_search IS NOT NULL AND to_regclass(format('pgml_tune.%I', v_side || '_lexemes')) IS NULL THEN
         EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', p.embeddings);
     END IF;
-    EXECUTE format('ANALYZE %s', p.embeddings);
 
     -- The columns of the source keep their names, those beside them give way.
     v_names := p.key_names || p.plain_content;
@@ -1692,37 +1679,12 @@ BEGIN
     SET is_ready = true, view_name = format('%I.%I', v_schema, v_view)::regclass,
         query_function = format('%I.%I(text)', v_schema, v_function)::regprocedure
     WHERE c.collection_id = t.collection_id;
-    PERFORM pgml_tune._own_collection(collection_id);
-    PERFORM pgml_tune._secure_collection(collection_id);
+    PERFORM pgml_tune._mend_collection(collection_id);
+    EXECUTE format('ANALYZE %s', p.embeddings);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._finish_collection(bigint) IS
     'Makes the indexes, the view and the query function of a collection that is filled, and opens it to its readers.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._index_collection(collection_id bigint)
-RETURNS void
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    c_rows CONSTANT integer := 10000;  -- below, comparing all is as fast, exact, and spares writers the graph
-    t pgml_tune.collection;
-    v_is_wanted boolean;
-BEGIN
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _index_collection.collection_id;
-    v_is_wanted := t.index_method = 'hnsw';
-    IF t.index_method = 'auto' THEN
-        EXECUTE format('SELECT count(*) >= %s FROM (SELECT FROM %s LIMIT %1$s) AS e', c_rows, t.embeddings) INTO v_is_wanted;
-    END IF;
-    IF v_is_wanted AND pgml_tune._has_hnsw(t.embeddings) IS NULL THEN
-        EXECUTE format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
-            (SELECT c.relname || '_hnsw' FROM pg_class AS c WHERE c.oid = t.embeddings), t.embeddings,
-            pgml_tune._vector_schema(), t.storage);
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._index_collection(bigint) IS 'Makes the HNSW index of a collection that wants one and has none.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._has_hnsw(side regclass)
 RETURNS boolean
@@ -1797,30 +1759,37 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._lost_collections() IS 'Drops what is left of collections whose table is gone, and names them.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._mend_collection(collection_id bigint)
-RETURNS TABLE (relation oid, change text)
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION pgml_tune._collection_faults()
+RETURNS TABLE (collection text, fault text, fix text)
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '2s'  -- triggers and grants need locks that writers hold
 AS $$
-#variable_conflict use_column
-BEGIN
-    IF EXISTS (
-        SELECT FROM pgml_tune.collection AS t
-        JOIN pg_class AS c ON c.oid = t.source
-        WHERE t.collection_id = _mend_collection.collection_id AND t.embeddings IS NOT NULL
-    ) THEN
-        RETURN QUERY SELECT DISTINCT f.relation, f.change FROM pgml_tune._follow_leaves(collection_id) AS f;
-        PERFORM pgml_tune._own_collection(collection_id);
-        IF (SELECT t.is_ready FROM pgml_tune.collection AS t WHERE t.collection_id = _mend_collection.collection_id) THEN
-            PERFORM pgml_tune._secure_collection(collection_id);
-            PERFORM pgml_tune._index_collection(collection_id);
-        END IF;
-    END IF;
-END
+    SELECT t.name,
+           CASE
+               WHEN c.oid IS NULL THEN 'its table is gone'
+               WHEN t.embeddings IS NOT NULL AND p.source IS NULL THEN 'its column is gone, its table is not followed'
+               WHEN NOT t.is_ready THEN 'it is not filled yet'
+               ELSE (SELECT 'not in line with its table: ' || string_agg(DISTINCT m.change, ', ')
+                     FROM pgml_tune._mending_statements(t.collection_id) AS m)
+           END,
+           CASE
+               WHEN c.oid IS NULL THEN 'CALL maintain()'
+               WHEN t.embeddings IS NOT NULL AND p.source IS NULL THEN format('SELECT drop_auto_embed(%L)', t.name)
+               WHEN NOT t.is_ready THEN
+                   format('CALL auto_embed(%L, %L, collection => %L)', t.source, coalesce(p.plain_content, t.source_column), t.name)
+               ELSE 'CALL maintain()'
+           END
+    FROM pgml_tune.collection AS t
+    LEFT JOIN pg_class AS c ON c.oid = t.source
+    LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true
+    UNION ALL
+    SELECT substring(f.proname FROM 7), 'its functions are left of a restore without data',
+           format('DROP FUNCTION %s CASCADE', f.oid::regprocedure)
+    FROM pg_proc AS f
+    WHERE f.pronamespace = 'pgml_tune'::regnamespace AND f.proname ~ '^_sync_[0-9]+$'
+      AND NOT EXISTS (SELECT FROM pgml_tune.collection AS t WHERE '_sync_' || t.collection_id = f.proname)
 $$;
-COMMENT ON FUNCTION pgml_tune._mend_collection(bigint) IS
-    'Brings triggers, owner, grants and row security of a collection in line with its table; the partitions attached and detached since.';
+COMMENT ON FUNCTION pgml_tune._collection_faults() IS 'What is wrong with each collection, NULL for nothing, and the statement that mends it.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._collection_ids()
 RETURNS SETOF bigint
@@ -3024,6 +2993,9 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.configure(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.cache_purge(text, regrole)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._collection_faults()'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._mending_statements(bigint)'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._role_name(oid)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._register_version(text, text, text, text, text, text, bigint, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._drop_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._write_setting(text, text)'),

@@ -311,15 +311,15 @@ def mend(db: Session) -> None:
         if changes is None:
             db.notice(f"{what}: its table is in use, left for the next run")
             continue
-        attached = {relation for relation, change in changes if change == "attached"}
+        if changes:
+            db.notice(f"{what}: mended {', '.join(sorted({change for change, _ in changes}))}")
+        attached = {relation for change, relation in changes if change == "partition attached"}
         leaves = [leaf for leaf in _leaves(db, collection) if leaf.oid in attached]
         if leaves:
-            db.notice(f"{what}: {len(leaves)} partitions attached")
             progress = Progress(db, what, store.count_missing(db, collection_id))
             _fill_leaves(db, collection, leaves, progress)
             progress.finish()
-        if len(attached) < len(changes):
-            db.notice(f"{what}: partitions detached")
+        if any(change == "partition detached" for change, _ in changes):
             store.delete_orphans(db, collection_id)
         db.commit()
 

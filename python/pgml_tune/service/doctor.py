@@ -21,6 +21,7 @@ from pgml_tune.records import Check, ModelReference
 from pgml_tune.service.secret import FILE_NAME
 from pgml_tune.settings import Paths
 from pgml_tune.store import registry
+from pgml_tune.store.collection import collection_faults
 from pgml_tune.store.server import ServerFacts, server_facts
 
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "orjson")
@@ -41,7 +42,7 @@ def examine(db: Database, read_paths: Callable[[], Paths]) -> list[Check]:
     checks += _default_model(facts)
     for reference, digest in registry.all_versions(db):
         checks.append(_version(paths.model_root, reference, digest))
-    return checks
+    return [*checks, *_collections(db)]
 
 
 def _python() -> Iterator[Check]:
@@ -158,6 +159,12 @@ def _default_model(facts: ServerFacts) -> Iterator[Check]:
         yield Check("default model", "warn", "calls without a model fail", "pgml-tune import SOURCE --name NAME")
     else:
         yield Check("default model", "ok", facts.default_model)
+
+
+def _collections(db: Database) -> Iterator[Check]:
+    for name, fault, fix in collection_faults(db):
+        status = "warn" if fault else "ok"
+        yield Check(f"collection {name}", status, fault or "in line with its table", fix if fault else "")
 
 
 def _version(model_root: Path, reference: ModelReference, digest: str) -> Check:

@@ -22,7 +22,10 @@ _FINISH = "SELECT pgml_tune._finish_collection($1::bigint)"
 _DROP = "SELECT pgml_tune._drop_collection($1::bigint)"
 _IDS = "SELECT collection_id FROM pgml_tune._collection_ids() AS c (collection_id)"
 _DROP_LOST = "SELECT name FROM pgml_tune._lost_collections() AS c (name)"
-_MEND = "SELECT relation::text, change FROM pgml_tune._mend_collection($1::bigint)"
+_MEND = "SELECT relation::int8 AS relation, change FROM pgml_tune._mend_collection($1::bigint)"
+# Until the next commit. Triggers and grants need locks that writers hold.
+_LIMIT_LOCK_WAITS = "SELECT pg_catalog.set_config('lock_timeout', '2s', true)"
+_FAULTS = "SELECT collection, fault, fix FROM pgml_tune._collection_faults() AS f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,13 @@ def drop_lost_collections(db: Database) -> list[str]:
     return [row["name"] for row in db.fetch(_DROP_LOST)]
 
 
-def mend_collection(db: Session, collection_id: int) -> list[tuple[int, str]] | None:
-    """Bring a collection in line with its table: partitions attached and detached since; None if others hold a lock."""
+def mend_collection(db: Session, collection_id: int) -> list[tuple[str, int | None]] | None:
+    """Bring a collection in line with its table: what was not, and in which partition; None if others hold a lock."""
+    db.fetch(_LIMIT_LOCK_WAITS)
     rows = db.fetch_if_possible(_MEND, collection_id)
-    return None if rows is None else [(int(row["relation"]), row["change"]) for row in rows]
+    return None if rows is None else [(row["change"], row["relation"]) for row in rows]
+
+
+def collection_faults(db: Database) -> list[tuple[str, str | None, str]]:
+    """Each collection, what is wrong with it, and what mends it."""
+    return [(row["collection"], row["fault"], row["fix"]) for row in db.fetch(_FAULTS)]
