@@ -28,7 +28,7 @@ engine = PGEngine.from_connection_string("postgresql+psycopg://")
 engine.init_vectorstore_table("passage", vector_size=len(embeddings.embed_query("")))
 store = PGVectorStore.create_sync(engine, table_name="passage", embedding_service=embeddings)
 
-# The store fills the column, so it is made known: a change of model then knows of these vectors too.
+# The store fills the column itself, so say what its vectors are of: a change of model then knows of them.
 connection.execute("SELECT track_column('passage', 'embedding', %s)", (MODEL,))
 
 store.add_documents(
@@ -40,6 +40,9 @@ store.add_documents(
 )
 for document in store.similarity_search("how do I free disk space after deleting rows", k=1):
     print(document.metadata["topic"], "|", document.page_content)
+for row in connection.execute("SELECT target_column, model, version, filled_by FROM pgml_tune.tracked_columns"):
+    print(*row)
 
 # It prints:
 # storage | VACUUM reclaims the space of dead rows.
+# embedding minilm v1 user

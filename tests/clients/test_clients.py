@@ -72,3 +72,12 @@ def test_every_example_is_run_and_every_client_pinned() -> None:
     pins = (EXAMPLES.parents[1] / "python" / "clients.txt").read_text()
     for client in ("Django", "SQLAlchemy", "langchain-postgres", "pgvector", "psycopg"):
         assert re.search(rf"^{client}==", pins, re.MULTILINE)
+
+
+def test_the_page_shows_what_the_examples_do() -> None:
+    _, _, section = (EXAMPLES.parent / "search.md").read_text().partition("\n## Clients\n")
+    shown = re.findall(r"^```(?:sql|python)\n(.*?)^```$", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    assert len(shown) == 10
+    examples = [example.read_text() for example in EXAMPLES.iterdir()]
+    for part in shown:
+        assert any(part in example for example in examples), part
