@@ -1041,7 +1041,8 @@ BEGIN
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_trigger AS g ON g.tgrelid = c.oid AND g.tgname = format('pgml_tune_%s_columns', t.collection_id)
     CROSS JOIN LATERAL (
-        SELECT array_agg(a.attname::text ORDER BY u.position) AS names,
+        SELECT bool_and(u.position = cardinality(g.tgattr::smallint[]) OR b.base = i.atttypid) AS has_keys,
+               array_agg(a.attname::text ORDER BY u.position) AS names,
                string_agg(format('s.%I AS key_%s', a.attname, u.position), ', ' ORDER BY u.position)
                    FILTER (WHERE u.position < cardinality(g.tgattr::smallint[])) AS numbered,
                string_agg('key_' || u.position, ', ' ORDER BY u.position)
@@ -1055,12 +1056,39 @@ BEGIN
         FROM unnest(g.tgattr::smallint[]) WITH ORDINALITY AS u (attnum, position)
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = u.attnum
         CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, a.atttypmod) AS b
+        LEFT JOIN pg_attribute AS i
+            ON i.attrelid = t.embeddings AND i.attname = 'key_' || u.position AND NOT i.attisdropped
     ) AS k
-    WHERE t.collection_id = _collection_parts.collection_id;
+    WHERE t.collection_id = _collection_parts.collection_id
+      -- The side table is its owner's, who may have given a column a type with casts of his own: they would run as any reader.
+      AND k.has_keys
+      AND EXISTS (SELECT FROM pg_class AS o WHERE o.oid = t.embeddings AND o.relkind = 'r')
+      AND NOT EXISTS (
+          SELECT FROM (
+              VALUES ('chunk_no', 'integer'::regtype, -1), ('text_sha256', 'bytea', -1), ('lexemes', 'tsvector', -1),
+                     ('embedding', format('%s.%s', pgml_tune._vector_schema(), t.storage)::regtype, v.dimensions)
+          ) AS w (name, type, modifier)
+          LEFT JOIN pg_attribute AS i ON i.attrelid = t.embeddings AND i.attname = w.name AND NOT i.attisdropped
+          WHERE (i.atttypid, i.atttypmod) IS DISTINCT FROM (w.type::oid, w.modifier)
+      );
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._collection_parts(bigint) IS
-    'The names of today, quoted, from which the statements of a collection are made, with the aliases s (source), n (its new rows), e (side table), f (texts), v (their vectors). No row: its table or column is gone.';
+    'The names of today, quoted, from which the statements of a collection are made, with the aliases s (source), n (its new rows), e (side table), f (texts), v (their vectors). No row: its table or column is gone, or the side table is not as it was made.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._hold_tables(embeddings regclass, source regclass)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF (SELECT bool_and(c.relkind IN ('r', 'p')) FROM pg_class AS c WHERE c.oid IN (embeddings, source)) THEN
+        EXECUTE format('SELECT FROM %s AS e, %s AS s LIMIT 0', embeddings, source);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._hold_tables(regclass, regclass) IS
+    'Locks both tables of a collection against changes of their columns until the transaction ends: what _collection_parts() says afterwards stays so.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._sync_statements(collection_id bigint, event text, relation oid)
 RETURNS text[]
@@ -1767,7 +1795,8 @@ AS $$
     SELECT t.name,
            CASE
                WHEN c.oid IS NULL THEN 'its table is gone'
-               WHEN t.embeddings IS NOT NULL AND p.source IS NULL THEN 'its column is gone, its table is not followed'
+               WHEN t.embeddings IS NOT NULL AND p.source IS NULL THEN
+                   'its column is gone or its vectors are not as they were made, and its table is not followed'
                WHEN NOT t.is_ready THEN 'it is not filled yet'
                ELSE (SELECT 'not in line with its table: ' || string_agg(DISTINCT m.change, ', ')
                      FROM pgml_tune._mending_statements(t.collection_id) AS m)
@@ -1883,6 +1912,11 @@ BEGIN
         SELECT bool_and(has_column_privilege(p.source, c.name, 'SELECT'))
         FROM unnest(p.key_names || p.plain_content) AS c (name)
     ) THEN
+        RETURN NULL;
+    END IF;
+    PERFORM pgml_tune._hold_tables(p.embeddings, p.source);
+    SELECT c.* INTO p FROM pgml_tune._collection_parts(collection_id) AS c;
+    IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     EXECUTE format(
@@ -2436,6 +2470,11 @@ BEGIN
                   DETAIL = 'Its readers are those of its table; maintain() takes over what has changed there.',
                   HINT = format('GRANT SELECT ON %s TO %I', t.source, current_user);
     END IF;
+    PERFORM pgml_tune._hold_tables(t.embeddings, t.source);
+    IF NOT EXISTS (SELECT FROM pgml_tune._collection_parts(t.collection_id)) THEN
+        RAISE EXCEPTION 'the column or the vectors of collection "%" are not as they were made', t.name
+            USING ERRCODE = '55000', HINT = format('SELECT drop_auto_embed(%L)', t.name);
+    END IF;
     RETURN t;
 END
 $$;
@@ -2937,6 +2976,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._base_type(oid, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._equality(oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._collection_parts(bigint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_tables(regclass, regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._sync_statements(bigint, text, oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_part(bigint, oid, bigint, bigint, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),

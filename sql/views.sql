@@ -193,6 +193,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._base_type(oid, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._equality(oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._collection_parts(bigint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_tables(regclass, regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._sync_statements(bigint, text, oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_part(bigint, oid, bigint, bigint, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),

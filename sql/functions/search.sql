@@ -140,6 +140,11 @@ BEGIN
                   DETAIL = 'Its readers are those of its table; maintain() takes over what has changed there.',
                   HINT = format('GRANT SELECT ON %s TO %I', t.source, current_user);
     END IF;
+    PERFORM pgml_tune._hold_tables(t.embeddings, t.source);
+    IF NOT EXISTS (SELECT FROM pgml_tune._collection_parts(t.collection_id)) THEN
+        RAISE EXCEPTION 'the column or the vectors of collection "%" are not as they were made', t.name
+            USING ERRCODE = '55000', HINT = format('SELECT drop_auto_embed(%L)', t.name);
+    END IF;
     RETURN t;
 END
 $$;

@@ -116,7 +116,9 @@ def count_missing(db: Database, collection_id: int) -> int:
     return db.fetch(_COUNT, collection_id, "missing")[0]["count"] or 0
 
 
-def fill_part(db: Database, collection_id: int, leaf: int, first: int, end: int, max_rows: int) -> tuple[int, int, bool]:
+def fill_part(
+    db: Database, collection_id: int, leaf: int, first: int, end: int, max_rows: int
+) -> tuple[int, int, bool]:
     """Embed rows of a block range: how many were found, how many stored, and whether there may be more."""
     found, stored, is_cut = db.fetch(_FILL, collection_id, str(leaf), first, end, max_rows)[0]["outcome"]
     return found, stored, bool(is_cut)
