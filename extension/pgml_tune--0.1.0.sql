@@ -1716,14 +1716,18 @@ COMMENT ON FUNCTION pgml_tune._finish_collection(bigint) IS
 
 CREATE OR REPLACE FUNCTION pgml_tune._has_hnsw(side regclass)
 RETURNS boolean
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT bool_or(i.indisvalid)
-    FROM pg_index AS i
-    JOIN pg_class AS c ON c.oid = i.indexrelid
-    JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw'
-    WHERE i.indrelid = side
+BEGIN
+    RETURN (
+        SELECT bool_or(i.indisvalid)
+        FROM pg_index AS i
+        JOIN pg_class AS c ON c.oid = i.indexrelid
+        JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw'
+        WHERE i.indrelid = side
+    );
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._has_hnsw(regclass) IS 'Whether a side table has an HNSW index that can be used; NULL: none at all.';
 
@@ -2330,42 +2334,34 @@ COMMENT ON FUNCTION @extschema@.track_column(regclass, name, text) IS
 
 -- All of these run with the rights of the caller: what he may not read he does not find.
 
-CREATE OR REPLACE FUNCTION pgml_tune._plain_value(alias text, relation oid, attnum smallint)
-RETURNS text
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT CASE
-        -- A cast to json that the owner of a type has made would run as whoever searches; an output function is PostgreSQL's.
-        WHEN t.typnamespace <> 'pg_catalog'::regnamespace THEN
-            format('CASE WHEN %1$I.%2$I IS NULL THEN NULL ELSE format(''%%s'', %1$I.%2$I) END', alias, a.attname)
-        WHEN t.oid <> a.atttypid THEN format('%I.%I::%s', alias, a.attname, format_type(b.base, b.base_modifier))
-        ELSE format('%I.%I', alias, a.attname)
-    END
-    FROM pg_attribute AS a
-    CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, a.atttypmod) AS b
-    JOIN pg_type AS t ON t.oid = b.base
-    WHERE a.attrelid = relation AND a.attnum = _plain_value.attnum
-$$;
-COMMENT ON FUNCTION pgml_tune._plain_value(text, oid, smallint) IS
-    'An expression for a column that runs no code of the owner of its type when it is turned into jsonb.';
-
 CREATE OR REPLACE FUNCTION pgml_tune._object_expression(relation oid, attnums smallint[])
 RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
-    SELECT format('(SELECT to_jsonb(o) FROM (SELECT %s) AS o)',
-        string_agg(
-            format('%s AS %I', pgml_tune._plain_value('s', a.attrelid, a.attnum), a.attname), ', '
-            ORDER BY array_position(attnums, a.attnum), a.attnum
+BEGIN
+    RETURN (
+        SELECT format('(SELECT to_jsonb(o) FROM (SELECT %s) AS o)', string_agg(
+            CASE
+                -- A cast to json that the owner of a type has made would run as whoever searches; an output function is PostgreSQL's.
+                WHEN t.typnamespace <> 'pg_catalog'::regnamespace THEN
+                    format('CASE WHEN s.%1$I IS NULL THEN NULL ELSE format(''%%s'', s.%1$I) END AS %1$I', a.attname)
+                WHEN t.oid <> a.atttypid THEN
+                    format('s.%1$I::%2$s AS %1$I', a.attname, format_type(b.base, b.base_modifier))
+                ELSE format('s.%I', a.attname)
+            END, ', ' ORDER BY array_position(attnums, a.attnum), a.attnum
         ))
-    FROM pg_attribute AS a
-    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
-      AND (a.attnum = ANY (attnums) OR attnums IS NULL AND has_column_privilege(relation, a.attnum, 'SELECT'))
+        FROM pg_attribute AS a
+        CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, a.atttypmod) AS b
+        JOIN pg_type AS t ON t.oid = b.base
+        WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+          AND (a.attnum = ANY (attnums) OR attnums IS NULL AND has_column_privilege(relation, a.attnum, 'SELECT'))
+    );
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._object_expression(oid, smallint[]) IS
-    'An expression for a row of alias s as jsonb: the columns named, or with NULL those that the caller may read.';
+    'An expression for a row of alias s as jsonb, which runs no code of the owners of types: the columns named, or with NULL those that the caller may read.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._filter_condition(relation regclass, filter jsonb)
 RETURNS text
@@ -2565,9 +2561,12 @@ COMMENT ON FUNCTION @extschema@.semantic_search(text, text, integer, jsonb) IS
 
 CREATE OR REPLACE FUNCTION pgml_tune._text_query(embeddings regclass, text_search regconfig, query text)
 RETURNS TABLE (rare tsquery, every tsquery)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+BEGIN
+    RETURN QUERY
     WITH word AS (
         -- By rarity; a word that the statistics do not name is rare.
         SELECT '''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || '''' AS quoted,
@@ -2588,7 +2587,8 @@ AS $$
                ::tsquery,
            string_agg(w.quoted, ' | ')::tsquery
     FROM word AS w
-    WHERE w.place <= 100
+    WHERE w.place <= 100;
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._text_query(regclass, regconfig, text) IS
     'The words of a query as alternatives: the rare ones, which find rows, and all, which rank them. Made of lexemes: the syntax of tsquery means nothing in a query.';
@@ -2966,7 +2966,6 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_query(regclass, regconfig, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._object_expression(oid, smallint[])'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._plain_value(text, oid, smallint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_hnsw(regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._count_rows(bigint, text)'),

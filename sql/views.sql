@@ -183,7 +183,6 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_query(regclass, regconfig, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._object_expression(oid, smallint[])'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._plain_value(text, oid, smallint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_hnsw(regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._count_rows(bigint, text)'),

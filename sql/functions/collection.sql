@@ -872,14 +872,18 @@ COMMENT ON FUNCTION pgml_tune._finish_collection(bigint) IS
 
 CREATE OR REPLACE FUNCTION pgml_tune._has_hnsw(side regclass)
 RETURNS boolean
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT bool_or(i.indisvalid)
-    FROM pg_index AS i
-    JOIN pg_class AS c ON c.oid = i.indexrelid
-    JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw'
-    WHERE i.indrelid = side
+BEGIN
+    RETURN (
+        SELECT bool_or(i.indisvalid)
+        FROM pg_index AS i
+        JOIN pg_class AS c ON c.oid = i.indexrelid
+        JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw'
+        WHERE i.indrelid = side
+    );
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._has_hnsw(regclass) IS 'Whether a side table has an HNSW index that can be used; NULL: none at all.';
 
