@@ -9,6 +9,7 @@ import pytest
 from commands import program, run
 from conditions import fetch_value
 from conftest import Connect
+from dumping import restored_copy
 
 CANARY = "kanarienvogel4711"
 KEPT = ("model", "model_version", "serving", "serving_history", "setting")
@@ -39,19 +40,8 @@ def restored(
     request: pytest.FixtureRequest, source: psycopg.Connection[Any], connect: Connect, tmp_path: Path
 ) -> Iterator[psycopg.Connection[Any]]:
     """The same database, dumped in each format and restored."""
-    name, dump = "restored_copy", str(tmp_path / "dump")
-    place = ["--host", source.info.host, "--port", str(source.info.port), "--username", "postgres"]
-    run(program("pg_dump"), *place, "--format", request.param, "--file", dump, source.info.dbname)
-    source.execute(f"DROP DATABASE IF EXISTS {name}")
-    source.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    if request.param == "plain":
-        run(program("psql"), *place, "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-d", name, "-f", dump)
-    else:
-        run(program("pg_restore"), *place, "--exit-on-error", "--dbname", name, dump)
-    copy = connect(dbname=name)
-    yield copy
-    copy.close()
-    source.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with restored_copy(source, connect, tmp_path, request.param) as copy:
+        yield copy
 
 
 def contents(session: psycopg.Connection[Any], table: str) -> list[Any]:
