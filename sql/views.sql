@@ -251,6 +251,7 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._collection_faults()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._mending_statements(bigint)'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._leftover_fix(bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._role_name(oid)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._register_version(text, text, text, text, text, text, bigint, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._drop_version(text, text)'),

@@ -530,11 +530,13 @@ BEGIN
     END IF;
     SELECT v.dimensions INTO STRICT v_dimensions FROM pgml_tune.model_version AS v
     WHERE v.model_version_id = t.model_version_id FOR KEY SHARE;
-    -- A restore of nothing but the schema leaves objects of collections whose numbers are given again.
-    PERFORM pgml_tune._drop_parts(t.collection_id, to_regclass(format('pgml_tune.embedding_%s_%s',
-        t.collection_id, t.model_version_id)), NULL, NULL);
-
     v_name := format('embedding_%s_%s', t.collection_id, t.model_version_id);
+    -- A restore of nothing but the schema leaves objects of collections whose numbers are given again.
+    IF to_regclass('pgml_tune.' || v_name) IS NOT NULL
+        OR to_regprocedure(format('pgml_tune._sync_%s()', t.collection_id)) IS NOT NULL THEN
+        RAISE EXCEPTION 'parts of a collection are left of a restore without data' USING ERRCODE = '42710',
+            HINT = pgml_tune._leftover_fix(t.collection_id);
+    END IF;
     SELECT string_agg(
                format('key_%s %s %s NOT NULL', k.position, format_type(b.base, b.base_modifier), CASE
                    WHEN a.attcollation <> 0 THEN
@@ -947,6 +949,26 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._lost_collections() IS 'Drops what is left of collections whose table is gone, and names them.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._leftover_fix(collection_id bigint)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(o.statement, '; ')
+    FROM (
+        SELECT format('DROP FUNCTION %s CASCADE', f.oid::regprocedure)
+        FROM pg_proc AS f
+        WHERE f.pronamespace = 'pgml_tune'::regnamespace
+          AND f.proname IN ('_sync_' || collection_id, '_keep_' || collection_id)
+        UNION ALL
+        SELECT format('DROP TABLE %s CASCADE', c.oid::regclass)
+        FROM pg_class AS c
+        WHERE c.relnamespace = 'pgml_tune'::regnamespace AND c.relkind = 'r'
+          AND c.relname ~ format('^embedding_%s_[0-9]+$', collection_id)
+    ) AS o (statement)
+$$;
+COMMENT ON FUNCTION pgml_tune._leftover_fix(bigint) IS 'Statements that drop what is left of a collection without a row.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._collection_faults()
 RETURNS TABLE (collection text, fault text, fix text)
 LANGUAGE sql STABLE
@@ -973,7 +995,7 @@ AS $$
     LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true
     UNION ALL
     SELECT substring(f.proname FROM 7), 'its functions are left of a restore without data',
-           format('DROP FUNCTION %s CASCADE', f.oid::regprocedure)
+           pgml_tune._leftover_fix(substring(f.proname FROM 7)::bigint)
     FROM pg_proc AS f
     WHERE f.pronamespace = 'pgml_tune'::regnamespace AND f.proname ~ '^_sync_[0-9]+$'
       AND NOT EXISTS (SELECT FROM pgml_tune.collection AS t WHERE '_sync_' || t.collection_id = f.proname)
@@ -994,7 +1016,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT to_jsonb(t) || jsonb_build_object(
         'source_oid', t.source::oid::bigint, 'source', t.source, 'text_search', t.text_search,
-        'source_column', coalesce(p.plain_content, t.source_column), 'model', m.name, 'version', v.version
+        'source_column', coalesce(p.plain_content, t.source_column), 'model', m.name, 'version', v.version,
+        'is_lost', p.source IS NULL
     )
     FROM pgml_tune.collection AS t
     JOIN pgml_tune.model_version AS v ON v.model_version_id = t.model_version_id

@@ -106,6 +106,11 @@ def prepare(
         name = facts.default_name
     existing = store.find_collection(db, name)
     if existing is not None:
+        if existing.is_lost:
+            raise NotReady(
+                f'the column or the vectors of collection "{name}" are not as they were made',
+                hint=f"SELECT drop_auto_embed('{_literal(name)}')",
+            )
         _check_same(existing, facts, column, model, options)
         return existing.collection_id
     _check_new_name(name, facts.default_name)
@@ -113,7 +118,7 @@ def prepare(
         raise NameTaken(
             "the names of the view and the query function of the collection are taken in the schema of the table",
             detail="They end in _embedding and _query and begin with table and column, or with a collection name of yours.",
-            hint="SELECT collection, view_name, query_function FROM pgml_tune.embedding_collections",
+            hint=f"CALL auto_embed('{_literal(source)}', '{_literal(column)}', collection => 'another_name')",
         )
     settings = _settings(db, longest_chunk, options, model)
     settings |= {"name": name, "source_oid": facts.source_oid, "source_column": column, "mode": mode}
@@ -305,7 +310,7 @@ def mend(db: Session) -> None:
         changes = store.mend_collection(db, collection_id)
         db.commit()
         collection = store.get_collection(db, collection_id)
-        if collection is None:
+        if collection is None or collection.is_lost:
             continue
         what = f'collection "{collection.name}"'
         if changes is None:

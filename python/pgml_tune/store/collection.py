@@ -71,6 +71,7 @@ class Collection:
     batch_size: int
     text_search: str | None
     is_ready: bool
+    is_lost: bool  # its column is gone, or its side table is not as it was made
 
 
 def source_facts(db: Database, source: str, column: str, collection: str | None) -> SourceFacts | None:
