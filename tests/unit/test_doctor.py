@@ -20,10 +20,11 @@ V1 = ModelReference("minilm", "v1")
 def checks(tmp_path, monkeypatch):
     """Runs all checks on a registry that holds some versions; by name."""
 
-    def run(*versions, namesakes=None):
+    def run(*versions, namesakes=None, collections=()):
         facts = ServerFacts(170000, "17.0", __version__, "public", "0.8.4", None, "minilm", namesakes)
         monkeypatch.setattr(doctor, "server_facts", lambda db: facts)
         monkeypatch.setattr(doctor.registry, "all_versions", lambda db: versions)
+        monkeypatch.setattr(doctor, "collection_faults", lambda db: collections)
         paths = Paths(tmp_path, tmp_path, (), None)
         return {check.check_name: check for check in doctor.examine(None, lambda: paths)}
 
@@ -59,3 +60,9 @@ def test_a_name_that_means_nothing_fails_with_a_fix(tmp_path, checks, digest, ma
 def test_functions_named_as_those_of_the_extension_fail(checks):
     check = checks(namesakes="public.embed(character varying)")["namesakes"]
     assert (check.status, check.fix) == ("fail", "DROP ROUTINE public.embed(character varying)")
+
+
+def test_a_collection_that_needs_mending_is_named_with_the_statement_that_does_it(checks):
+    found = checks(collections=[("sound", None, "CALL maintain()"), ("loose", "not in line: grants", "CALL maintain()")])
+    assert (found["collection sound"].status, found["collection sound"].fix) == ("ok", "")
+    assert (found["collection loose"].status, found["collection loose"].fix) == ("warn", "CALL maintain()")
