@@ -2101,10 +2101,8 @@ DECLARE
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = leaf
     );
     v_from text := format('ONLY %s AS t', v_leaf);
-    v_where text := CASE part
-        WHEN 'store' THEN 't.ctid OPERATOR(pg_catalog.=) ANY ($1)'
-        ELSE 't.ctid OPERATOR(pg_catalog.>=) $1 AND t.ctid OPERATOR(pg_catalog.<) $2'
-    END;
+    v_only text := '';
+    v_range text := 't.ctid OPERATOR(pg_catalog.>=) $1 AND t.ctid OPERATOR(pg_catalog.<) $2';
     v_type text;
 BEGIN
     IF part IN ('count', 'any') THEN
@@ -2126,9 +2124,10 @@ BEGIN
         OR row_security_active(source) OR row_security_active(leaf)
     ) THEN
         v_from := format('%s AS t', v_source);
-        v_where := format('%s AND t.tableoid OPERATOR(pg_catalog.=) %s::pg_catalog.oid', v_where, leaf);
+        v_only := format(' AND t.tableoid OPERATOR(pg_catalog.=) %s::pg_catalog.oid', leaf);
     END IF;
 
+    -- What is read is locked row by row through LATERAL: whatever the planner believes of the table, it finds each by its ctid.
     CASE part
     WHEN 'read' THEN
         -- Up to 32 MB of texts: is_cut says that there may be more rows.
@@ -2143,42 +2142,46 @@ BEGIN
                 ) AS r
             ) AS p
             WHERE p.bytes OPERATOR(pg_catalog.-) p.own OPERATOR(pg_catalog.<) 33554432
-        $statement$, v_from, source_column, target_column, v_where);
+        $statement$, v_from, source_column, target_column, v_range || v_only);
     WHEN 'clear' THEN
         -- The rows that others have locked are not waited for; they are counted in the table's state before this statement.
         RETURN format($statement$
             WITH wanted AS MATERIALIZED (
                 SELECT t.ctid AS place FROM %1$s WHERE %3$s AND t.%2$I IS NOT NULL LIMIT $3
             ), locked AS MATERIALIZED (
-                SELECT t.ctid AS place FROM %1$s WHERE %3$s AND t.ctid OPERATOR(pg_catalog.=) ANY (
-                    ARRAY(SELECT w.place FROM wanted AS w)
-                ) AND t.%2$I IS NOT NULL FOR NO KEY UPDATE OF t SKIP LOCKED
+                SELECT r.place FROM wanted AS w CROSS JOIN LATERAL (
+                    SELECT t.ctid AS place FROM %1$s
+                    WHERE t.ctid OPERATOR(pg_catalog.=) w.place%4$s AND t.%2$I IS NOT NULL
+                    FOR NO KEY UPDATE OF t SKIP LOCKED
+                ) AS r
             ), cleared AS (
-                UPDATE %1$s SET %2$I = NULL FROM locked AS l
-                WHERE %3$s AND t.ctid OPERATOR(pg_catalog.=) l.place RETURNING t.%2$I IS NULL AS is_done
+                UPDATE %1$s SET %2$I = NULL FROM locked AS l WHERE t.ctid OPERATOR(pg_catalog.=) l.place%4$s
+                RETURNING t.%2$I IS NULL AS is_done
             )
             SELECT (SELECT pg_catalog.count(*) FROM wanted),
                    (SELECT pg_catalog.count(*) FROM cleared AS c WHERE c.is_done)
-        $statement$, v_from, target_column, v_where);
+        $statement$, v_from, target_column, v_range || v_only, v_only);
     WHEN 'store' THEN
         SELECT format('%s.%I', pgml_tune._vector_schema(), f.target_type) INTO STRICT v_type
         FROM pgml_tune._target_facts(source, source_column, target_column) AS f;
         -- Only row versions whose text is still the one that was embedded, and that nobody else has locked.
         RETURN format($statement$
             WITH locked AS MATERIALIZED (
-                SELECT t.ctid AS place, g.vector
-                FROM %1$s,
-                     ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS g (place, body, vector)
-                WHERE %4$s AND t.ctid OPERATOR(pg_catalog.=) g.place AND t.%3$I IS NULL
-                  AND t.%2$I::pg_catalog.text COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) g.body
-                FOR NO KEY UPDATE OF t SKIP LOCKED
+                SELECT r.place, g.vector
+                FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))
+                     AS g (place, body, vector)
+                CROSS JOIN LATERAL (
+                    SELECT t.ctid AS place FROM %1$s
+                    WHERE t.ctid OPERATOR(pg_catalog.=) g.place%4$s AND t.%3$I IS NULL
+                      AND t.%2$I::pg_catalog.text COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) g.body
+                    FOR NO KEY UPDATE OF t SKIP LOCKED
+                ) AS r
             ), stored AS (
                 UPDATE %1$s SET %3$I = l.vector::%5$s FROM locked AS l
-                WHERE %4$s AND t.ctid OPERATOR(pg_catalog.=) l.place RETURNING t.%3$I IS NOT NULL AS is_done
+                WHERE t.ctid OPERATOR(pg_catalog.=) l.place%4$s RETURNING t.%3$I IS NOT NULL AS is_done
             )
             SELECT pg_catalog.count(*) FROM stored AS s WHERE s.is_done
-        $statement$, v_from, source_column, target_column,
-            v_where, v_type);
+        $statement$, v_from, source_column, target_column, v_only, v_type);
     END CASE;
 END
 $$;
