@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import psycopg
 import pytest
 from conditions import fetch_value
 from pytest_postgresql import factories
+from pytest_postgresql.executors import NoopExecutor
+from pytest_postgresql.janitor import DatabaseJanitor
 
 # Cluster-wide roles, whose rights in a test's database come from the template.
 ROLES = {"stranger": None, "mallory": None, "alice": "usage", "bob": "usage", "olga": "operate", "adam": "admin"}
@@ -67,11 +70,9 @@ def server_never_crashes(server_log: Callable[[int], str]) -> Iterator[None]:
     assert not [line for line in server_log(start).splitlines() if any(crash in line for crash in CRASHES)]
 
 
-@pytest.fixture
-def connect(database: psycopg.Connection[Any]) -> Iterator[Connect]:
-    """Opens sessions in the test's database, in autocommit, as any role."""
-    place = {name: getattr(database.info, name) for name in ("host", "port", "dbname")}
-    database.close()
+@contextmanager
+def sessions(place: dict[str, Any]) -> Iterator[Connect]:
+    """Opens sessions in a database, in autocommit, as any role, and closes them in the end."""
     opened: list[psycopg.Connection[Any]] = []
 
     def open_session(user: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
@@ -82,6 +83,26 @@ def connect(database: psycopg.Connection[Any]) -> Iterator[Connect]:
     yield open_session
     for session in opened:
         session.close()
+
+
+@pytest.fixture
+def connect(database: psycopg.Connection[Any]) -> Iterator[Connect]:
+    """Opens sessions in the test's database, in autocommit, as any role."""
+    place = {name: getattr(database.info, name) for name in ("host", "port", "dbname")}
+    database.close()
+    with sessions(place) as open_session:
+        yield open_session
+
+
+@pytest.fixture(scope="module")
+def connect_shared(server: NoopExecutor) -> Iterator[Connect]:
+    """Opens sessions in a database that all tests of a module share: what takes long to build is built once."""
+    place = {"host": server.host, "port": server.port, "dbname": f"{server.dbname}_shared"}
+    with (
+        DatabaseJanitor(**place, user=server.user, template_dbname=server.template_dbname),
+        sessions(place) as open_session,
+    ):
+        yield open_session
 
 
 @pytest.fixture

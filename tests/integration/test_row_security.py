@@ -1,0 +1,516 @@
+"""Two tenants in one collection: whatever one of them tries, no row and no distance of the other comes out."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import psycopg
+import pytest
+from collection_parts import parts
+from conditions import fetch_value, refused
+from conftest import Connect
+
+QUERY = "a red bicycle"
+NOUNS = {
+    "alice": ["bicycle", "kettle", "harbour", "violin", "glacier"],
+    "bob": ["invoice", "lawsuit", "diagnosis", "password", "salary"],
+}
+ADJECTIVES = ["red", "broken", "ancient", "expensive", "quiet"]
+DISTANCE = re.compile(r"\d\.\d{6,}(?:e-?\d+)?")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A way to tell tenants apart: what the policy asks, how a session becomes a tenant, how many rows both have."""
+
+    name: str
+    condition: str
+    become: str
+    rows: int
+
+
+BY_ROLE = Policy("by_role", "tenant = current_user", "SET ROLE {tenant}", 5000)
+BY_SETTING = Policy(
+    "by_setting",
+    "tenant = current_setting('app.tenant', true)",
+    "SET ROLE alice; SET app.tenant = {tenant}",
+    500,
+)
+POLICIES = [BY_ROLE, BY_SETTING]
+
+
+@dataclass
+class Tenants:
+    """A collection of alice's and bob's rows, how to reach its parts, and what alice must never see."""
+
+    policy: Policy
+    connect: Connect
+    names: dict[str, str] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
+    distances: set[float] = field(default_factory=set)
+
+    def session(self, tenant: str) -> psycopg.Connection[Any]:
+        opened = self.connect("alice" if self.policy.name == "by_setting" else tenant)
+        opened.execute("SELECT set_config('app.tenant', %s, false)", (tenant,))
+        return opened
+
+    def sql(self, statement: str) -> str:
+        """A statement with the names of the collection's parts in it."""
+        return re.sub(r"@(\w+)\b", lambda match: self.names.get(match[1], match[0]), statement)
+
+
+def sentences(tenant: str) -> list[str]:
+    return [f"the {adjective} {noun} w-{tenant}-{noun}" for adjective in ADJECTIVES for noun in NOUNS[tenant]]
+
+
+LEAK = """
+CREATE FUNCTION @own.leak(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001
+    AS $$ BEGIN RAISE NOTICE 'leaked %', left($1, 80); RETURN true; END $$;
+CREATE FUNCTION @own.spy(vector, vector) RETURNS double precision LANGUAGE plpgsql COST 0.0000001
+    AS $$ BEGIN RAISE NOTICE 'leaked % %', left($1::text, 80), left($2::text, 80); RETURN 0; END $$;
+CREATE OPERATOR @own.<=> (LEFTARG = vector, RIGHTARG = vector, FUNCTION = @own.spy);
+CREATE FUNCTION @own.equals(text, text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001
+    AS $$ BEGIN RAISE NOTICE 'leaked % %', left($1, 80), left($2, 80); RETURN true; END $$;
+CREATE OPERATOR @own.= (LEFTARG = text, RIGHTARG = text, FUNCTION = @own.equals);
+CREATE FUNCTION @own.to_jsonb(anyelement) RETURNS jsonb LANGUAGE plpgsql
+    AS $$ BEGIN RAISE NOTICE 'leaked %', $1::text; RETURN '{}'; END $$;
+CREATE FUNCTION @own.embed_pinned(text, text, text, text) RETURNS vector LANGUAGE plpgsql
+    AS $$ BEGIN RAISE NOTICE 'leaked %', $1; RETURN NULL; END $$;
+"""
+
+
+@pytest.fixture(scope="module")
+def tenancies(connect_shared: Connect) -> Callable[[Policy], Tenants]:
+    """The tenants under a policy, built at first use."""
+    return cache(lambda policy: build(policy, connect_shared))
+
+
+@pytest.fixture(params=POLICIES, ids=lambda policy: policy.name)
+def tenants(request: pytest.FixtureRequest, tenancies: Callable[[Policy], Tenants]) -> Tenants:
+    return tenancies(request.param)
+
+
+def build(policy: Policy, connect_shared: Connect) -> Tenants:
+    """One table and its collection; its owner is olga, who is no tenant."""
+    found = Tenants(policy, connect_shared)
+    name, own = f"vault_{policy.name}", f"own_{policy.name}"
+    with connect_shared() as db:
+        db.execute(f"CREATE SCHEMA {name} AUTHORIZATION olga; CREATE SCHEMA {own} AUTHORIZATION alice")
+        db.execute("SELECT configure('threads', '2')")
+        db.execute("SET ROLE olga")
+        db.execute(f"GRANT USAGE ON SCHEMA {name} TO alice, bob")
+        db.execute(f"CREATE TABLE {name}.doc (id text PRIMARY KEY, tenant name NOT NULL, body text, amount integer)")
+        for tenant in NOUNS:
+            texts, half = sentences(tenant), policy.rows // 2
+            db.execute(
+                f"INSERT INTO {name}.doc SELECT format('k-%%s-%%s', %s::text, g), %s, (%s::text[])[1 + g %% 25], g"
+                " FROM generate_series(1, %s) AS g",
+                (tenant, tenant, texts, half),
+            )
+        db.execute(f"ALTER TABLE {name}.doc ENABLE ROW LEVEL SECURITY")
+        db.execute(f"CREATE POLICY own_rows ON {name}.doc USING ({policy.condition})")
+        db.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.doc TO alice, bob")
+        options = '{"index": "hnsw"}'
+        db.execute(f"CALL auto_embed('{name}.doc', 'body', collection => '{name}', options => '{options}')")
+        found.names = parts(db, name) | {"own": own, "schema": name}
+        db.execute(found.sql("ANALYZE @source; ANALYZE @side"))
+        hidden = db.execute(
+            found.sql(
+                "SELECT DISTINCT left(v.embedding::text, 40), encode(s.text_sha256, 'hex'), v.embedding <=> @query(%s)"
+                " FROM @view AS v JOIN @side AS s ON s.key_1 = v.id WHERE v.id LIKE 'k-bob-%%'"
+            ),
+            (QUERY,),
+        ).fetchall()
+    assert len(hidden) >= 25
+    found.secrets = {"k-bob-", "w-bob-"} | {row[0] for row in hidden} | {row[1] for row in hidden}
+    found.distances = {round(row[2], 7) for row in hidden}
+    with found.session("alice") as alice:
+        alice.execute(found.sql(LEAK))
+    return found
+
+
+@dataclass
+class Seen:
+    """All that a session was shown: rows, notices and errors."""
+
+    texts: list[str] = field(default_factory=list)
+    states: set[str] = field(default_factory=set)
+
+    def notice(self, report: psycopg.errors.Diagnostic) -> None:
+        self.texts += [part for part in (report.message_primary, report.message_detail, report.message_hint) if part]
+
+
+def look(session: psycopg.Connection[Any], statements: list[str]) -> Seen:
+    """Runs statements, whether they succeed or not, and keeps everything that comes back."""
+    seen = Seen()
+    session.add_notice_handler(seen.notice)
+    for statement in statements:
+        try:
+            if statement.startswith("COPY"):
+                with session.cursor().copy(statement) as copy:
+                    seen.texts.append(b"".join(copy).decode())
+                continue
+            cursor = session.execute(statement)
+            while True:
+                if cursor.description:
+                    seen.texts += [str(row) for row in cursor.fetchall()]
+                if not cursor.nextset():
+                    break
+        except psycopg.Error as error:
+            seen.notice(error.diag)
+            seen.texts += [part for part in (error.diag.context, error.diag.internal_query) if part]
+            seen.states.add(str(error.sqlstate))
+            if session.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+                session.execute("ROLLBACK")
+    session.remove_notice_handler(seen.notice)
+    return seen
+
+
+def leaks(tenants: Tenants, seen: Seen) -> list[str]:
+    """Which secrets of bob are in what alice has seen."""
+    text = "\n".join(seen.texts)
+    shown = {round(float(number), 7) for number in DISTANCE.findall(text)}
+    return sorted(secret for secret in tenants.secrets if secret in text) + sorted(map(str, shown & tenants.distances))
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Statements of alice. They work on her own rows, or all of them are refused with one of these states."""
+
+    statements: list[str]
+    refused: str = ""
+
+
+SEARCH = "public.semantic_search('@collection', 'a red bicycle', 200)"
+HYBRID = "public.hybrid_search('@collection', 'password w-bob-password', 200"
+ATTACKS = {
+    "side_table": Attack(
+        [
+            "SELECT left(s::text, 200) FROM @side AS s",
+            "SELECT key_1, encode(text_sha256, 'hex'), left(embedding::text, 60), lexemes FROM ONLY @side",
+            "SELECT count(*), min(key_1), max(key_1), left(avg(embedding)::text, 60) FROM @side",
+            "SELECT key_1, embedding <=> @query('a red bicycle') FROM @side ORDER BY 2 LIMIT 3000",
+            "SELECT * FROM ts_stat('SELECT lexemes FROM @side')",
+        ]
+    ),
+    "view": Attack(
+        [
+            "SELECT left(v::text, 200) FROM @view AS v",
+            "SELECT id, body FROM @view WHERE id LIKE 'k-bob-%' OR body LIKE '%bob%' OR true",
+            "SELECT DISTINCT left(sum(embedding)::text, 60) FROM @view",
+        ]
+    ),
+    "query_function": Attack(
+        [
+            "SET enable_seqscan = off; SET hnsw.ef_search = 1000",
+            "SELECT id, embedding <=> @query('a red bicycle') FROM @view"
+            " ORDER BY embedding <=> @query('a red bicycle') LIMIT 1000",
+            "SELECT id, body FROM @view ORDER BY embedding <=> @query('the red password w-bob-password') LIMIT 50",
+        ]
+    ),
+    "semantic_search": Attack(
+        [f"SELECT * FROM {SEARCH}", "SELECT * FROM public.semantic_search('@collection', 'w-bob-password', 50)"]
+    ),
+    "filters": Attack(
+        [
+            f"SELECT * FROM public.semantic_search('@collection', 'a red bicycle', 200, '{filter_}')"
+            for filter_ in (
+                '{"tenant": "bob"}', '{"id": "k-bob-7"}', '{"amount": 7}', '{"tenant": ["alice", "bob"]}',
+                '{"body": "the red password w-bob-password"}', '{"tenant": "bob", "amount": 1}', '{}',
+            )
+        ]
+    ),
+    "hybrid_search": Attack(
+        [f"SELECT * FROM {HYBRID})", *(f"SELECT * FROM {HYBRID}, weight => {weight})" for weight in ("0", "1"))]
+    ),
+    "leaky_function_over_the_view": Attack(
+        [
+            "SELECT count(*) FROM @view WHERE @own.leak(body)",
+            "SELECT count(*) FROM @view WHERE @own.leak(embedding::text) AND @own.leak(id)",
+            "SELECT id FROM @view WHERE @own.leak(body) ORDER BY embedding <=> @query('a red bicycle') LIMIT 5",
+        ]
+    ),
+    "leaky_function_over_the_side_table": Attack(
+        [
+            "SELECT count(*) FROM @side WHERE @own.leak(key_1)",
+            "SELECT count(*) FROM @side WHERE @own.leak(encode(text_sha256, 'hex')) OR @own.leak(embedding::text)",
+            "SELECT count(*) FROM @side AS s JOIN @source AS d ON d.id = s.key_1 AND @own.leak(d.body || s.key_1)",
+        ]
+    ),
+    "leaky_function_over_the_search": Attack(
+        [
+            f"SELECT count(*) FROM {SEARCH} WHERE @own.leak(document::text) AND @own.leak(distance::text)",
+            f"SELECT count(*) FROM {HYBRID}) WHERE @own.leak(key::text) AND @own.leak(score::text)",
+        ]
+    ),
+    "own_operators_and_functions": Attack(
+        [
+            "SET search_path = @own, public, pg_catalog",
+            f"SELECT * FROM {SEARCH}",
+            f"SELECT * FROM {HYBRID})",
+            """SELECT * FROM public.semantic_search('@collection', 'x', 9, '{"tenant": "bob"}')""",
+            "SELECT id FROM @view WHERE body = 'x' ORDER BY embedding <=> @query('a red bicycle') LIMIT 1000",
+            "SELECT count(*) FROM @side WHERE key_1 = 'x'",
+            "SELECT * FROM pgml_tune.embedding_collections WHERE collection = 'x' OR true",
+        ]
+    ),
+    "temporary_objects": Attack(
+        [
+            "CREATE TEMP TABLE doc AS SELECT * FROM @source",
+            "CREATE TEMP VIEW shown AS SELECT * FROM @side",
+            "CREATE TEMP TABLE copied AS SELECT * FROM @view",
+            "SELECT left(s::text, 100) FROM shown AS s UNION ALL SELECT left(c::text, 100) FROM copied AS c",
+            "CREATE TEMP TABLE collection (name text, embeddings regclass)",
+            f"SELECT * FROM {SEARCH}",
+            "CREATE MATERIALIZED VIEW @own.kept AS SELECT key_1 FROM @side",
+            "SELECT * FROM @own.kept",
+        ]
+    ),
+    "explain_analyze": Attack(
+        [
+            "SELECT id FROM @view LIMIT 1",
+            "EXPLAIN (ANALYZE, VERBOSE, BUFFERS) SELECT * FROM @view WHERE @own.leak(body)",
+            "EXPLAIN (ANALYZE, VERBOSE, FORMAT JSON) SELECT * FROM @side ORDER BY embedding <=> @query('a') LIMIT 9",
+            f"EXPLAIN (ANALYZE, VERBOSE) SELECT * FROM {SEARCH}",
+        ]
+    ),
+    "cursors": Attack(
+        [
+            "BEGIN",
+            "DECLARE a SCROLL CURSOR WITH HOLD FOR SELECT id, body FROM @view",
+            "DECLARE b SCROLL CURSOR WITH HOLD FOR SELECT key_1 FROM @side",
+            f"DECLARE c CURSOR WITH HOLD FOR SELECT * FROM {SEARCH}",
+            "COMMIT",
+            "FETCH ALL FROM a; FETCH BACKWARD ALL FROM a; FETCH ALL FROM b; FETCH ALL FROM c",
+        ]
+    ),
+    "copy": Attack(
+        [
+            "COPY @side (key_1, text_sha256) TO STDOUT",
+            "COPY (SELECT id, body FROM @view) TO STDOUT",
+            f"COPY (SELECT * FROM {SEARCH}) TO STDOUT",
+        ]
+    ),
+    "errors_over_hidden_rows": Attack(
+        [
+            "SELECT id FROM @view LIMIT 1",
+            "SELECT 1 / (CASE WHEN id LIKE 'k-bob-%' THEN 0 ELSE 1 END) FROM @view",
+            "SELECT 1 / (CASE WHEN key_1 LIKE 'k-bob-%' THEN 0 ELSE 1 END) FROM @side",
+            "SELECT count(*) FROM @view WHERE id NOT LIKE 'k-alice-%' AND body::integer > 0",
+            "SELECT count(*) FROM @side WHERE key_1 NOT LIKE 'k-alice-%' AND key_1::integer > 0",
+            "SELECT count(*) FROM @side WHERE key_1 NOT LIKE 'k-alice-%' AND (embedding <=> '[1]') > 0",
+            f"SELECT (document ->> 'body')::integer FROM {SEARCH} WHERE document ->> 'tenant' <> 'alice'",
+            f"SELECT 1 / (distance - distance) FROM {SEARCH} WHERE document ->> 'tenant' <> 'alice'",
+        ]
+    ),
+    "statistics": Attack(
+        [
+            "SELECT id FROM @view LIMIT 1",
+            "SELECT left(s::text, 2000) FROM pg_stats AS s WHERE schemaname IN ('pgml_tune', '@schema')",
+            "SELECT * FROM pg_stats_ext; SELECT * FROM pg_stats_ext_exprs",
+            "SELECT * FROM pg_statistic LIMIT 100",
+            "ANALYZE VERBOSE @side",
+        ]
+    ),
+    "writes_to_the_side_table": Attack(
+        [
+            "INSERT INTO @side (key_1, chunk_no) VALUES ('k-bob-1', 1)",
+            "INSERT INTO @side (key_1, chunk_no) VALUES ('k-bob-1', 1) ON CONFLICT DO NOTHING RETURNING *",
+            "UPDATE @side SET chunk_no = chunk_no RETURNING key_1",
+            "DELETE FROM @side WHERE key_1 LIKE 'k-bob%' RETURNING key_1",
+            "TRUNCATE @side",
+            "CREATE TABLE @own.probe (k text, n integer, FOREIGN KEY (k, n) REFERENCES @side)",
+            "CREATE TRIGGER spy AFTER INSERT ON @side EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "CREATE POLICY mine ON @side USING (true)",
+            "CREATE INDEX ON @side (key_1)",
+            "CREATE RULE mine AS ON INSERT TO @side DO ALSO NOTHING",
+            "MERGE INTO @side AS t USING @source AS s ON s.id = t.key_1 WHEN MATCHED THEN DELETE",
+            "UPDATE @view SET chunk = chunk",
+            "SELECT key_1 FROM @side FOR UPDATE",
+        ],
+        refused="42501 55000",
+    ),
+    "tablesample": Attack(
+        [
+            "SELECT key_1, left(embedding::text, 60) FROM @side TABLESAMPLE SYSTEM (100)",
+            "SELECT key_1 FROM @side TABLESAMPLE BERNOULLI (100) REPEATABLE (1) WHERE @own.leak(key_1)",
+        ]
+    ),
+    "row_security_off": Attack(
+        [
+            "SET row_security = off; SELECT key_1 FROM @side",
+            "SET row_security = off; SELECT id FROM @view",
+            f"SET row_security = off; SELECT * FROM {SEARCH}",
+            f"SET row_security = off; SELECT * FROM {HYBRID})",
+            "SET row_security = off; COPY @side TO STDOUT",
+        ],
+        refused="42501",
+    ),
+    "security_definer": Attack(
+        [
+            "CREATE FUNCTION @own.peek() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER"
+            " AS $$ SELECT key_1 FROM @side UNION ALL SELECT body FROM @view $$",
+            "SELECT * FROM @own.peek()",
+            "CREATE VIEW @own.shown AS SELECT key_1, left(embedding::text, 60) FROM @side WHERE @own.leak(key_1)",
+            "SELECT * FROM @own.shown",
+            f"CREATE VIEW @own.searched AS SELECT * FROM {SEARCH}",
+            "SELECT * FROM @own.searched",
+        ]
+    ),
+    "impersonation_of_the_owner": Attack(
+        [
+            "SET ROLE olga",
+            "SET SESSION AUTHORIZATION olga",
+            "GRANT olga TO alice",
+            "ALTER TABLE @side OWNER TO alice",
+            "ALTER TABLE @side DISABLE ROW LEVEL SECURITY",
+            "ALTER TABLE @source DISABLE ROW LEVEL SECURITY",
+            "GRANT SELECT ON @side TO alice",
+            "ALTER VIEW @view SET (security_invoker = off)",
+            "CREATE OR REPLACE VIEW @view AS SELECT 1",
+            "ALTER FUNCTION @query(text) OWNER TO alice",
+            "DROP TABLE @side",
+            "SELECT public.drop_auto_embed('@collection')",
+            "CALL public.auto_embed('@source', 'body', collection => 'mine')",
+            "CALL public.embed_table('@source', 'body', 'embedding')",
+            "SELECT public.track_column('@source', 'body', 'minilm')",
+            "SELECT * FROM pgml_tune.collection; INSERT INTO pgml_tune.collection DEFAULT VALUES",
+        ],
+        refused="42501",
+    ),
+    "joins_with_the_search": Attack(
+        [
+            "SELECT s.* FROM @source AS d, LATERAL public.semantic_search('@collection', d.body, 3) AS s"
+            " WHERE d.amount < 5",
+            f"SELECT d.id, s.distance FROM @source AS d FULL JOIN {SEARCH} AS s ON s.key ->> 'id' = d.id",
+            f"SELECT count(*) FROM {SEARCH} AS s JOIN @side AS e ON e.key_1 = s.key ->> 'id' AND @own.leak(e.key_1)",
+        ]
+    ),
+    "writes_to_the_source": Attack(
+        [
+            "SELECT id FROM @view LIMIT 1",
+            "UPDATE @source SET body = body WHERE @own.leak(body) RETURNING id",
+            "UPDATE @source SET body = body || ' w-alice-more' WHERE id = 'k-alice-1' RETURNING *",
+            "DELETE FROM @source WHERE tenant = 'bob' RETURNING *",
+            "UPDATE @source SET tenant = 'alice' WHERE tenant <> 'alice' RETURNING *",
+            "INSERT INTO @source VALUES ('k-alice-0', 'bob', 'w-alice-smuggled')",
+            "INSERT INTO @source VALUES ('k-alice-1', 'alice', 'twice') ON CONFLICT (id) DO UPDATE SET amount = 1"
+            " RETURNING *",
+            "UPDATE @source SET body = repeat('x', 2000000) WHERE id = 'k-alice-2'",
+        ]
+    ),
+    "collections": Attack(
+        [
+            "SELECT * FROM @view LIMIT 1",
+            "SELECT * FROM pgml_tune.embedding_collections",
+            "SELECT * FROM pgml_tune.tracked_columns",
+            "SELECT * FROM pgml_tune.embedding_collections WHERE @own.leak(collection || rows || embedded)",
+        ]
+    ),
+}  # fmt: skip
+
+
+# Where the tenant is a setting, the policy is another expression and all else is the same.
+ON_SETTINGS = ["view", "semantic_search", "filters", "hybrid_search", "leaky_function_over_the_view",
+               "leaky_function_over_the_side_table", "own_operators_and_functions"]  # fmt: skip
+CASES = [(policy, name) for policy in POLICIES for name in (ATTACKS if policy is BY_ROLE else ON_SETTINGS)]
+
+
+@pytest.mark.parametrize(("policy", "name"), CASES, ids=[f"{policy.name}-{name}" for policy, name in CASES])
+def test_attack_shows_nothing_of_the_other_tenant(
+    tenancies: Callable[[Policy], Tenants], policy: Policy, name: str
+) -> None:
+    tenants, attack = tenancies(policy), ATTACKS[name]
+    with tenants.session("alice") as alice:
+        seen = look(alice, [tenants.sql(statement) for statement in attack.statements])
+    assert not leaks(tenants, seen)
+    text = "\n".join(seen.texts)
+    if attack.refused:
+        assert "k-alice-" not in text and seen.states <= set(attack.refused.split())
+    else:
+        assert re.search("[kw]-alice-", text), seen.states
+    assert not seen.states & {"XX000", "38000"}
+
+
+@pytest.mark.parametrize("attack", ["side_table", "view", "semantic_search", "filters", "copy", "cursors"])
+def test_the_same_statements_of_the_other_tenant_do_show_his_rows(tenants: Tenants, attack: str) -> None:
+    with tenants.session("bob") as bob:
+        seen = look(bob, [tenants.sql(statement) for statement in ATTACKS[attack].statements])
+    assert len(leaks(tenants, seen)) >= 2
+
+
+def test_functions_of_the_owner_cannot_be_called(tenants: Tenants) -> None:
+    collection_id = re.search(r"embedding_(\d+)_", tenants.names["side"])
+    assert collection_id
+    with tenants.session("alice") as alice:
+        callable_ones = alice.execute(
+            "SELECT p.oid::regprocedure::text FROM pg_proc AS p WHERE p.pronamespace = 'pgml_tune'::regnamespace"
+            " AND p.proname ~ %s AND has_function_privilege(p.oid, 'EXECUTE')",
+            (rf"_{collection_id[1]}$",),
+        ).fetchall()
+        assert callable_ones == []
+        own = alice.execute(
+            "SELECT p.proname FROM pg_proc AS p WHERE p.pronamespace = 'pgml_tune'::regnamespace"
+            " AND p.proname ~ %s",
+            (rf"_{collection_id[1]}$",),
+        ).fetchall()
+    assert own
+
+
+def test_tenant_gets_all_of_his_rows_although_those_of_others_are_nearer(tenants: Tenants) -> None:
+    with tenants.session("alice") as alice:
+        for text in sentences("bob")[::5]:
+            search = "SELECT key ->> 'id', distance FROM semantic_search(%s, %s, 10)"
+            rows = alice.execute(search, (tenants.names["collection"], text)).fetchall()
+            assert len(rows) == 10 and all(key.startswith("k-alice-") for key, _ in rows)
+            best = fetch_value(alice, tenants.sql("SELECT min(embedding <=> @query(%s)) FROM @view"), (text,))
+            assert rows[0][1] == pytest.approx(best, abs=1e-6)
+
+
+def test_ranks_of_hybrid_search_do_not_count_hidden_rows(tenants: Tenants) -> None:
+    with tenants.session("alice") as alice:
+        search = "SELECT score FROM hybrid_search(%s, %s, 5, weight => 1)"
+        scores = [row[0] for row in alice.execute(search, (tenants.names["collection"], sentences("bob")[0]))]
+    assert scores[0] == pytest.approx(1 / 61)
+
+
+def test_collections_count_what_the_caller_sees(tenants: Tenants) -> None:
+    counts = "SELECT rows, embedded, stale FROM pgml_tune.embedding_collections WHERE collection = %s"
+    with tenants.session("alice") as alice, tenants.session("bob") as bob, tenants.connect("stranger") as stranger:
+        for tenant in (alice, bob):
+            assert tenant.execute(counts, (tenants.names["collection"],)).fetchone() == (
+                tenants.policy.rows // 2, tenants.policy.rows // 2, 0,
+            )  # fmt: skip
+        with refused("42501"):
+            stranger.execute(counts, (tenants.names["collection"],))
+
+
+@pytest.mark.parametrize("mode", ["auto", "force_generic_plan"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT id, body FROM @view",
+        "SELECT key_1 FROM @side",
+        f"SELECT * FROM {SEARCH}",
+        f"SELECT * FROM {HYBRID})",
+        "SELECT rows FROM pgml_tune.embedding_collections WHERE collection = '@collection'",
+    ],
+    ids=["view", "side_table", "semantic_search", "hybrid_search", "collections"],
+)
+def test_plan_made_for_one_tenant_is_not_used_for_the_next(tenants: Tenants, query: str, mode: str) -> None:
+    pooled = tenants.connect()
+    pooled.execute(f"SET plan_cache_mode = {mode}")
+    pooled.execute(tenants.policy.become.format(tenant="bob"))
+    pooled.execute("PREPARE shown AS " + tenants.sql(query))
+    count = {"alice": 0, "bob": 0}
+    for tenant in ("bob", "bob", "alice", "alice", "bob", "alice"):
+        pooled.execute("RESET ROLE; " + tenants.policy.become.format(tenant=tenant))
+        seen = look(pooled, ["EXECUTE shown"])
+        assert not seen.states
+        if tenant == "alice":
+            assert not leaks(tenants, seen)
+        count[tenant] += len(seen.texts)
+    assert count["alice"] == count["bob"] > 0
+    pooled.close()
