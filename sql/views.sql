@@ -193,13 +193,13 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._equality(oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._collection_parts(bigint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_tables(regclass, regclass)'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._sync_statements(bigint, text, oid)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._sync_statements(bigint, text, oid, bigint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_part(bigint, oid, bigint, bigint, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_orphans(bigint)'),
     -- A trigger of the table asks whether whoever adds or removes a row owns the source.
     ('operate', 'INSERT (name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens,'
-        ' chunk_overlap, batch_size, text_search)', 'TABLE pgml_tune.collection'),
+        ' chunk_overlap, batch_size, text_search, model_reference, dimensions)', 'TABLE pgml_tune.collection'),
     ('operate', 'DELETE', 'TABLE pgml_tune.collection'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_auto_embed(text)'),

@@ -152,7 +152,7 @@ AS $$
            c.relforcerowsecurity AND NOT r.rolbypassrls AND NOT r.rolsuper,
            quote_ident(r.rolname), pg_has_role(c.relowner, 'USAGE'),
            has_schema_privilege(c.relowner, 'pgml_tune', 'USAGE')
-               AND has_function_privilege(c.relowner, 'pgml_tune._sync_statements(bigint, text, oid)', 'EXECUTE'),
+               AND has_function_privilege(c.relowner, 'pgml_tune._sync_statements(bigint, text, oid, bigint)', 'EXECUTE'),
            has_schema_privilege(c.relowner, n.oid, 'CREATE'),
            pgml_tune._object_base(c.oid, _source_facts.source_column, _source_facts.collection) IS NOT NULL,
            a.attnum IS NOT NULL,
@@ -180,52 +180,53 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT format('%I.%I', n.nspname, c.relname), t.embeddings::text,
+    SELECT t.source::text, t.embeddings::text,
            quote_ident(k.names[cardinality(k.names)]),
-           k.names[cardinality(k.names)], (g.tgattr::smallint[])[0:cardinality(k.names) - 2], k.names[:cardinality(k.names) - 1], k.numbered, k.listed, k.matches, k.row_matches,
-           m.name || '@' || v.version,
-           format('%s.%s(%s)', pgml_tune._vector_schema(), t.storage, v.dimensions),
-           t.chunk_tokens, t.chunk_overlap,
+           k.names[cardinality(k.names)], (g.tgattr::smallint[])[0:cardinality(k.names) - 2],
+           k.names[:cardinality(k.names) - 1], k.numbered, k.listed, k.matches, k.row_matches,
+           t.model_reference, x.vector_type || '(' || t.dimensions || ')', t.chunk_tokens, t.chunk_overlap,
            -- A tsvector holds 1 MB at most.
            CASE WHEN t.text_search IS NULL THEN 'NULL::tsvector' ELSE format(
                'CASE WHEN v.chunk_no = 1 THEN to_tsvector(%L::regconfig, left(f.content, 200000)) END', t.text_search
            ) END
     FROM pgml_tune.collection AS t
-    JOIN pgml_tune.model_version AS v ON v.model_version_id = t.model_version_id
-    JOIN pgml_tune.model AS m ON m.model_id = v.model_id
-    JOIN pg_class AS c ON c.oid = t.source
-    JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_trigger AS g ON g.tgrelid = c.oid AND g.tgname = format('pgml_tune_%s_columns', t.collection_id)
+    JOIN pg_trigger AS g ON g.tgrelid = t.source AND g.tgname = 'pgml_tune_' || t.collection_id || '_columns'
+    CROSS JOIN LATERAL (SELECT pgml_tune._vector_schema() || '.' || t.storage) AS x (vector_type)
     CROSS JOIN LATERAL (
-        SELECT bool_and(u.position = cardinality(g.tgattr::smallint[]) OR b.base = i.atttypid) AS has_keys,
-               array_agg(a.attname::text ORDER BY u.position) AS names,
-               string_agg(format('s.%I AS key_%s', a.attname, u.position), ', ' ORDER BY u.position)
-                   FILTER (WHERE u.position < cardinality(g.tgattr::smallint[])) AS numbered,
-               string_agg('key_' || u.position, ', ' ORDER BY u.position)
-                   FILTER (WHERE u.position < cardinality(g.tgattr::smallint[])) AS listed,
-               string_agg(
-                   format('s.%I %s e.key_%s', a.attname, pgml_tune._equality(b.base), u.position), ' AND ' ORDER BY u.position
-               ) FILTER (WHERE u.position < cardinality(g.tgattr::smallint[])) AS matches,
-               string_agg(
-                   format('s.%1$I %2$s n.%1$I', a.attname, pgml_tune._equality(b.base)), ' AND ' ORDER BY u.position
-               ) FILTER (WHERE u.position < cardinality(g.tgattr::smallint[])) AS row_matches
-        FROM unnest(g.tgattr::smallint[]) WITH ORDINALITY AS u (attnum, position)
-        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = u.attnum
-        CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, a.atttypmod) AS b
+        SELECT bool_and(c.is_text OR c.base = i.atttypid) AS has_keys,
+               array_agg(c.name ORDER BY c.position) AS names,
+               string_agg(format('s.%I AS key_%s', c.name, c.position), ', ' ORDER BY c.position)
+                   FILTER (WHERE NOT c.is_text) AS numbered,
+               string_agg('key_' || c.position, ', ' ORDER BY c.position) FILTER (WHERE NOT c.is_text) AS listed,
+               string_agg(format('s.%I %s e.key_%s', c.name, c.equality, c.position), ' AND ' ORDER BY c.position)
+                   FILTER (WHERE NOT c.is_text) AS matches,
+               string_agg(format('s.%1$I %2$s n.%1$I', c.name, c.equality), ' AND ' ORDER BY c.position)
+                   FILTER (WHERE NOT c.is_text) AS row_matches
+        FROM (
+            SELECT u.position, a.attname::text AS name, u.position = cardinality(g.tgattr::smallint[]) AS is_text,
+                   CASE y.typtype WHEN 'd' THEN (SELECT b.base FROM pgml_tune._base_type(y.oid, -1) AS b) ELSE y.oid END AS base,
+                   CASE y.typtype WHEN 'b' THEN pgml_tune._equality(y.oid)
+                       ELSE pgml_tune._equality((SELECT b.base FROM pgml_tune._base_type(y.oid, -1) AS b)) END AS equality
+            FROM unnest(g.tgattr::smallint[]) WITH ORDINALITY AS u (attnum, position)
+            JOIN pg_attribute AS a ON a.attrelid = t.source AND a.attnum = u.attnum
+            JOIN pg_type AS y ON y.oid = a.atttypid
+        ) AS c
         LEFT JOIN pg_attribute AS i
-            ON i.attrelid = t.embeddings AND i.attname = 'key_' || u.position AND NOT i.attisdropped
+            ON i.attrelid = t.embeddings AND i.attname = 'key_' || c.position AND NOT i.attisdropped
     ) AS k
     WHERE t.collection_id = _collection_parts.collection_id
       -- The side table is its owner's, who may have given a column a type with casts of his own: they would run as any reader.
       AND k.has_keys
-      AND EXISTS (SELECT FROM pg_class AS o WHERE o.oid = t.embeddings AND o.relkind = 'r')
-      AND NOT EXISTS (
-          SELECT FROM (
-              VALUES ('chunk_no', 'integer'::regtype, -1), ('text_sha256', 'bytea', -1), ('lexemes', 'tsvector', -1),
-                     ('embedding', format('%s.%s', pgml_tune._vector_schema(), t.storage)::regtype, v.dimensions)
-          ) AS w (name, type, modifier)
-          LEFT JOIN pg_attribute AS i ON i.attrelid = t.embeddings AND i.attname = w.name AND NOT i.attisdropped
-          WHERE (i.atttypid, i.atttypmod) IS DISTINCT FROM (w.type::oid, w.modifier)
+      AND (SELECT o.relkind = 'r' FROM pg_class AS o WHERE o.oid = t.embeddings)
+      AND 4 = (
+          SELECT count(*) FROM pg_attribute AS i
+          WHERE i.attrelid = t.embeddings AND i.attnum > 0 AND NOT i.attisdropped AND CASE i.attname
+              WHEN 'chunk_no' THEN i.atttypid = 'integer'::regtype
+              WHEN 'text_sha256' THEN i.atttypid = 'bytea'::regtype
+              WHEN 'lexemes' THEN i.atttypid = 'tsvector'::regtype
+              WHEN 'embedding' THEN i.atttypid = to_regtype(x.vector_type) AND i.atttypmod = t.dimensions
+              ELSE false
+          END
       );
 END
 $$;
@@ -246,17 +247,20 @@ $$;
 COMMENT ON FUNCTION pgml_tune._hold_tables(regclass, regclass) IS
     'Locks both tables of a collection against changes of their columns until the transaction ends: what _collection_parts() says afterwards stays so.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._sync_statements(collection_id bigint, event text, relation oid)
+CREATE OR REPLACE FUNCTION pgml_tune._sync_statements(collection_id bigint, event text, relation oid, row_count bigint)
 RETURNS text[]
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    c_few_rows CONSTANT integer := 100;  -- their statement is planned in half the time
     p record;
     v_hash text := 'sha256(convert_to(s.%s::text, ''UTF8''))';
     v_has_changed text := '';  -- an inserted row always has
     v_known text := '';
-    v_is_known text := 'false';
+    v_is_fresh text := 'true';
+    v_fresh text;
+    v_contents text;
     v_question text := 'SELECT true';
     v_statements text[];
 BEGIN
@@ -292,7 +296,22 @@ BEGIN
                 WHERE e.text_sha256 IN (SELECT c.text_sha256 FROM changed AS c)
              ), ', p.embeddings, p.key_match
         );
-        v_is_known := 'EXISTS (SELECT FROM known AS k WHERE k.text_sha256 = c.text_sha256)';
+        v_is_fresh := 'NOT EXISTS (SELECT FROM known AS k WHERE k.text_sha256 = c.text_sha256)';
+    END IF;
+    IF row_count <= c_few_rows THEN
+        v_fresh := format('SELECT c.*, 1 AS part, row_number() OVER () AS text_no FROM changed AS c WHERE %s', v_is_fresh);
+        v_contents := 'SELECT 1 AS part, ARRAY(SELECT f.content FROM fresh AS f ORDER BY f.text_no) AS contents';
+    ELSE
+        -- At most 10000 texts and about 8 MB go to the model at once.
+        v_fresh := format(
+            'SELECT f.*, row_number() OVER (PARTITION BY f.part ORDER BY f.place) AS text_no
+             FROM (
+                 SELECT c.*, row_number() OVER w AS place,
+                        (row_number() OVER w - 1) / 10000 + sum(octet_length(c.content)) OVER w / 8388608 AS part
+                 FROM changed AS c WHERE %s WINDOW w AS (ROWS UNBOUNDED PRECEDING)
+             ) AS f', v_is_fresh
+        );
+        v_contents := 'SELECT f.part, array_agg(f.content ORDER BY f.text_no) AS contents FROM fresh AS f GROUP BY f.part';
     END IF;
 
     IF event IN ('INSERT', 'UPDATE') THEN
@@ -303,21 +322,11 @@ BEGIN
                 FROM pgml_tune_new AS n JOIN %15$s AS s ON %16$s
                 WHERE s.%2$s::text = n.%2$s::text %5$s
              ), %6$sfresh AS MATERIALIZED (
-                SELECT f.*, row_number() OVER (PARTITION BY f.part ORDER BY f.place) AS text_no
-                FROM (
-                    -- At most 10000 texts and about 8 MB go to the model at once.
-                    SELECT c.*, row_number() OVER w AS place,
-                           (row_number() OVER w - 1) / 10000 + sum(octet_length(c.content)) OVER w / 8388608 AS part
-                    FROM changed AS c
-                    WHERE NOT %7$s
-                    WINDOW w AS (ROWS UNBOUNDED PRECEDING)
-                ) AS f
+                %7$s
              ), vectors AS MATERIALIZED (
                 SELECT b.part, v.text_no, v.chunk_no, v.embedding
-                FROM (
-                    SELECT f.part, array_agg(f.content ORDER BY f.text_no) AS contents FROM fresh AS f GROUP BY f.part
-                ) AS b
-                CROSS JOIN LATERAL pgml_tune._embed_passages(b.contents, %8$L, %9$L, %10$L) AS v
+                FROM (%17$s) AS b CROSS JOIN LATERAL pgml_tune._embed_passages(b.contents, %8$L, %9$L, %10$L) AS v
+                WHERE cardinality(b.contents) > 0
              )
              INSERT INTO %4$s (%11$s, chunk_no, text_sha256, embedding, lexemes)
              SELECT f.%12$s, v.chunk_no, f.text_sha256, v.embedding, %13$s
@@ -325,14 +334,14 @@ BEGIN
              %14$s
              ON CONFLICT (%11$s, chunk_no) DO UPDATE
              SET text_sha256 = excluded.text_sha256, embedding = excluded.embedding, lexemes = excluded.lexemes',
-            p.numbered_keys, p.content, v_hash, p.embeddings, v_has_changed, v_known, v_is_known, p.model, p.chunk_tokens,
+            p.numbered_keys, p.content, v_hash, p.embeddings, v_has_changed, v_known, v_fresh, p.model, p.chunk_tokens,
             p.chunk_overlap, p.key_list, replace(p.key_list, ', ', ', f.'), p.lexemes,
             CASE WHEN event = 'UPDATE' THEN format(
                 'UNION ALL SELECT c.%s, k.chunk_no, k.text_sha256, k.embedding, k.lexemes
                  FROM changed AS c JOIN known AS k ON k.text_sha256 = c.text_sha256',
                 replace(p.key_list, ', ', ', c.')
             ) ELSE '' END,
-            p.source, p.row_match
+            p.source, p.row_match, v_contents
         ), format(
             'DELETE FROM %s AS e USING pgml_tune_new AS n, %s AS s
              WHERE %s AND %s AND e.text_sha256 IS DISTINCT FROM %s',
@@ -357,7 +366,7 @@ BEGIN
     RETURN v_question || v_statements;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._sync_statements(bigint, text, oid) IS
+COMMENT ON FUNCTION pgml_tune._sync_statements(bigint, text, oid, bigint) IS
     'The statements with which the trigger of a collection follows INSERT, UPDATE, DELETE or TRUNCATE of a table, after a question whether there is anything to do.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._keep_part(
@@ -514,7 +523,6 @@ DECLARE
     v_name text;
     v_keys text;
     v_columns text;
-    v_dimensions integer;
 BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
     WHERE c.collection_id = _build_collection.collection_id FOR UPDATE;
@@ -528,8 +536,14 @@ BEGIN
         OR v_attnum IS NULL OR v_key IS NULL THEN
         RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
     END IF;
-    SELECT v.dimensions INTO STRICT v_dimensions FROM pgml_tune.model_version AS v
-    WHERE v.model_version_id = t.model_version_id FOR KEY SHARE;
+    -- Whoever drops the version waits for this lock, and then finds the collection.
+    PERFORM FROM pgml_tune.model_version AS v JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+    WHERE v.model_version_id = t.model_version_id AND v.dimensions = t.dimensions
+      AND m.name || '@' || v.version = t.model_reference
+    FOR KEY SHARE OF v;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
+    END IF;
     v_name := format('embedding_%s_%s', t.collection_id, t.model_version_id);
     -- A restore of nothing but the schema leaves objects of collections whose numbers are given again.
     IF to_regclass('pgml_tune.' || v_name) IS NOT NULL
@@ -560,7 +574,7 @@ BEGIN
          -- The vector stays in the row, and does not go where it is read twice as slowly.
          ) WITH (toast_tuple_target = 8160)',
         CASE v_class.relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE '' END, v_name, v_keys, pgml_tune._vector_schema(),
-        t.storage, v_dimensions, v_name || '_pkey', v_columns
+        t.storage, t.dimensions, v_name || '_pkey', v_columns
     );
     EXECUTE format('COMMENT ON TABLE pgml_tune.%I IS %L', v_name,
         format('Vectors of collection "%s"; text_sha256 is of the whole text.', t.name));
@@ -571,10 +585,15 @@ BEGIN
          SET row_security = off SET jit = off
          AS $body$
          DECLARE
-             v_statements text[] := pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID);
+             v_rows bigint;
+             v_statements text[];
              v_statement text;
              v_has_changed boolean;
          BEGIN
+             IF TG_OP IN (''INSERT'', ''UPDATE'') THEN
+                 SELECT count(*) INTO v_rows FROM pgml_tune_new;
+             END IF;
+             v_statements := pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID, v_rows);
              EXECUTE v_statements[1] INTO v_has_changed;
              IF v_has_changed THEN
                  FOREACH v_statement IN ARRAY v_statements[2:] LOOP
@@ -1035,13 +1054,14 @@ AS $$
     -- With the rights of the caller: a trigger asks whether the source is his.
     INSERT INTO pgml_tune.collection (
         name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens, chunk_overlap,
-        batch_size, text_search
+        batch_size, text_search, model_reference, dimensions
     )
     SELECT s.name, s.source_oid::oid, s.source_column, s.model_version_id, s.mode, s.index_method, s.storage,
-           s.chunk_tokens, s.chunk_overlap, s.batch_size, s.text_search::oid
+           s.chunk_tokens, s.chunk_overlap, s.batch_size, s.text_search::oid, s.model_reference, s.dimensions
     FROM jsonb_to_record(settings) AS s (
         name text, source_oid bigint, source_column text, model_version_id bigint, mode text, index_method text,
-        storage text, chunk_tokens integer, chunk_overlap integer, batch_size integer, text_search bigint
+        storage text, chunk_tokens integer, chunk_overlap integer, batch_size integer, text_search bigint,
+        model_reference text, dimensions integer
     )
     ON CONFLICT DO NOTHING
     RETURNING collection_id

@@ -6,6 +6,8 @@ CREATE TABLE pgml_tune.collection (
     source           regclass NOT NULL,
     source_column    text NOT NULL,  -- as at set-up; the trigger pgml_tune_<id>_columns follows a rename
     model_version_id bigint NOT NULL,
+    model_reference  text NOT NULL,  -- name@version and dimensions of that version, which never change
+    dimensions       integer NOT NULL,
     mode             text NOT NULL DEFAULT 'trigger',
     index_method     text NOT NULL,
     storage          text NOT NULL,

@@ -255,6 +255,8 @@ def _settings(
             )
     return {
         "model_version_id": target.model_version_id,
+        "model_reference": reference,
+        "dimensions": target.dimensions,
         "index_method": index,
         "storage": storage,
         "chunk_tokens": options.chunk_tokens,
