@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ class Plan:
     def pick(self, thorough: int, quick: int) -> int:
         """A number of repetitions or texts."""
         return quick if self.is_quick else thorough
+
+    def size(self, name: str, thorough: int, quick: int) -> int:
+        """A number that the environment variable BENCH_<name> overrides."""
+        return int(os.environ.get(f"BENCH_{name}") or self.pick(thorough, quick))
 
 
 def in_turns(

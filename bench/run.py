@@ -13,16 +13,19 @@ import bulk
 import caches
 import clients
 import cold
+import keeping
 import machine
 import quality
+import search
 import single
 from plan import Plan
 from report import Figure, summary, table, write_json
 from server import connect, create_database
 from texts import Texts
 
+_SIMPLE = {"cold": cold, "single": single, "caches": caches, "clients": clients, "keeping": keeping, "search": search}
 CHECKOUT = Path(__file__).resolve().parents[1]
-PARTS = ("cold", "single", "caches", "quality", "bulk", "clients")
+PARTS = ("cold", "single", "caches", "quality", "bulk", "clients", "keeping", "search")
 
 
 def main() -> None:
@@ -31,6 +34,9 @@ def main() -> None:
     parser.add_argument("result", nargs="?", type=Path, default=CHECKOUT / ".dev" / "bench-result.json")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part only; may be repeated")
     arguments = parser.parse_args()
+    parts = arguments.only or os.environ.get("BENCH_ONLY", "").split() or PARTS
+    if not set(parts) <= set(PARTS):
+        parser.error(f"the parts are {', '.join(PARTS)}")
     started = time.monotonic()
     source_folder = _source_folder()
     versions = create_database(source_folder)
@@ -44,7 +50,7 @@ def main() -> None:
             texts=Texts(connection, _data_dir()),
         )
         conditions = machine.conditions(connection)
-    figures = _measure(plan, arguments.only or PARTS)
+    figures = _measure(plan, parts)
     conditions |= {
         "load_average_after": os.getloadavg(),
         "is_quick": plan.is_quick,
@@ -68,8 +74,8 @@ def _measure(plan: Plan, parts: tuple[str, ...] | list[str]) -> list[Figure]:
         elif part == "bulk":
             figures += bulk.measure(plan, losses)
         else:
-            figures += {"cold": cold, "single": single, "caches": caches, "clients": clients}[part].measure(plan)
-    return sorted(figures, key=lambda figure: figure.part)
+            figures += _SIMPLE[part].measure(plan)
+    return sorted(figures, key=lambda figure: int(figure.part.partition(".")[0]))
 
 
 def _source_folder() -> str:
