@@ -1,7 +1,8 @@
 """Two tenants in one collection: whatever one of them tries, no row and no distance of the other comes out."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -50,11 +51,17 @@ class Tenants:
     names: dict[str, str] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
     distances: set[float] = field(default_factory=set)
+    pool: dict[str, psycopg.Connection[Any]] = field(default_factory=dict)
 
-    def session(self, tenant: str) -> psycopg.Connection[Any]:
-        opened = self.connect("alice" if self.policy.name == "by_setting" else tenant)
-        opened.execute("SELECT set_config('app.tenant', %s, false)", (tenant,))
-        return opened
+    @contextmanager
+    def session(self, tenant: str) -> Iterator[psycopg.Connection[Any]]:
+        """A session as a pool would hand it out: of a backend that has worked for this tenant before."""
+        if tenant not in self.pool:
+            user = "alice" if self.policy is BY_SETTING else tenant
+            self.pool[tenant] = self.connect(user, prepare_threshold=None)
+        self.pool[tenant].execute("SELECT set_config('app.tenant', %s, false)", (tenant,))
+        yield self.pool[tenant]
+        self.pool[tenant].execute("DISCARD ALL")
 
     def sql(self, statement: str) -> str:
         """A statement with the names of the collection's parts in it."""
@@ -500,7 +507,10 @@ def test_collections_count_what_the_caller_sees(tenants: Tenants) -> None:
     ids=["view", "side_table", "semantic_search", "hybrid_search", "collections"],
 )
 def test_plan_made_for_one_tenant_is_not_used_for_the_next(tenants: Tenants, query: str, mode: str) -> None:
-    pooled = tenants.connect()
+    if "pooled" not in tenants.pool:
+        tenants.pool["pooled"] = tenants.connect(prepare_threshold=None)
+    pooled = tenants.pool["pooled"]
+    pooled.execute("DISCARD ALL")
     pooled.execute(f"SET plan_cache_mode = {mode}")
     pooled.execute(tenants.policy.become.format(tenant="bob"))
     pooled.execute("PREPARE shown AS " + tenants.sql(query))
@@ -513,4 +523,3 @@ def test_plan_made_for_one_tenant_is_not_used_for_the_next(tenants: Tenants, que
             assert not leaks(tenants, seen)
         count[tenant] += len(seen.texts)
     assert count["alice"] == count["bob"] > 0
-    pooled.close()
