@@ -1520,6 +1520,11 @@ BEGIN
     WHERE o.owner <> v_source.relowner;
 
     RETURN QUERY
+    SELECT 'persistence', NULL::oid,
+           format('ALTER TABLE %s SET %s', p.embeddings, CASE v_source.relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE 'LOGGED' END)
+    FROM pg_class AS c WHERE c.oid = t.embeddings AND c.relpersistence <> v_source.relpersistence;
+
+    RETURN QUERY
     WITH leaf AS (
         SELECT t.source::oid AS relation UNION SELECT f.relid FROM pg_partition_tree(t.source) AS f
     )
@@ -1839,25 +1844,42 @@ RETURNS TABLE (collection text, fault text, fix text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT t.name,
-           CASE
-               WHEN c.oid IS NULL THEN 'its table is gone'
-               WHEN t.embeddings IS NOT NULL AND p.source IS NULL THEN
-                   'its column is gone or its vectors are not as they were made, and its table is not followed'
-               WHEN NOT t.is_ready THEN 'it is not filled yet'
-               ELSE (SELECT 'not in line with its table: ' || string_agg(DISTINCT m.change, ', ')
-                     FROM pgml_tune._mending_statements(t.collection_id) AS m)
-           END,
-           CASE
-               WHEN c.oid IS NULL THEN 'CALL maintain()'
-               WHEN t.embeddings IS NOT NULL AND p.source IS NULL THEN format('SELECT drop_auto_embed(%L)', t.name)
-               WHEN NOT t.is_ready THEN
-                   format('CALL auto_embed(%L, %L, collection => %L)', t.source, coalesce(p.plain_content, t.source_column), t.name)
-               ELSE 'CALL maintain()'
-           END
+    SELECT t.name, f.fault, f.fix
     FROM pgml_tune.collection AS t
     LEFT JOIN pg_class AS c ON c.oid = t.source
     LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true
+    CROSS JOIN LATERAL (
+        SELECT 'its table is gone', 'CALL maintain()' WHERE c.oid IS NULL
+        UNION ALL
+        SELECT 'its column is gone or its vectors are not as they were made, and its table is not followed',
+               format('SELECT drop_auto_embed(%L)', t.name)
+        WHERE c.oid IS NOT NULL AND p.source IS NULL
+        UNION ALL
+        SELECT 'it is not filled yet',
+               format('CALL auto_embed(%L, %L, collection => %L)', t.source, p.plain_content, t.name)
+        WHERE p.source IS NOT NULL AND NOT t.is_ready
+        UNION ALL
+        SELECT 'its key is unique no more, and rows with the same key lose their vectors',
+               format('ALTER TABLE %s ADD UNIQUE (%s)', t.source,
+                   (SELECT string_agg(quote_ident(k), ', ') FROM unnest(p.key_names) AS k))
+        WHERE p.source IS NOT NULL AND NOT EXISTS (
+            SELECT FROM pg_index AS i
+            WHERE i.indrelid = t.source AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+              AND i.indkey::smallint[] <@ p.key_attnums
+        )
+        UNION ALL
+        SELECT format('%s is not followed: triggers are disabled', g.tgrelid::regclass),
+               format('ALTER TABLE %s ENABLE TRIGGER USER; CALL auto_embed(%L, %L, collection => %L)',
+                   g.tgrelid::regclass, t.source, p.plain_content, t.name)
+        FROM pg_trigger AS g
+        WHERE p.source IS NOT NULL AND g.tgenabled = 'D'
+          AND g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', t.collection_id))
+        GROUP BY g.tgrelid
+        UNION ALL
+        SELECT 'not in line with its table: ' || string_agg(DISTINCT m.change, ', '), 'CALL maintain()'
+        FROM pgml_tune._mending_statements(t.collection_id) AS m
+        HAVING count(*) > 0
+    ) AS f (fault, fix)
     UNION ALL
     SELECT substring(f.proname FROM 7), 'its functions are left of a restore without data',
            pgml_tune._leftover_fix(substring(f.proname FROM 7)::bigint)
@@ -1865,7 +1887,7 @@ AS $$
     WHERE f.pronamespace = 'pgml_tune'::regnamespace AND f.proname ~ '^_sync_[0-9]+$'
       AND NOT EXISTS (SELECT FROM pgml_tune.collection AS t WHERE '_sync_' || t.collection_id = f.proname)
 $$;
-COMMENT ON FUNCTION pgml_tune._collection_faults() IS 'What is wrong with each collection, NULL for nothing, and the statement that mends it.';
+COMMENT ON FUNCTION pgml_tune._collection_faults() IS 'What is wrong with collections, and the statement that mends it.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._collection_ids()
 RETURNS SETOF bigint
@@ -2137,7 +2159,7 @@ BEGIN
         );
     END IF;
     IF v_leaf IS NULL THEN
-        RETURN NULL;  -- dropped meanwhile
+        RETURN NULL;  -- the leaf was dropped meanwhile
     END IF;
     -- A partition is read by itself where the caller may do so and no policy can differ, else as a part of its parent: that
     -- reads the same blocks of all partitions.
@@ -2184,8 +2206,13 @@ BEGIN
                    (SELECT pg_catalog.count(*) FROM cleared AS c WHERE c.is_done)
         $statement$, v_from, target_column, v_range || v_only, v_only);
     WHEN 'store' THEN
-        SELECT format('%s.%I', pgml_tune._vector_schema(), f.target_type) INTO STRICT v_type
-        FROM pgml_tune._target_facts(source, source_column, target_column) AS f;
+        v_type := (
+            SELECT pgml_tune._vector_schema() || '.' || f.target_type
+            FROM pgml_tune._target_facts(source, source_column, target_column) AS f
+        );
+        IF v_type IS NULL THEN
+            RETURN NULL;  -- no vector column any more
+        END IF;
         -- Only row versions whose text is still the one that was embedded, and that nobody else has locked.
         RETURN format($statement$
             WITH locked AS MATERIALIZED (

@@ -92,7 +92,7 @@ BEGIN
         );
     END IF;
     IF v_leaf IS NULL THEN
-        RETURN NULL;  -- dropped meanwhile
+        RETURN NULL;  -- the leaf was dropped meanwhile
     END IF;
     -- A partition is read by itself where the caller may do so and no policy can differ, else as a part of its parent: that
     -- reads the same blocks of all partitions.
@@ -139,8 +139,13 @@ BEGIN
                    (SELECT pg_catalog.count(*) FROM cleared AS c WHERE c.is_done)
         $statement$, v_from, target_column, v_range || v_only, v_only);
     WHEN 'store' THEN
-        SELECT format('%s.%I', pgml_tune._vector_schema(), f.target_type) INTO STRICT v_type
-        FROM pgml_tune._target_facts(source, source_column, target_column) AS f;
+        v_type := (
+            SELECT pgml_tune._vector_schema() || '.' || f.target_type
+            FROM pgml_tune._target_facts(source, source_column, target_column) AS f
+        );
+        IF v_type IS NULL THEN
+            RETURN NULL;  -- no vector column any more
+        END IF;
         -- Only row versions whose text is still the one that was embedded, and that nobody else has locked.
         RETURN format($statement$
             WITH locked AS MATERIALIZED (

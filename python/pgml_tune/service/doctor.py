@@ -162,9 +162,11 @@ def _default_model(facts: ServerFacts) -> Iterator[Check]:
 
 
 def _collections(db: Database) -> Iterator[Check]:
-    for name, fault, fix in collection_faults(db):
-        status = "warn" if fault else "ok"
-        yield Check(f"collection {name}", status, fault or "in line with its table", fix if fault else "")
+    faults = collection_faults(db)
+    for name, fault, fix in faults:
+        yield Check(f"collection {name}", "warn", fault, fix)
+    if not faults:
+        yield Check("collections", "ok", "every collection is in line with its table")
 
 
 def _version(model_root: Path, reference: ModelReference, digest: str) -> Check:

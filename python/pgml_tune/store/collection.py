@@ -157,6 +157,6 @@ def mend_collection(db: Session, collection_id: int) -> list[tuple[str, int | No
     return None if rows is None else [(row["change"], row["relation"]) for row in rows]
 
 
-def collection_faults(db: Database) -> list[tuple[str, str | None, str]]:
-    """Each collection, what is wrong with it, and what mends it."""
+def collection_faults(db: Database) -> list[tuple[str, str, str]]:
+    """Collections, what is wrong with them, and what mends it."""
     return [(row["collection"], row["fault"], row["fix"]) for row in db.fetch(_FAULTS)]
