@@ -4,7 +4,7 @@ EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" pgml_tune.cont
 STATE = sql/types.sql $(addprefix sql/tables/, setting.sql model.sql model_version.sql serving.sql serving_history.sql \
 	cache_entry.sql call_count.sql collection.sql tracked_column.sql)
 CODE = $(addprefix sql/functions/, internal.sql embedding.sql registry.sql cache.sql \
-	collection.sql filling.sql search.sql operations.sql roles.sql) \
+	collection_names.sql collection_vectors.sql collection_objects.sql collection.sql filling.sql search.sql operations.sql roles.sql) \
 	sql/views.sql sql/privileges.sql
 SOURCES = sql/guard.sql $(STATE) $(CODE)
 

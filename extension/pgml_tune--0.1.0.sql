@@ -844,9 +844,9 @@ return cache.pending_counts()
 $python$;
 COMMENT ON FUNCTION pgml_tune._pending_counts() IS 'What this session has counted and not yet flushed.';
 
--- Tables kept embedded. The side tables are written by functions that their owners own, never by a superuser: a trigger that an
--- owner puts on his side table must not run as anybody but him. What every statement of a trigger asks is in plpgsql, which keeps
--- the plans; an SQL function would plan for milliseconds each time.
+-- What tables, columns, keys and operators are called now: catalogs are asked, nothing is remembered, so renames and restores do
+-- no harm. What every statement of a trigger asks is in plpgsql, which keeps the plans; an SQL function would plan for
+-- milliseconds each time.
 
 CREATE OR REPLACE FUNCTION pgml_tune._vector_schema()
 RETURNS text
@@ -970,6 +970,24 @@ $$;
 COMMENT ON FUNCTION pgml_tune._object_base(oid, text, text) IS
     'What the names of the view and the query function begin with: table and column, or where these are taken the collection; NULL if that is taken, too.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._free_name(name text, taken text[])
+RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.name FROM (
+        SELECT repeat('_', g) AS tail, _free_name.name || repeat('_', g) AS name FROM generate_series(0, 40) AS g
+    ) AS c WHERE c.name <> ALL (taken) ORDER BY length(c.tail) LIMIT 1
+$$;
+COMMENT ON FUNCTION pgml_tune._free_name(text, text[]) IS 'A name, with as many underscores as keep it apart from others.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._role_name(role oid)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT CASE role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(role)) END $$;
+COMMENT ON FUNCTION pgml_tune._role_name(oid) IS 'A grantee as GRANT writes it.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._source_facts(source regclass, source_column text, collection text)
 RETURNS TABLE (
     source_oid bigint, schema_name text, default_name text, kind text, is_temporary boolean, is_ours boolean,
@@ -1092,6 +1110,8 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._hold_tables(regclass, regclass) IS
     'Locks both tables of a collection against changes of their columns until the transaction ends: what _collection_parts() says afterwards stays so.';
+-- The vectors of a collection, as triggers and fills write them: always as the owner of the source, never as a superuser. A trigger
+-- that an owner puts on his side table must not run as anybody but him.
 
 CREATE OR REPLACE FUNCTION pgml_tune._sync_statements(collection_id bigint, event text, relation oid, row_count bigint)
 RETURNS text[]
@@ -1355,6 +1375,88 @@ $$;
 COMMENT ON FUNCTION pgml_tune._keep_orphans(bigint) IS
     'Deletes the vectors of rows that are gone, or have no text any more.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._fill_collection(
+    collection_id bigint, leaf oid, first_block bigint, end_block bigint, max_rows integer
+)
+RETURNS integer[]
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_result integer[];
+BEGIN
+    -- Its owner may have made the function run as its caller, who is a superuser here. The lock keeps it as it is till the end.
+    PERFORM FROM pg_proc AS p
+    JOIN pgml_tune.collection AS t ON t.collection_id = _fill_collection.collection_id
+    JOIN pg_class AS c ON c.oid = t.source
+    WHERE p.oid = to_regprocedure(format('pgml_tune._keep_%s(oid, bigint, bigint, integer)', _fill_collection.collection_id))
+      AND p.prosecdef AND p.proowner = c.relowner
+      AND p.proconfig @> ARRAY['search_path=pg_catalog, pg_temp']
+    FOR SHARE OF p;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the functions of collection % are not as they were made', collection_id USING ERRCODE = '55000';
+    END IF;
+    -- One session at a time: two would embed the same rows.
+    BEGIN
+        PERFORM FROM pgml_tune.collection AS t
+        WHERE t.collection_id = _fill_collection.collection_id FOR NO KEY UPDATE NOWAIT;
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE EXCEPTION 'collection % is being filled by another session', collection_id USING ERRCODE = '55P03';
+    END;
+    EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4)', collection_id)
+    INTO v_result USING leaf, first_block, end_block, max_rows;
+    RETURN v_result;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._fill_collection(bigint, oid, bigint, bigint, integer) IS
+    'Embeds rows of a part of a collection, as the owner of its source; with leaf NULL deletes vectors of rows that are gone.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._count_rows(collection_id bigint, what text)
+RETURNS bigint
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    p record;
+    v_count bigint;
+BEGIN
+    SELECT c.* INTO p FROM pgml_tune._collection_parts(collection_id) AS c;
+    IF NOT FOUND OR NOT has_table_privilege(p.embeddings, 'SELECT') OR NOT (
+        SELECT bool_and(has_column_privilege(p.source, c.name, 'SELECT'))
+        FROM unnest(p.key_names || p.plain_content) AS c (name)
+    ) THEN
+        RETURN NULL;
+    END IF;
+    PERFORM pgml_tune._hold_tables(p.embeddings, p.source);
+    SELECT c.* INTO p FROM pgml_tune._collection_parts(collection_id) AS c;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format(
+        CASE what
+            WHEN 'rows' THEN 'SELECT count(*) FROM %1$s AS s WHERE s.%2$s IS NOT NULL'
+            WHEN 'embedded' THEN
+                'SELECT count(*) FROM %1$s AS s JOIN %3$s AS e ON %4$s AND e.chunk_no = 1
+                 WHERE e.text_sha256 = sha256(convert_to(s.%2$s::text, ''UTF8''))'
+            WHEN 'stale' THEN
+                'SELECT count(*) FROM %1$s AS s JOIN %3$s AS e ON %4$s AND e.chunk_no = 1
+                 WHERE e.text_sha256 IS DISTINCT FROM sha256(convert_to(s.%2$s::text, ''UTF8''))'
+            WHEN 'missing' THEN
+                'SELECT count(*) FROM %1$s AS s WHERE s.%2$s IS NOT NULL AND NOT EXISTS (
+                     SELECT FROM %3$s AS e WHERE %4$s AND e.chunk_no = 1
+                        AND e.text_sha256 = sha256(convert_to(s.%2$s::text, ''UTF8'')))'
+        END,
+        p.source, p.content, p.embeddings, p.key_match
+    ) INTO v_count;
+    RETURN v_count;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._count_rows(bigint, text) IS
+    'Rows with a text that the caller sees (rows), those with vectors of it (embedded), with vectors of another (stale), or without vectors of it (missing); NULL where he may not read the table.';
+-- The objects that belong to a collection: side table, functions, triggers, indexes, view, query function and who may use them.
+
 CREATE OR REPLACE FUNCTION pgml_tune._build_collection(collection_id bigint)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
@@ -1485,6 +1587,99 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._build_collection(bigint) IS
     'Makes the side table, the functions and the triggers that the row of a collection asks for.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._finish_collection(collection_id bigint)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+    p record;
+    v_schema text;
+    v_base text;
+    v_view text;
+    v_function text;
+    v_side text;
+    v_columns text;
+    v_names text[];
+BEGIN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
+    WHERE c.collection_id = _finish_collection.collection_id FOR NO KEY UPDATE;
+    IF t.is_ready THEN
+        RETURN;
+    END IF;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    SELECT n.nspname INTO STRICT v_schema
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = t.source;
+    IF NOT has_schema_privilege((SELECT c.relowner FROM pg_class AS c WHERE c.oid = t.source), v_schema, 'CREATE') THEN
+        RAISE EXCEPTION 'the owner of table % may not create objects in its schema', t.source USING ERRCODE = '42501';
+    END IF;
+    v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
+
+    IF t.text_search IS NOT NULL AND to_regclass(format('pgml_tune.%I', v_side || '_lexemes')) IS NULL THEN
+        EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', p.embeddings);
+    END IF;
+
+    -- The columns of the source keep their names, those beside them give way.
+    v_names := p.key_names || p.plain_content;
+    SELECT string_agg(format('s.%I', k.name), ', ' ORDER BY k.position) INTO v_columns
+    FROM (SELECT n.name, min(n.position) FROM unnest(v_names) WITH ORDINALITY AS n (name, position) GROUP BY n.name)
+        AS k (name, position);
+    v_base := pgml_tune._object_base(t.source, p.plain_content, t.name);
+    IF v_base IS NULL THEN
+        RAISE EXCEPTION 'the names of the view and the query function of collection "%" are taken', t.name
+            USING ERRCODE = '42710';
+    END IF;
+    v_view := v_base || '_embedding';
+    EXECUTE format(
+        'CREATE VIEW %I.%I WITH (security_invoker = true) AS
+         SELECT %s, e.chunk_no AS %I, e.embedding::%s.%s AS %I
+         FROM %s AS e JOIN %s AS s ON %s',
+        v_schema, v_view, v_columns, pgml_tune._free_name('chunk', v_names), pgml_tune._vector_schema(), t.storage,
+        pgml_tune._free_name('embedding', v_names), p.embeddings, p.source, p.key_match
+    );
+    EXECUTE format('COMMENT ON VIEW %I.%I IS %L', v_schema, v_view,
+        format('Texts of collection "%s" with their vectors, for an ORDER BY of your own.', t.name));
+    v_function := v_base || '_query';
+    EXECUTE format(
+        'CREATE FUNCTION %I.%I(input text) RETURNS %s.%s
+         LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10000
+         RETURN @extschema@.embed_pinned(input, %L, %L, ''query'')%s',
+        v_schema, v_function, pgml_tune._vector_schema(), t.storage,
+        split_part(p.model, '@', 1), split_part(p.model, '@', 2),
+        CASE t.storage WHEN 'halfvec' THEN format('::%s.halfvec', pgml_tune._vector_schema()) ELSE '' END
+    );
+    EXECUTE format('COMMENT ON FUNCTION %I.%I(text) IS %L', v_schema, v_function,
+        format('Vector of a question to collection "%s", under %s.', t.name, p.model));
+    UPDATE pgml_tune.collection AS c
+    SET is_ready = true, view_name = format('%I.%I', v_schema, v_view)::regclass,
+        query_function = format('%I.%I(text)', v_schema, v_function)::regprocedure
+    WHERE c.collection_id = t.collection_id;
+    PERFORM pgml_tune._mend_collection(collection_id);
+    EXECUTE format('ANALYZE %s', p.embeddings);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._finish_collection(bigint) IS
+    'Makes the indexes, the view and the query function of a collection that is filled, and opens it to its readers.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._has_hnsw(side regclass)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT bool_or(i.indisvalid)
+        FROM pg_index AS i
+        JOIN pg_class AS c ON c.oid = i.indexrelid
+        JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw'
+        WHERE i.indrelid = side
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._has_hnsw(regclass) IS 'Whether a side table has an HNSW index that can be used; NULL: none at all.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._mending_statements(collection_id bigint)
 RETURNS TABLE (change text, relation oid, statement text)
@@ -1622,154 +1817,6 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._mend_collection(bigint) IS 'Brings a collection in line with its table, and says what was not.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._role_name(role oid)
-RETURNS text
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$ SELECT CASE role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(role)) END $$;
-COMMENT ON FUNCTION pgml_tune._role_name(oid) IS 'A grantee as GRANT writes it.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._fill_collection(
-    collection_id bigint, leaf oid, first_block bigint, end_block bigint, max_rows integer
-)
-RETURNS integer[]
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    v_result integer[];
-BEGIN
-    -- Its owner may have made the function run as its caller, who is a superuser here. The lock keeps it as it is till the end.
-    PERFORM FROM pg_proc AS p
-    JOIN pgml_tune.collection AS t ON t.collection_id = _fill_collection.collection_id
-    JOIN pg_class AS c ON c.oid = t.source
-    WHERE p.oid = to_regprocedure(format('pgml_tune._keep_%s(oid, bigint, bigint, integer)', _fill_collection.collection_id))
-      AND p.prosecdef AND p.proowner = c.relowner
-      AND p.proconfig @> ARRAY['search_path=pg_catalog, pg_temp']
-    FOR SHARE OF p;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the functions of collection % are not as they were made', collection_id USING ERRCODE = '55000';
-    END IF;
-    -- One session at a time: two would embed the same rows.
-    BEGIN
-        PERFORM FROM pgml_tune.collection AS t
-        WHERE t.collection_id = _fill_collection.collection_id FOR NO KEY UPDATE NOWAIT;
-    EXCEPTION WHEN lock_not_available THEN
-        RAISE EXCEPTION 'collection % is being filled by another session', collection_id USING ERRCODE = '55P03';
-    END;
-    EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4)', collection_id)
-    INTO v_result USING leaf, first_block, end_block, max_rows;
-    RETURN v_result;
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._fill_collection(bigint, oid, bigint, bigint, integer) IS
-    'Embeds rows of a part of a collection, as the owner of its source; with leaf NULL deletes vectors of rows that are gone.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._finish_collection(collection_id bigint)
-RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    t pgml_tune.collection;
-    p record;
-    v_schema text;
-    v_base text;
-    v_view text;
-    v_function text;
-    v_side text;
-    v_columns text;
-    v_names text[];
-BEGIN
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
-    WHERE c.collection_id = _finish_collection.collection_id FOR NO KEY UPDATE;
-    IF t.is_ready THEN
-        RETURN;
-    END IF;
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
-    SELECT n.nspname INTO STRICT v_schema
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = t.source;
-    IF NOT has_schema_privilege((SELECT c.relowner FROM pg_class AS c WHERE c.oid = t.source), v_schema, 'CREATE') THEN
-        RAISE EXCEPTION 'the owner of table % may not create objects in its schema', t.source USING ERRCODE = '42501';
-    END IF;
-    v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
-
-    IF t.text_search IS NOT NULL AND to_regclass(format('pgml_tune.%I', v_side || '_lexemes')) IS NULL THEN
-        EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', p.embeddings);
-    END IF;
-
-    -- The columns of the source keep their names, those beside them give way.
-    v_names := p.key_names || p.plain_content;
-    SELECT string_agg(format('s.%I', k.name), ', ' ORDER BY k.position) INTO v_columns
-    FROM (SELECT n.name, min(n.position) FROM unnest(v_names) WITH ORDINALITY AS n (name, position) GROUP BY n.name)
-        AS k (name, position);
-    v_base := pgml_tune._object_base(t.source, p.plain_content, t.name);
-    IF v_base IS NULL THEN
-        RAISE EXCEPTION 'the names of the view and the query function of collection "%" are taken', t.name
-            USING ERRCODE = '42710';
-    END IF;
-    v_view := v_base || '_embedding';
-    EXECUTE format(
-        'CREATE VIEW %I.%I WITH (security_invoker = true) AS
-         SELECT %s, e.chunk_no AS %I, e.embedding::%s.%s AS %I
-         FROM %s AS e JOIN %s AS s ON %s',
-        v_schema, v_view, v_columns, pgml_tune._free_name('chunk', v_names), pgml_tune._vector_schema(), t.storage,
-        pgml_tune._free_name('embedding', v_names), p.embeddings, p.source, p.key_match
-    );
-    EXECUTE format('COMMENT ON VIEW %I.%I IS %L', v_schema, v_view,
-        format('Texts of collection "%s" with their vectors, for an ORDER BY of your own.', t.name));
-    v_function := v_base || '_query';
-    EXECUTE format(
-        'CREATE FUNCTION %I.%I(input text) RETURNS %s.%s
-         LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10000
-         RETURN @extschema@.embed_pinned(input, %L, %L, ''query'')%s',
-        v_schema, v_function, pgml_tune._vector_schema(), t.storage,
-        split_part(p.model, '@', 1), split_part(p.model, '@', 2),
-        CASE t.storage WHEN 'halfvec' THEN format('::%s.halfvec', pgml_tune._vector_schema()) ELSE '' END
-    );
-    EXECUTE format('COMMENT ON FUNCTION %I.%I(text) IS %L', v_schema, v_function,
-        format('Vector of a question to collection "%s", under %s.', t.name, p.model));
-    UPDATE pgml_tune.collection AS c
-    SET is_ready = true, view_name = format('%I.%I', v_schema, v_view)::regclass,
-        query_function = format('%I.%I(text)', v_schema, v_function)::regprocedure
-    WHERE c.collection_id = t.collection_id;
-    PERFORM pgml_tune._mend_collection(collection_id);
-    EXECUTE format('ANALYZE %s', p.embeddings);
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._finish_collection(bigint) IS
-    'Makes the indexes, the view and the query function of a collection that is filled, and opens it to its readers.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._has_hnsw(side regclass)
-RETURNS boolean
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN (
-        SELECT bool_or(i.indisvalid)
-        FROM pg_index AS i
-        JOIN pg_class AS c ON c.oid = i.indexrelid
-        JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw'
-        WHERE i.indrelid = side
-    );
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._has_hnsw(regclass) IS 'Whether a side table has an HNSW index that can be used; NULL: none at all.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._free_name(name text, taken text[])
-RETURNS text
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT c.name FROM (
-        SELECT repeat('_', g) AS tail, _free_name.name || repeat('_', g) AS name FROM generate_series(0, 40) AS g
-    ) AS c WHERE c.name <> ALL (taken) ORDER BY length(c.tail) LIMIT 1
-$$;
-COMMENT ON FUNCTION pgml_tune._free_name(text, text[]) IS 'A name, with as many underscores as keep it apart from others.';
-
 CREATE OR REPLACE FUNCTION pgml_tune._drop_parts(
     collection_id bigint, embeddings oid, view_name oid, query_function oid
 )
@@ -1888,6 +1935,7 @@ AS $$
       AND NOT EXISTS (SELECT FROM pgml_tune.collection AS t WHERE '_sync_' || t.collection_id = f.proname)
 $$;
 COMMENT ON FUNCTION pgml_tune._collection_faults() IS 'What is wrong with collections, and the statement that mends it.';
+-- Tables kept embedded: the rows of pgml_tune.collection, and what users call.
 
 CREATE OR REPLACE FUNCTION pgml_tune._collection_ids()
 RETURNS SETOF bigint
@@ -1967,50 +2015,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._drop_collection(bigint) IS 'Removes a collection and all that belongs to it.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._count_rows(collection_id bigint, what text)
-RETURNS bigint
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    p record;
-    v_count bigint;
-BEGIN
-    SELECT c.* INTO p FROM pgml_tune._collection_parts(collection_id) AS c;
-    IF NOT FOUND OR NOT has_table_privilege(p.embeddings, 'SELECT') OR NOT (
-        SELECT bool_and(has_column_privilege(p.source, c.name, 'SELECT'))
-        FROM unnest(p.key_names || p.plain_content) AS c (name)
-    ) THEN
-        RETURN NULL;
-    END IF;
-    PERFORM pgml_tune._hold_tables(p.embeddings, p.source);
-    SELECT c.* INTO p FROM pgml_tune._collection_parts(collection_id) AS c;
-    IF NOT FOUND THEN
-        RETURN NULL;
-    END IF;
-    EXECUTE format(
-        CASE what
-            WHEN 'rows' THEN 'SELECT count(*) FROM %1$s AS s WHERE s.%2$s IS NOT NULL'
-            WHEN 'embedded' THEN
-                'SELECT count(*) FROM %1$s AS s JOIN %3$s AS e ON %4$s AND e.chunk_no = 1
-                 WHERE e.text_sha256 = sha256(convert_to(s.%2$s::text, ''UTF8''))'
-            WHEN 'stale' THEN
-                'SELECT count(*) FROM %1$s AS s JOIN %3$s AS e ON %4$s AND e.chunk_no = 1
-                 WHERE e.text_sha256 IS DISTINCT FROM sha256(convert_to(s.%2$s::text, ''UTF8''))'
-            WHEN 'missing' THEN
-                'SELECT count(*) FROM %1$s AS s WHERE s.%2$s IS NOT NULL AND NOT EXISTS (
-                     SELECT FROM %3$s AS e WHERE %4$s AND e.chunk_no = 1
-                        AND e.text_sha256 = sha256(convert_to(s.%2$s::text, ''UTF8'')))'
-        END,
-        p.source, p.content, p.embeddings, p.key_match
-    ) INTO v_count;
-    RETURN v_count;
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._count_rows(bigint, text) IS
-    'Rows with a text that the caller sees (rows), those with vectors of it (embedded), with vectors of another (stale), or without vectors of it (missing); NULL where he may not read the table.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._prepare_collection(
     source regclass, source_column name, model text, collection text, mode text, options jsonb

@@ -1,0 +1,480 @@
+-- The objects that belong to a collection: side table, functions, triggers, indexes, view, query function and who may use them.
+
+CREATE OR REPLACE FUNCTION pgml_tune._build_collection(collection_id bigint)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+    v_class pg_class;
+    v_attnum smallint;
+    v_key smallint[];
+    v_name text;
+    v_keys text;
+    v_columns text;
+BEGIN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
+    WHERE c.collection_id = _build_collection.collection_id FOR UPDATE;
+    SELECT c.* INTO v_class FROM pg_class AS c WHERE c.oid = t.source;
+    v_attnum := (
+        SELECT a.attnum FROM pg_attribute AS a
+        WHERE a.attrelid = t.source AND a.attname = t.source_column AND a.attnum > 0 AND NOT a.attisdropped
+    );
+    v_key := pgml_tune._source_key(t.source);
+    IF t.embeddings IS NOT NULL OR v_class.relkind IS NULL OR v_class.relkind NOT IN ('r', 'p') OR v_class.relispartition
+        OR v_attnum IS NULL OR v_key IS NULL THEN
+        RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
+    END IF;
+    -- Whoever drops the version waits for this lock, and then finds the collection.
+    PERFORM FROM pgml_tune.model_version AS v JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+    WHERE v.model_version_id = t.model_version_id AND v.dimensions = t.dimensions
+      AND m.name || '@' || v.version = t.model_reference
+    FOR KEY SHARE OF v;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
+    END IF;
+    v_name := format('embedding_%s_%s', t.collection_id, t.model_version_id);
+    -- A restore of nothing but the schema leaves objects of collections whose numbers are given again.
+    IF to_regclass('pgml_tune.' || v_name) IS NOT NULL
+        OR to_regprocedure(format('pgml_tune._sync_%s()', t.collection_id)) IS NOT NULL THEN
+        RAISE EXCEPTION 'parts of a collection are left of a restore without data' USING ERRCODE = '42710',
+            HINT = pgml_tune._leftover_fix(t.collection_id);
+    END IF;
+    SELECT string_agg(
+               format('key_%s %s %s NOT NULL', k.position, format_type(b.base, b.base_modifier), CASE
+                   WHEN a.attcollation <> 0 THEN
+                       (SELECT format('COLLATE %I.%I', n.nspname, o.collname)
+                        FROM pg_collation AS o JOIN pg_namespace AS n ON n.oid = o.collnamespace WHERE o.oid = a.attcollation)
+                   ELSE ''
+               END), ', ' ORDER BY k.position),
+           string_agg('key_' || k.position, ', ' ORDER BY k.position)
+    INTO v_keys, v_columns
+    FROM unnest(v_key) WITH ORDINALITY AS k (attnum, position)
+    JOIN pg_attribute AS a ON a.attrelid = t.source AND a.attnum = k.attnum
+    CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, a.atttypmod) AS b;
+    EXECUTE format(
+        'CREATE %s TABLE pgml_tune.%I (
+             %s,
+             chunk_no integer NOT NULL,
+             text_sha256 bytea NOT NULL,
+             embedding %s.%s(%s) NOT NULL,
+             lexemes tsvector,
+             CONSTRAINT %I PRIMARY KEY (%s, chunk_no)
+         -- The vector stays in the row, and does not go where it is read twice as slowly.
+         ) WITH (toast_tuple_target = 8160)',
+        CASE v_class.relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE '' END, v_name, v_keys, pgml_tune._vector_schema(),
+        t.storage, t.dimensions, v_name || '_pkey', v_columns
+    );
+    EXECUTE format('COMMENT ON TABLE pgml_tune.%I IS %L', v_name,
+        format('Vectors of collection "%s"; text_sha256 is of the whole text.', t.name));
+
+    EXECUTE format(
+        'CREATE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
+         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
+         SET row_security = off SET jit = off
+         AS $body$
+         DECLARE
+             v_rows bigint;
+             v_statements text[];
+             v_statement text;
+             v_has_changed boolean;
+         BEGIN
+             IF TG_OP IN (''INSERT'', ''UPDATE'') THEN
+                 SELECT count(*) INTO v_rows FROM pgml_tune_new;
+             END IF;
+             v_statements := pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID, v_rows);
+             EXECUTE v_statements[1] INTO v_has_changed;
+             IF v_has_changed THEN
+                 FOREACH v_statement IN ARRAY v_statements[2:] LOOP
+                     EXECUTE v_statement;
+                 END LOOP;
+             END IF;
+             RETURN NULL;
+         END
+         $body$', t.collection_id);
+    EXECUTE format(
+        'CREATE FUNCTION pgml_tune._keep_%1$s(leaf oid, first_block bigint, end_block bigint, max_rows integer) RETURNS integer[]
+         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
+         SET row_security = off SET jit = off
+         AS $body$
+         BEGIN
+             IF leaf IS NULL THEN
+                 RETURN pgml_tune._keep_orphans(%1$s);
+             END IF;
+             RETURN pgml_tune._keep_part(%1$s, leaf, first_block, end_block, max_rows);
+         END
+         $body$', t.collection_id);
+    EXECUTE format('REVOKE ALL ON FUNCTION pgml_tune._sync_%1$s(), pgml_tune._keep_%1$s(oid, bigint, bigint, integer) FROM PUBLIC',
+        t.collection_id);
+    EXECUTE format('COMMENT ON FUNCTION pgml_tune._sync_%s() IS %L', t.collection_id,
+        format('Trigger of collection "%s": follows what happens to its table.', t.name));
+    EXECUTE format('COMMENT ON FUNCTION pgml_tune._keep_%s(oid, bigint, bigint, integer) IS %L', t.collection_id,
+        format('Embeds rows of collection "%s" that have no vectors.', t.name));
+    UPDATE pgml_tune.collection AS c SET embeddings = format('pgml_tune.%I', v_name)::regclass
+    WHERE c.collection_id = t.collection_id;
+
+    -- Never fires. PostgreSQL keeps its list of columns true through renames, dumps and restores, and so do we find them.
+    EXECUTE format(
+        'CREATE TRIGGER pgml_tune_%1$s_columns AFTER UPDATE OF %2$s ON %3$s
+         FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION pgml_tune._sync_%1$s()',
+        t.collection_id,
+        (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.position)
+         FROM unnest(v_key || v_attnum) WITH ORDINALITY AS k (attnum, position)
+         JOIN pg_attribute AS a ON a.attrelid = t.source AND a.attnum = k.attnum),
+        t.source
+    );
+    PERFORM pgml_tune._mend_collection(t.collection_id);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._build_collection(bigint) IS
+    'Makes the side table, the functions and the triggers that the row of a collection asks for.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._finish_collection(collection_id bigint)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+    p record;
+    v_schema text;
+    v_base text;
+    v_view text;
+    v_function text;
+    v_side text;
+    v_columns text;
+    v_names text[];
+BEGIN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
+    WHERE c.collection_id = _finish_collection.collection_id FOR NO KEY UPDATE;
+    IF t.is_ready THEN
+        RETURN;
+    END IF;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    SELECT n.nspname INTO STRICT v_schema
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = t.source;
+    IF NOT has_schema_privilege((SELECT c.relowner FROM pg_class AS c WHERE c.oid = t.source), v_schema, 'CREATE') THEN
+        RAISE EXCEPTION 'the owner of table % may not create objects in its schema', t.source USING ERRCODE = '42501';
+    END IF;
+    v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
+
+    IF t.text_search IS NOT NULL AND to_regclass(format('pgml_tune.%I', v_side || '_lexemes')) IS NULL THEN
+        EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', p.embeddings);
+    END IF;
+
+    -- The columns of the source keep their names, those beside them give way.
+    v_names := p.key_names || p.plain_content;
+    SELECT string_agg(format('s.%I', k.name), ', ' ORDER BY k.position) INTO v_columns
+    FROM (SELECT n.name, min(n.position) FROM unnest(v_names) WITH ORDINALITY AS n (name, position) GROUP BY n.name)
+        AS k (name, position);
+    v_base := pgml_tune._object_base(t.source, p.plain_content, t.name);
+    IF v_base IS NULL THEN
+        RAISE EXCEPTION 'the names of the view and the query function of collection "%" are taken', t.name
+            USING ERRCODE = '42710';
+    END IF;
+    v_view := v_base || '_embedding';
+    EXECUTE format(
+        'CREATE VIEW %I.%I WITH (security_invoker = true) AS
+         SELECT %s, e.chunk_no AS %I, e.embedding::%s.%s AS %I
+         FROM %s AS e JOIN %s AS s ON %s',
+        v_schema, v_view, v_columns, pgml_tune._free_name('chunk', v_names), pgml_tune._vector_schema(), t.storage,
+        pgml_tune._free_name('embedding', v_names), p.embeddings, p.source, p.key_match
+    );
+    EXECUTE format('COMMENT ON VIEW %I.%I IS %L', v_schema, v_view,
+        format('Texts of collection "%s" with their vectors, for an ORDER BY of your own.', t.name));
+    v_function := v_base || '_query';
+    EXECUTE format(
+        'CREATE FUNCTION %I.%I(input text) RETURNS %s.%s
+         LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10000
+         RETURN @extschema@.embed_pinned(input, %L, %L, ''query'')%s',
+        v_schema, v_function, pgml_tune._vector_schema(), t.storage,
+        split_part(p.model, '@', 1), split_part(p.model, '@', 2),
+        CASE t.storage WHEN 'halfvec' THEN format('::%s.halfvec', pgml_tune._vector_schema()) ELSE '' END
+    );
+    EXECUTE format('COMMENT ON FUNCTION %I.%I(text) IS %L', v_schema, v_function,
+        format('Vector of a question to collection "%s", under %s.', t.name, p.model));
+    UPDATE pgml_tune.collection AS c
+    SET is_ready = true, view_name = format('%I.%I', v_schema, v_view)::regclass,
+        query_function = format('%I.%I(text)', v_schema, v_function)::regprocedure
+    WHERE c.collection_id = t.collection_id;
+    PERFORM pgml_tune._mend_collection(collection_id);
+    EXECUTE format('ANALYZE %s', p.embeddings);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._finish_collection(bigint) IS
+    'Makes the indexes, the view and the query function of a collection that is filled, and opens it to its readers.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._has_hnsw(side regclass)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT bool_or(i.indisvalid)
+        FROM pg_index AS i
+        JOIN pg_class AS c ON c.oid = i.indexrelid
+        JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw'
+        WHERE i.indrelid = side
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._has_hnsw(regclass) IS 'Whether a side table has an HNSW index that can be used; NULL: none at all.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._mending_statements(collection_id bigint)
+RETURNS TABLE (change text, relation oid, statement text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    c_graph_rows CONSTANT integer := 10000;  -- below, comparing all is as fast, exact, and spares writers the graph
+    t pgml_tune.collection;
+    p record;
+    v_source pg_class;
+    v_wants_graph boolean;
+BEGIN
+    SELECT c.* INTO t FROM pgml_tune.collection AS c WHERE c.collection_id = _mending_statements.collection_id;
+    SELECT c.* INTO v_source FROM pg_class AS c WHERE c.oid = t.source;
+    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+    SELECT 'owner', NULL::oid, format('ALTER %s OWNER TO %I', o.object, pg_get_userbyid(v_source.relowner))
+    FROM (
+        SELECT CASE c.relkind WHEN 'v' THEN 'VIEW ' ELSE 'TABLE ' END || c.oid::regclass, c.relowner
+        FROM pg_class AS c WHERE c.oid IN (t.embeddings, t.view_name)
+        UNION ALL
+        SELECT 'FUNCTION ' || f.oid::regprocedure, f.proowner
+        FROM pg_proc AS f
+        WHERE f.oid = t.query_function OR f.pronamespace = 'pgml_tune'::regnamespace
+            AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id)
+    ) AS o (object, owner)
+    WHERE o.owner <> v_source.relowner;
+
+    RETURN QUERY
+    SELECT 'persistence', NULL::oid,
+           format('ALTER TABLE %s SET %s', p.embeddings, CASE v_source.relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE 'LOGGED' END)
+    FROM pg_class AS c WHERE c.oid = t.embeddings AND c.relpersistence <> v_source.relpersistence;
+
+    RETURN QUERY
+    WITH leaf AS (
+        SELECT t.source::oid AS relation UNION SELECT f.relid FROM pg_partition_tree(t.source) AS f
+    )
+    SELECT 'partition detached', g.tgrelid, format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass)
+    FROM pg_trigger AS g
+    WHERE g.tgfoid = format('pgml_tune._sync_%s()', collection_id)::regprocedure
+      AND g.tgrelid NOT IN (SELECT l.relation FROM leaf AS l)
+    UNION ALL
+    SELECT 'partition attached', l.relation, format(
+        'CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgml_tune._sync_%s()',
+        e.trigger, e.event, l.relation::regclass, e.tables, collection_id
+    )
+    FROM leaf AS l
+    CROSS JOIN LATERAL (
+        SELECT v.event, v.tables, format('pgml_tune_%s_%s', collection_id, lower(v.event))
+        FROM (
+            VALUES ('INSERT', 'REFERENCING NEW TABLE AS pgml_tune_new'),
+                   ('UPDATE', 'REFERENCING OLD TABLE AS pgml_tune_old NEW TABLE AS pgml_tune_new'),
+                   ('DELETE', 'REFERENCING OLD TABLE AS pgml_tune_old'),
+                   ('TRUNCATE', '')
+        ) AS v (event, tables)
+    ) AS e (event, tables, trigger)
+    JOIN pg_class AS c ON c.oid = l.relation AND c.relkind IN ('r', 'p')
+    WHERE NOT EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid = l.relation AND g.tgname = e.trigger);
+
+    IF NOT t.is_ready THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    -- OFFSET 0: one probe of the key for each row that is looked at, never a hash of the whole source.
+    SELECT 'row security', NULL::oid, format(
+        'CREATE POLICY source_row ON %s FOR SELECT USING (EXISTS (SELECT FROM (SELECT %s) AS e JOIN %s AS s ON %s OFFSET 0))',
+        p.embeddings, p.key_list, p.source, p.key_match
+    )
+    WHERE v_source.relrowsecurity AND NOT EXISTS (SELECT FROM pg_policy AS o WHERE o.polrelid = t.embeddings)
+    UNION ALL
+    SELECT 'row security', NULL, format('ALTER TABLE %s %s ROW LEVEL SECURITY', p.embeddings,
+        CASE WHEN v_source.relrowsecurity THEN 'ENABLE' ELSE 'DISABLE' END)
+    FROM pg_class AS c WHERE c.oid = t.embeddings AND c.relrowsecurity <> v_source.relrowsecurity;
+
+    RETURN QUERY
+    WITH reader AS (
+        -- Who may read the text and its key in the source, by the whole table or by these columns.
+        SELECT a.grantee FROM aclexplode(v_source.relacl) AS a WHERE a.privilege_type = 'SELECT'
+        UNION
+        SELECT a.grantee
+        FROM pg_attribute AS c CROSS JOIN LATERAL aclexplode(c.attacl) AS a
+        WHERE c.attrelid = t.source AND c.attname = ANY (p.key_names || p.plain_content) AND a.privilege_type = 'SELECT'
+        GROUP BY a.grantee
+        HAVING count(DISTINCT c.attnum) = (SELECT count(DISTINCT u.name) FROM unnest(p.key_names || p.plain_content) AS u (name))
+    ), target AS (
+        SELECT c.oid, a.grantee, a.privilege_type
+        FROM pg_class AS c LEFT JOIN LATERAL aclexplode(c.relacl) AS a ON a.grantee NOT IN (c.relowner, v_source.relowner)
+        WHERE c.oid IN (t.embeddings, t.view_name)
+    )
+    SELECT DISTINCT 'grants', NULL::oid, format('REVOKE ALL ON %s FROM %s', x.oid::regclass, pgml_tune._role_name(x.grantee))
+    FROM target AS x
+    WHERE x.grantee IS NOT NULL AND (x.privilege_type <> 'SELECT' OR x.grantee NOT IN (SELECT r.grantee FROM reader AS r))
+    UNION ALL
+    SELECT 'grants', NULL, format('GRANT SELECT ON %s TO %s', x.oid::regclass, pgml_tune._role_name(r.grantee))
+    FROM (SELECT DISTINCT o.oid FROM target AS o) AS x CROSS JOIN reader AS r
+    WHERE r.grantee <> v_source.relowner AND NOT EXISTS (
+        SELECT FROM target AS h WHERE h.oid = x.oid AND h.grantee = r.grantee AND h.privilege_type = 'SELECT'
+    );
+
+    v_wants_graph := t.index_method <> 'none' AND pgml_tune._has_hnsw(t.embeddings) IS NULL;
+    IF v_wants_graph AND t.index_method = 'auto' THEN
+        EXECUTE format('SELECT count(*) >= %s FROM (SELECT FROM %s LIMIT %1$s) AS e', c_graph_rows, t.embeddings)
+        INTO v_wants_graph;
+    END IF;
+    RETURN QUERY
+    SELECT 'index', NULL::oid, format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
+        c.relname || '_hnsw', p.embeddings, pgml_tune._vector_schema(), t.storage)
+    FROM pg_class AS c WHERE c.oid = t.embeddings AND v_wants_graph;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._mending_statements(bigint) IS
+    'What would bring a collection in line with its table: who owns and reads it, row security, triggers on its partitions, and the index once it is wanted.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._mend_collection(collection_id bigint)
+RETURNS TABLE (change text, relation oid)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r record;
+BEGIN
+    FOR r IN SELECT m.change, m.relation, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
+        EXECUTE r.statement;
+        change := r.change;
+        relation := r.relation;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._mend_collection(bigint) IS 'Brings a collection in line with its table, and says what was not.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._drop_parts(
+    collection_id bigint, embeddings oid, view_name oid, query_function oid
+)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning  -- what goes is known
+AS $$
+DECLARE
+    v_statement text;
+BEGIN
+    FOR v_statement IN
+        SELECT format('DROP VIEW %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = view_name AND c.relkind = 'v'
+        UNION ALL
+        SELECT format('DROP FUNCTION %s', p.oid::regprocedure) FROM pg_proc AS p WHERE p.oid = query_function
+        UNION ALL
+        -- With them go the triggers that call them.
+        SELECT format('DROP FUNCTION %s CASCADE', p.oid::regprocedure) FROM pg_proc AS p
+        WHERE p.pronamespace = 'pgml_tune'::regnamespace AND p.proname IN ('_sync_' || collection_id, '_keep_' || collection_id)
+        UNION ALL
+        SELECT format('DROP TABLE %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = embeddings AND c.relkind = 'r'
+    LOOP
+        EXECUTE v_statement;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._drop_parts(bigint, oid, oid, oid) IS 'Drops what belongs to a collection, with the rights of the caller.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._lost_collections()
+RETURNS SETOF text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    t pgml_tune.collection;
+BEGIN
+    FOR t IN
+        SELECT c.* FROM pgml_tune.collection AS c
+        -- Not those that lack a trigger: in the middle of a restore all of them do.
+        WHERE NOT EXISTS (SELECT FROM pg_class AS s WHERE s.oid = c.source)
+    LOOP
+        PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function);
+        DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+        RETURN NEXT t.name;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._lost_collections() IS 'Drops what is left of collections whose table is gone, and names them.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._leftover_fix(collection_id bigint)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(o.statement, '; ')
+    FROM (
+        SELECT format('DROP FUNCTION %s CASCADE', f.oid::regprocedure)
+        FROM pg_proc AS f
+        WHERE f.pronamespace = 'pgml_tune'::regnamespace
+          AND f.proname IN ('_sync_' || collection_id, '_keep_' || collection_id)
+        UNION ALL
+        SELECT format('DROP TABLE %s CASCADE', c.oid::regclass)
+        FROM pg_class AS c
+        WHERE c.relnamespace = 'pgml_tune'::regnamespace AND c.relkind = 'r'
+          AND c.relname ~ format('^embedding_%s_[0-9]+$', collection_id)
+    ) AS o (statement)
+$$;
+COMMENT ON FUNCTION pgml_tune._leftover_fix(bigint) IS 'Statements that drop what is left of a collection without a row.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._collection_faults()
+RETURNS TABLE (collection text, fault text, fix text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT t.name, f.fault, f.fix
+    FROM pgml_tune.collection AS t
+    LEFT JOIN pg_class AS c ON c.oid = t.source
+    LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true
+    CROSS JOIN LATERAL (
+        SELECT 'its table is gone', 'CALL maintain()' WHERE c.oid IS NULL
+        UNION ALL
+        SELECT 'its column is gone or its vectors are not as they were made, and its table is not followed',
+               format('SELECT drop_auto_embed(%L)', t.name)
+        WHERE c.oid IS NOT NULL AND p.source IS NULL
+        UNION ALL
+        SELECT 'it is not filled yet',
+               format('CALL auto_embed(%L, %L, collection => %L)', t.source, p.plain_content, t.name)
+        WHERE p.source IS NOT NULL AND NOT t.is_ready
+        UNION ALL
+        SELECT 'its key is unique no more, and rows with the same key lose their vectors',
+               format('ALTER TABLE %s ADD UNIQUE (%s)', t.source,
+                   (SELECT string_agg(quote_ident(k), ', ') FROM unnest(p.key_names) AS k))
+        WHERE p.source IS NOT NULL AND NOT EXISTS (
+            SELECT FROM pg_index AS i
+            WHERE i.indrelid = t.source AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+              AND i.indkey::smallint[] <@ p.key_attnums
+        )
+        UNION ALL
+        SELECT format('%s is not followed: triggers are disabled', g.tgrelid::regclass),
+               format('ALTER TABLE %s ENABLE TRIGGER USER; CALL auto_embed(%L, %L, collection => %L)',
+                   g.tgrelid::regclass, t.source, p.plain_content, t.name)
+        FROM pg_trigger AS g
+        WHERE p.source IS NOT NULL AND g.tgenabled = 'D'
+          AND g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', t.collection_id))
+        GROUP BY g.tgrelid
+        UNION ALL
+        SELECT 'not in line with its table: ' || string_agg(DISTINCT m.change, ', '), 'CALL maintain()'
+        FROM pgml_tune._mending_statements(t.collection_id) AS m
+        HAVING count(*) > 0
+    ) AS f (fault, fix)
+    UNION ALL
+    SELECT substring(f.proname FROM 7), 'its functions are left of a restore without data',
+           pgml_tune._leftover_fix(substring(f.proname FROM 7)::bigint)
+    FROM pg_proc AS f
+    WHERE f.pronamespace = 'pgml_tune'::regnamespace AND f.proname ~ '^_sync_[0-9]+$'
+      AND NOT EXISTS (SELECT FROM pgml_tune.collection AS t WHERE '_sync_' || t.collection_id = f.proname)
+$$;
+COMMENT ON FUNCTION pgml_tune._collection_faults() IS 'What is wrong with collections, and the statement that mends it.';
