@@ -71,6 +71,42 @@ _ROLES = [
     "-", "alice", "stranger", "nobody_here", "0", "1", "4294967295", '"Odd ""role"', "a.b", "",
     "PUBLIC", "pg_read_all_data",
 ]
+_TABLES = ["odd.plain", "odd.plain", "odd.composite", "odd.parts", "odd.unlogged", "odd.secured", 'odd."We""ird"',
+           "odd.empty", "odd.all_null"]
+_NO_TABLES = [
+    None, "", "-", "0", "4294967295", "nothere", "nothere.plain", "odd.nothere", "a.b.c", "x" * 64, '"', "odd.",
+    "odd.plain; DROP TABLE odd.plain", "odd.seen", "odd.kept", "odd.abroad", "odd.parts_1", "odd.numbers",
+    "odd.plain_pkey", "odd.pair", "odd.no_key", "odd.mother", "odd.forced", "odd.partial_key", "odd.expression_key",
+    "odd.late_key", "pg_temp.passing", "pg_catalog.pg_class", "pg_toast.pg_toast_2619", "information_schema.tables",
+    "pgml_tune.model", "pgml_tune.setting", "pgml_tune.models", "pgml_tune.cache_entry_0",
+]
+_NO_TEXTS = [
+    None, "", " ", "id", "labels", "mood", "facts", "amount", "embedding", "Body", "BODY", "nothere", "ctid",
+    "tableoid", "xmin", 'we"ird', "body; --", "body\n", "x" * 63, "x" * 64, "😀", "*", "plain.body",
+]
+_NO_VECTORS = [None, "", "id", "body", "three", "loose", "half", "labels", "ctid", "x" * 64, "we\"ird", "😀"]
+_COLLECTION_OPTIONS = ["{}", "{}", '{"index": "none"}', '{"storage": "halfvec"}', '{"text_search": "none"}',
+                       '{"chunk_tokens": 16, "chunk_overlap": 4}', '{"chunk_tokens": 8}', '{"text_search": "english"}',
+                       '{"batch_size": 1}', '{"index": "hnsw", "storage": "vector", "batch_size": 1000}']
+_NO_COLLECTION_OPTIONS = [
+    '{"index": "ivfflat"}', '{"index": 1}', '{"index": null}', '{"Index": "hnsw"}', '{"storage": "bit"}',
+    '{"storage": {}}', '{"chunk_tokens": 0}', '{"chunk_tokens": -1}', '{"chunk_tokens": "16"}', '{"chunk_tokens": 1.5}',
+    '{"chunk_tokens": 1e400}', '{"chunk_tokens": true}', '{"chunk_tokens": 99999999999}', '{"chunk_overlap": 5}',
+    '{"chunk_tokens": 5, "chunk_overlap": 5}', '{"chunk_tokens": 5, "chunk_overlap": -1}', '{"chunk_tokens": []}',
+    '{"text_search": "nothere"}', '{"text_search": 7}', '{"text_search": ""}', '{"text_search": "a.b.c"}',
+    '{"text_search": "english; --"}', '{"batch_size": 0}', '{"batch_size": 99999999999}', '{"batch_size": "x"}',
+    '{"batch_size": NaN}', '{"index": "hnsw", "index": "none"}', '{"index": "hnsw", "other": 1}',
+]
+_FILTERS = [None, None, "{}", '{"note": "n"}', '{"note": null}', '{"id": 1}', '{"amount": 1.5}', '{"mood": "good"}',
+            '{"note": "n", "amount": 1.5}', '{"facts": {"a": 1}}']
+_NO_FILTERS = [
+    '{"nothere": 1}', '{"id": "x"}', '{"id": {}}', '{"id": []}', '{"id": 1e400}', '{"id": 99999999999}', '{"": 1}',
+    '{"mood": "none"}', '{"mood": 1}', '{"labels": ["a"]}', '{"labels": "{a}"}', '{"ctid": "(0,1)"}', '{"note": true}',
+    '{"body OR true": 1}', '{"note": "\' OR true --"}', '{"embedding": "[1]"}', '{"facts": "x"}', '{"amount": "NaN"}',
+    '{"id\\" = 1 OR \\"id": 1}',
+]
+_INTEGERS = [None, "0", "-1", "-0", "2147483647", "-2147483648", "2147483648", "10000", "10001", "100000"]
+_WEIGHTS = [None, "NaN", "Infinity", "-Infinity", "-0.0", "1e308", "-1", "1.0000001", "101", "5e-324"]
 
 
 @dataclass(frozen=True)
@@ -138,8 +174,8 @@ class Generator:
             texts.append(None)
         return texts
 
-    def valid_mostly(self, valid: list[object], odd: list[object]) -> object:
-        return self.random.choice(valid if self.random.random() < 0.85 else odd)
+    def valid_mostly(self, valid: list[object], odd: list[object], share: float = 0.85) -> object:
+        return self.random.choice(valid if self.random.random() < share else odd)
 
     def model(self) -> object:
         return self.valid_mostly([None, "minilm", "minilm@v1", "minilm@v1-int8"], _NAMES)
@@ -168,3 +204,43 @@ class Generator:
 
     def role(self) -> object:
         return self.random.choice([None, *_ROLES])
+
+    # Calls with many arguments: one that is odd is enough.
+
+    def table(self) -> object:
+        """A table that can be embedded, as text; now and then something else."""
+        return self.valid_mostly([*_TABLES], [*_NO_TABLES], 0.92)
+
+    def text_column(self) -> object:
+        return self.valid_mostly(["body"], [*_NO_TEXTS, "label", "derived"], 0.92)
+
+    def vector_column(self) -> object:
+        return self.valid_mostly(["embedding", "embedding", "added"], [*_NO_VECTORS], 0.92)
+
+    def model_mostly(self) -> object:
+        return self.valid_mostly([None, "minilm", "minilm@v1"], [*_NAMES, "minilm@v1-int8"], 0.94)
+
+    def tracked_model(self) -> object:
+        return self.valid_mostly(["minilm", "minilm@v1", "minilm@v1-int8"], [*_NAMES], 0.92)
+
+    def new_collection(self) -> object:
+        return self.valid_mostly([None, "fuzzed", "Fuzzed too", "a.b.c"], [*_NAMES, "plain", "x" * 201], 0.92)
+
+    def collection(self) -> object:
+        return self.valid_mostly(["plain", "chunked", "wordless", "secured", "composite"], [*_NAMES, "odd.plain"], 0.94)
+
+    def mode(self) -> object:
+        return self.valid_mostly(["trigger"], [None, "", "queue", "TRIGGER", "x" * 9999], 0.95)
+
+    def collection_options(self) -> object:
+        return self.valid_mostly([*_COLLECTION_OPTIONS], [*_OPTIONS, *_NO_COLLECTION_OPTIONS], 0.92)
+
+    def filter(self) -> object:
+        return self.valid_mostly([*_FILTERS], [*_OPTIONS, *_NO_FILTERS], 0.9)
+
+    def count(self, *valid: str) -> object:
+        """A number of rows as text, which may be too large for an integer."""
+        return self.valid_mostly([*valid], [*_INTEGERS], 0.94)
+
+    def weight(self) -> object:
+        return self.valid_mostly(["0.5", "0", "1", "0.25"], [*_WEIGHTS], 0.9)

@@ -15,11 +15,12 @@ from inputs import CANARY, Expression, Generator
 DIMENSIONS = 384
 CASES = int(os.environ.get("PGML_TUNE_FUZZ_CASES", "1000"))
 DOCUMENTED = set(
-    "42704 42710 22023 55000 54000 0A000 53400 58000 XX001 42501 42804 21000 22021 22P02"
+    "42704 42710 22023 55000 54000 0A000 53400 58000 XX001 42501 42703 42804 42809 42P01 21000 22021 22P02"
     " 25000 25006 2D000 40001 40P01 55P03 57014 53100 53200".split()
-)  # without 42703, 42P01 and 42809: no function of these takes a table
-# What PostgreSQL says of a literal before the function is called: an invalid role name, \u0000 in JSON, a huge OID.
-OF_CASTS = {"42602", "22P05", "22003"}
+)
+# What PostgreSQL says of a literal before the function is called: an invalid name, \u0000 in JSON, a huge number, a
+# table of a schema that does not exist.
+OF_CASTS = {"42602", "22P05", "22003", "3F000"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ class Call:
     wants_null: bool = False
     length: int | None = None  # of the array it must return; None: not known
     nulls: tuple[bool, ...] | None = None  # where that array must hold NULL
+    kind: str = "value"  # or "rows", or "procedure"
+
+    def statement(self, wrapper: str) -> str:
+        if self.kind == "procedure":
+            return f"CALL public.{self.sql}"
+        return wrapper.format(call=f"ARRAY(SELECT r::text FROM public.{self.sql} AS r)" if self.kind == "rows"
+                              else f"public.{self.sql}")  # fmt: skip
 
 
 def embed(generator: Generator) -> Call:
@@ -104,24 +112,70 @@ def doctor(generator: Generator) -> Call:
 
 
 def maintain(generator: Generator) -> Call:
-    return Call("maintain()", ())
+    return Call("maintain()", (), kind="procedure")
+
+
+def embed_table(generator: Generator) -> Call:
+    arguments = (
+        generator.table(), generator.text_column(), generator.vector_column(), generator.model_mostly(),
+        generator.valid_mostly([None, "1", "2", "1000"], ["0", "-1", "2147483648"], 0.95),
+        generator.random.choice([True, False]),
+    )  # fmt: skip
+    sql = "embed_table(%s::regclass, %s::text, %s::text, %s::text, %s::text::integer, %s::boolean)"
+    return Call(sql, arguments, kind="procedure")
+
+
+def track_column(generator: Generator) -> Call:
+    column = generator.valid_mostly(["embedding"], [generator.vector_column()], 0.92)
+    arguments = (generator.table(), column, generator.tracked_model())
+    return Call("track_column(%s::regclass, %s::text, %s::text)::text", arguments)
+
+
+def auto_embed(generator: Generator) -> Call:
+    arguments = (
+        generator.table(), generator.text_column(), generator.model_mostly(), generator.new_collection(),
+        generator.mode(), generator.collection_options(),
+    )  # fmt: skip
+    sql = "auto_embed(%s::regclass, %s::text, %s::text, %s::text, %s::text, %s::jsonb)"
+    return Call(sql, arguments, kind="procedure")
+
+
+def drop_auto_embed(generator: Generator) -> Call:
+    return Call("drop_auto_embed(%s::text)::text", (generator.collection(),))
+
+
+def semantic_search(generator: Generator) -> Call:
+    arguments = (generator.collection(), generator.text(), generator.count("1", "3", "10", "100"), generator.filter())
+    return Call("semantic_search(%s::text, %s::text, %s::text::integer, %s::jsonb)", arguments, kind="rows")
+
+
+def hybrid_search(generator: Generator) -> Call:
+    arguments = (
+        generator.collection(), generator.text(), generator.count("1", "3", "10", "100"), generator.filter(),
+        generator.weight(),
+    )  # fmt: skip
+    sql = "hybrid_search(%s::text, %s::text, %s::text::integer, %s::jsonb, %s::text::float8)"
+    return Call(sql, arguments, kind="rows")
 
 
 SHARES: dict[Callable[[Generator], Call], float] = {
-    embed: 0.28, embed_many: 0.16, embed_pinned: 0.16, semantic_similarity: 0.08, token_count: 0.08,
-    register_model: 0.08,
-    drop_model_version: 0.04, configure: 0.05, cache_purge: 0.03, grant: 0.02, last_call_id: 0.008, doctor: 0.004,
-    maintain: 0.008,
+    embed: 0.18, embed_many: 0.11, embed_pinned: 0.1, semantic_similarity: 0.05, token_count: 0.05,
+    register_model: 0.06, drop_model_version: 0.03, configure: 0.04, cache_purge: 0.02, grant: 0.02,
+    last_call_id: 0.005, doctor: 0.005, maintain: 0.01,
+    embed_table: 0.06, track_column: 0.03, auto_embed: 0.07, drop_auto_embed: 0.02, semantic_search: 0.08,
+    hybrid_search: 0.06,
 }  # fmt: skip
+OF_TABLES = (embed_table, track_column, auto_embed)
+OF_COLLECTIONS = (drop_auto_embed, semantic_search, hybrid_search)
 ANSWERS_FOR_TEXTS = (embed, embed_many, embed_pinned, semantic_similarity, token_count)
 
 WRAPPERS = [
-    "SELECT public.{call}",
-    "SELECT public.{call}",
-    "SELECT (SELECT public.{call})",
-    "WITH c AS MATERIALIZED (SELECT public.{call} AS r) SELECT r FROM c",
-    "SELECT public.{call} FROM pg_catalog.generate_series(1, 2) AS g OFFSET 1",
-    "SELECT CASE WHEN true THEN public.{call} END",
+    "SELECT {call}",
+    "SELECT {call}",
+    "SELECT (SELECT {call})",
+    "WITH c AS MATERIALIZED (SELECT {call} AS r) SELECT r FROM c",
+    "SELECT {call} FROM pg_catalog.generate_series(1, 2) AS g OFFSET 1",
+    "SELECT CASE WHEN true THEN {call} END",
 ]
 STATES: list[list[str]] = [
     [],
@@ -162,8 +216,69 @@ CREATE FUNCTION hostile.equals(text, text) RETURNS boolean LANGUAGE plpgsql AS $
 CREATE OPERATOR hostile.= (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.equals);
 CREATE TABLE hostile.setting (name text, value text);
 """
-
-
+# Tables that can be embedded, and all that is no such table.
+ODD_TABLES = """
+CREATE SCHEMA odd;
+GRANT USAGE ON SCHEMA odd TO alice;
+CREATE TYPE odd.mood AS ENUM ('good', 'bad');
+CREATE DOMAIN odd.label AS text CHECK (length(VALUE) < 100);
+CREATE TYPE odd.pair AS (a text, b integer);
+CREATE TABLE odd.plain (
+    id integer PRIMARY KEY, body text, note text, amount numeric, mood odd.mood, facts jsonb, labels text[],
+    label odd.label, derived text GENERATED ALWAYS AS (lower(body)) STORED, embedding vector(384), three vector(3),
+    loose vector, half halfvec(384)
+);
+INSERT INTO odd.plain (id, body, note, amount, mood, facts, labels, label)
+SELECT g, 'text ' || g, 'n', 1.5, 'good', '{"a": 1}', '{a}', 'label ' || g FROM generate_series(1, 5) AS g;
+INSERT INTO odd.plain (id, body) VALUES (6, NULL), (7, '');
+GRANT SELECT ON odd.plain TO alice;
+CREATE TABLE odd.composite (
+    a uuid DEFAULT md5(random()::text)::uuid, "B" text, body text, note text, embedding vector(384),
+    PRIMARY KEY (a, "B")
+);
+INSERT INTO odd.composite ("B", body) VALUES ('x', 'first'), ('y', 'second');
+CREATE TABLE odd.parts (id bigint PRIMARY KEY, body text, note text, embedding vector(384)) PARTITION BY RANGE (id);
+CREATE TABLE odd.parts_1 PARTITION OF odd.parts FOR VALUES FROM (0) TO (100);
+CREATE TABLE odd.parts_2 PARTITION OF odd.parts FOR VALUES FROM (100) TO (200);
+INSERT INTO odd.parts VALUES (1, 'left'), (101, 'right');
+CREATE UNLOGGED TABLE odd.unlogged (LIKE odd.plain INCLUDING ALL);
+INSERT INTO odd.unlogged (id, body) SELECT id, body FROM odd.plain;
+CREATE TABLE odd.secured (LIKE odd.plain INCLUDING ALL);
+INSERT INTO odd.secured (id, body) SELECT id, body FROM odd.plain;
+ALTER TABLE odd.secured ENABLE ROW LEVEL SECURITY;
+CREATE POLICY few ON odd.secured USING (id < 3);
+GRANT SELECT ON odd.secured TO alice;
+CREATE TABLE odd."We""ird" ("i d" integer PRIMARY KEY, body text, note text, embedding vector(384));
+INSERT INTO odd."We""ird" VALUES (1, 'weird');
+CREATE TABLE odd.empty (LIKE odd.plain INCLUDING ALL);
+CREATE TABLE odd.all_null (id integer PRIMARY KEY, body text, embedding vector(384));
+INSERT INTO odd.all_null VALUES (1), (2);
+CREATE VIEW odd.seen AS SELECT * FROM odd.plain;
+CREATE MATERIALIZED VIEW odd.kept AS SELECT * FROM odd.plain;
+CREATE FOREIGN DATA WRAPPER nowhere;
+CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;
+CREATE FOREIGN TABLE odd.abroad (id integer, body text, embedding vector(384)) SERVER nowhere;
+CREATE SEQUENCE odd.numbers;
+CREATE TABLE odd.no_key (body text, embedding vector(384));
+INSERT INTO odd.no_key VALUES ('no key');
+CREATE TABLE odd.mother (id integer PRIMARY KEY, body text, embedding vector(384));
+CREATE TABLE odd.daughter () INHERITS (odd.mother);
+CREATE TABLE odd.forced (LIKE odd.plain INCLUDING ALL);
+ALTER TABLE odd.forced ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE TABLE odd.partial_key (id integer NOT NULL, body text, embedding vector(384));
+CREATE UNIQUE INDEX ON odd.partial_key (id) WHERE id > 0;
+CREATE TABLE odd.expression_key (id integer NOT NULL, body text, embedding vector(384));
+CREATE UNIQUE INDEX ON odd.expression_key ((id + 1));
+CREATE TABLE odd.late_key (id integer PRIMARY KEY DEFERRABLE, body text, embedding vector(384));
+CREATE TEMPORARY TABLE passing (id integer PRIMARY KEY, body text, embedding vector(384));
+"""
+COLLECTIONS = [
+    "CALL auto_embed('odd.plain', 'body', collection => 'plain')",
+    "CALL auto_embed('odd.unlogged', 'body', collection => 'chunked', options => '{\"chunk_tokens\": 8}')",
+    "CALL auto_embed('odd.plain', 'note', collection => 'wordless', options => '{\"text_search\": \"none\"}')",
+    "CALL auto_embed('odd.secured', 'body', collection => 'secured', options => '{\"storage\": \"halfvec\"}')",
+    "CALL auto_embed('odd.composite', 'body', collection => 'composite', options => '{\"index\": \"none\"}')",
+]
 LEAST_ANSWERED = 0.25  # of the cases of a function, or the generator tests nothing but refusals
 
 
@@ -182,13 +297,13 @@ def run_case(session: psycopg.Connection[Any], make: Callable[[Generator], Call]
     forced = "debug_parallel_query" if session.info.server_version >= 160000 else "force_parallel_mode"
     state = generator.random.choice(STATES)
     wrapper = generator.random.choice(WRAPPERS)
-    sql = "CALL public.maintain()" if make is maintain else wrapper.format(call=call.sql)
+    sql = call.statement(wrapper)
     session.execute("BEGIN")
     try:
         for statement in state:
             session.execute(statement.format(forced_parallel=forced))
         rows = session.execute(sql, call.parameters or None)
-        answer = None if make is maintain else rows.fetchone()[0]  # type: ignore[index]
+        answer = None if call.kind == "procedure" else rows.fetchone()[0]  # type: ignore[index]
     except psycopg.Error as error:
         fault = judge_error(error)
         return Outcome(f"{state} {fault}" if fault else "")
@@ -210,6 +325,9 @@ def judge_error(error: psycopg.Error) -> str:
 
 
 def judge_answer(make: Callable[[Generator], Call], call: Call, answer: Any) -> str:
+    if make in (semantic_search, hybrid_search):
+        k = int(str(call.parameters[2]))
+        return "" if len(answer) <= k else f"{len(answer)} rows for k = {k}"
     if make not in ANSWERS_FOR_TEXTS:
         return ""
     if (answer is None) != call.wants_null:
@@ -262,6 +380,12 @@ def fuzzed(db: psycopg.Connection[Any], server_log: Callable[[int], str]) -> Ite
 
 
 def run_cases(session: psycopg.Connection[Any], make: Callable[[Generator], Call], first: int, count: int) -> None:
+    if make in OF_TABLES + OF_COLLECTIONS:
+        session.execute("SET client_min_messages = warning")
+        session.execute(ODD_TABLES)
+    if make in OF_COLLECTIONS:
+        for statement in COLLECTIONS:
+            session.execute(statement)
     faults, answered = {}, 0
     for number in range(first, first + count):
         outcome = run_case(session, make, number)
