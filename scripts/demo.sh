@@ -11,6 +11,6 @@ Done in $SECONDS s. The server keeps running until: make dev-stop
 Open psql on it, and ask a question of your own:
 
     source .dev/env && psql
-    SELECT object, description FROM demo.manual ORDER BY embedding <=> embed('your question', kind => 'query') LIMIT 5;
+    SELECT document ->> 'description' FROM hybrid_search('demo.manual.description', 'your question', 5);
 
 END

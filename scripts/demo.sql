@@ -7,6 +7,7 @@
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
 DROP SCHEMA IF EXISTS demo CASCADE;
+CALL maintain();
 CREATE SCHEMA demo;
 SET search_path = demo, public;
 RESET client_min_messages;
@@ -17,47 +18,29 @@ RESET client_min_messages;
 CREATE TABLE manual (
     manual_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     object text NOT NULL,
-    description text NOT NULL,
-    embedding vector(384)
+    kind text NOT NULL,
+    description text NOT NULL
 );
 \set ECHO none
-INSERT INTO manual (object, description)
-SELECT pg_describe_object(d.classoid, d.objoid, d.objsubid), d.description
+INSERT INTO manual (object, kind, description)
+SELECT pg_describe_object(d.classoid, d.objoid, d.objsubid), (pg_identify_object(d.classoid, d.objoid, d.objsubid)).type,
+       pg_describe_object(d.classoid, d.objoid, d.objsubid) || ': ' || d.description
 FROM pg_description AS d
--- Not the 800 names of languages: so many vectors that are nearly the same can trap a search of the index.
+-- Not the 800 names of languages: so many texts that are nearly the same.
 WHERE d.classoid <> 'pg_collation'::regclass;
 SELECT count(*) AS rows, pg_size_pretty(sum(octet_length(description))) AS text FROM manual;
 
-\echo '2. embed(), 500 rows a call (a second run takes them from the cache)'
+\echo '2. One statement makes a column searchable, and keeps it so'
 \set ECHO queries
 \timing on
-DO $$
-DECLARE
-    v_total bigint := (SELECT count(*) FROM manual);
-BEGIN
-    FOR v_first IN 1 .. v_total BY 500 LOOP
-        WITH part AS (
-            SELECT array_agg(m.manual_id) AS ids, array_agg(m.object || ': ' || m.description) AS texts
-            FROM manual AS m
-            WHERE m.manual_id BETWEEN v_first AND v_first + 499
-        )
-        UPDATE manual AS m
-        SET embedding = e.embedding
-        FROM part, unnest(part.ids, embed(part.texts)) AS e(manual_id, embedding)
-        WHERE m.manual_id = e.manual_id;
-        RAISE INFO '% of % embedded', least(v_first + 499, v_total), v_total;
-    END LOOP;
-END
-$$;
-CREATE INDEX ON manual USING hnsw (embedding vector_cosine_ops);
+CALL auto_embed('manual', 'description', options => '{"index": "hnsw"}');
 \timing off
 \set ECHO none
-ANALYZE manual;
 
 \echo
 \echo '3. Questions in plain words'
 \set ECHO queries
-SELECT q.question, left(a.object, 40) AS object, left(a.description, 48) AS description
+SELECT q.question, left(s.document ->> 'object', 38) AS object, round(s.distance::numeric, 2) AS distance
 FROM (VALUES
     (1, 'remove spaces from both ends of a string'),
     (2, 'read one field of a JSON document'),
@@ -65,43 +48,40 @@ FROM (VALUES
     (4, 'turn a list into rows'),
     (5, 'kill a running query')
 ) AS q(number, question)
-CROSS JOIN LATERAL (
-    SELECT m.object, m.description
-    FROM manual AS m
-    ORDER BY m.embedding <=> embed(q.question, kind => 'query')
-    LIMIT 3
-) AS a
-ORDER BY q.number;
+CROSS JOIN LATERAL semantic_search('demo.manual.description', q.question, 3) AS s
+ORDER BY q.number, s.distance;
 
-EXPLAIN (COSTS OFF)
-SELECT object FROM manual ORDER BY embedding <=> embed('remove spaces', kind => 'query') LIMIT 3;
+SELECT document ->> 'object' AS operator FROM semantic_search('demo.manual.description', 'is inside of', 3, '{"kind": "operator"}');
 \set ECHO none
 
-\echo '4. A trigger of your own: a row is searchable as soon as it is there'
+\echo '4. What is written is searchable at once, whoever writes it'
 \set ECHO queries
-CREATE TABLE note (content text NOT NULL, embedding vector(384) NOT NULL);
+INSERT INTO manual (object, kind, description) VALUES
+    ('INC-48213', 'ticket', 'INC-48213: the lift is stuck on the third floor'),
+    ('INC-48231', 'ticket', 'INC-48231: the coffee machine is out of order'),
+    ('INC-41823', 'ticket', 'INC-41823: the invoice of March was paid twice');
+UPDATE manual SET description = 'INC-48231: the coffee machine works again' WHERE object = 'INC-48231';
+SELECT document ->> 'description' AS found FROM semantic_search('demo.manual.description', 'refund for a double payment', 1);
 
-CREATE FUNCTION note_embed() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    NEW.embedding := embed(NEW.content, 'minilm@v1');
-    RETURN NEW;
-END
-$$;
-
-CREATE TRIGGER note_embed BEFORE INSERT OR UPDATE OF content ON note
-FOR EACH ROW EXECUTE FUNCTION note_embed();
-
-INSERT INTO note (content) VALUES
-    ('The invoice of March was paid twice.'),
-    ('Our printer on the second floor is out of toner.'),
-    ('Please reset my password, I cannot sign in.');
-
-SELECT content FROM note ORDER BY embedding <=> embed('refund for a double payment', 'minilm@v1', 'query') LIMIT 1;
+SELECT rows, embedded, is_complete, index_state, pg_size_pretty(bytes) AS size, version
+FROM pgml_tune.embedding_collections WHERE collection = 'demo.manual.description';
 \set ECHO none
 
-\echo '5. The same text again comes out of the cache'
--- The model is in memory now, even if every text above came out of the cache.
-DO $$ BEGIN PERFORM embed(gen_random_uuid()::text); END $$;
+\echo '5. Words beside the meaning: names, numbers and rare words count as well'
+\set ECHO queries
+SELECT round(score::numeric, 4) AS score, left(document ->> 'description', 60) AS found
+FROM hybrid_search('demo.manual.description', 'INC-48231', 3);
+\set ECHO none
+
+\echo '6. Queries of your own, with a view and a query function beside the table'
+\set ECHO queries
+SELECT m.kind, left(e.description, 60) AS description
+FROM manual_description_embedding AS e JOIN manual AS m USING (manual_id)
+WHERE m.kind <> 'function'
+ORDER BY e.embedding <=> manual_description_query('compare two texts') LIMIT 3;
+\set ECHO none
+
+\echo '7. Any text, anywhere: embed() is a function, and the same text again comes out of the cache'
 SELECT 'a text that was never seen before: ' || gen_random_uuid() AS new_text \gset
 \set ECHO queries
 \timing on
@@ -111,7 +91,7 @@ SELECT vector_dims(embed(:'new_text'));
 \set ECHO none
 
 \echo
-\echo '6. A wrong name is an error that says what to do'
+\echo '8. A wrong name is an error that says what to do'
 \set ON_ERROR_STOP off
 \set ECHO queries
 SELECT embed('hello', 'minlim');
