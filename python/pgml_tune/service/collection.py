@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from pgml_tune.errors import (
 from pgml_tune.records import ModelReference
 from pgml_tune.service import blocks
 from pgml_tune.service.blocks import Leaf, Outcome
+from pgml_tune.service.options import parse_options
 from pgml_tune.service.progress import Progress
 from pgml_tune.service.resolution import Rules
 from pgml_tune.store import collection as store
@@ -50,14 +50,7 @@ class Options:
 
     @classmethod
     def parse(cls, text: str | None) -> Options:
-        try:
-            values = json.loads("{}" if text is None else text)
-        except (ValueError, RecursionError):
-            raise InvalidArgument("options cannot be read") from None
-        if type(values) is not dict:
-            raise InvalidArgument("options is not a JSON object", hint="SELECT jsonb_build_object('index', 'hnsw')")
-        if set(values) - set(cls.__slots__):
-            raise InvalidArgument("options has unknown keys", detail=f"Valid keys are: {', '.join(cls.__slots__)}.")
+        values = parse_options(text, cls.__slots__, "'index', 'hnsw'")
         for name, value in values.items():
             _check_option(name, value)
         return cls(**values)

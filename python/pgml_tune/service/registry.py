@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pgml_tune.db import Database
 from pgml_tune.engine.artifact import Artifact, bind_name, bound_digest
 from pgml_tune.errors import InvalidArgument, NameTaken, NotReady, NotSupported, ObjectNotFound
 from pgml_tune.records import TASKS, ModelReference, check_name, is_digest, is_valid_name
+from pgml_tune.service.options import parse_options
 from pgml_tune.store import registry
 from pgml_tune.store.registry import VersionRow
 
@@ -29,24 +28,11 @@ class RegisterOptions:
 
     @classmethod
     def parse(cls, text: str | None) -> RegisterOptions:
-        values = _parse_object(text)
-        unknown = sorted(set(values) - set(cls.__slots__))
-        if unknown:
-            raise InvalidArgument("options has unknown keys", detail=f"Valid keys are: {', '.join(cls.__slots__)}.")
+        values = parse_options(text, cls.__slots__, "'description', 'text'")
         for name, value in values.items():
             if value is not None and (type(value) is not str or len(value) > _MAX_DESCRIPTION):
                 raise InvalidArgument(f'option "{name}" is not a text of at most {_MAX_DESCRIPTION} characters')
         return cls(**values)
-
-
-def _parse_object(text: str | None) -> dict[str, Any]:
-    try:
-        values = json.loads("{}" if text is None else text)
-    except (ValueError, RecursionError):
-        raise InvalidArgument("options cannot be read") from None
-    if type(values) is not dict:
-        raise InvalidArgument("options is not a JSON object", hint="SELECT jsonb_build_object('description', 'text')")
-    return values
 
 
 def register(
