@@ -8,17 +8,13 @@ from typing import Any
 
 from pgml_tune.db import Session
 from pgml_tune.errors import (
-    DatatypeMismatch,
     InvalidArgument,
     LimitExceeded,
     NameTaken,
     NotReady,
     NotSupported,
     ObjectNotFound,
-    PermissionDenied,
-    UndefinedColumn,
     UndefinedTable,
-    WrongObjectType,
 )
 from pgml_tune.records import ModelReference
 from pgml_tune.service import blocks
@@ -26,6 +22,7 @@ from pgml_tune.service.blocks import Leaf, Outcome
 from pgml_tune.service.options import parse_options
 from pgml_tune.service.progress import Progress
 from pgml_tune.service.resolution import Rules
+from pgml_tune.service.source import check_source, literal
 from pgml_tune.store import collection as store
 from pgml_tune.store import filling
 from pgml_tune.store.collection import Collection, SourceFacts
@@ -94,7 +91,7 @@ def prepare(
     facts = store.source_facts(db, source, column, name)
     if facts is None:
         raise UndefinedTable("the table does not exist any more")
-    _check_source(facts, source, column)
+    check_source(facts, source, column)
     if name is None:
         name = facts.default_name
     existing = store.find_collection(db, name)
@@ -102,7 +99,7 @@ def prepare(
         if existing.is_lost:
             raise NotReady(
                 f'the column or the vectors of collection "{name}" are not as they were made',
-                hint=f"SELECT drop_auto_embed('{_literal(name)}')",
+                hint=f"SELECT drop_auto_embed('{literal(name)}')",
             )
         _check_same(existing, facts, column, model, options)
         return existing.collection_id
@@ -110,8 +107,8 @@ def prepare(
     if not facts.has_names:
         raise NameTaken(
             "the names of the view and the query function of the collection are taken in the schema of the table",
-            detail="They end in _embedding and _query and begin with table and column, or with a collection name of yours.",
-            hint=f"CALL auto_embed('{_literal(source)}', '{_literal(column)}', collection => 'another_name')",
+            detail="They begin with table and column, or a collection name of yours, and end in _embedding and _query.",
+            hint=f"CALL auto_embed('{literal(source)}', '{literal(column)}', collection => 'another_name')",
         )
     settings = _settings(db, longest_chunk, options, model)
     settings |= {"name": name, "source_oid": facts.source_oid, "source_column": column, "mode": mode}
@@ -121,62 +118,15 @@ def prepare(
     return collection_id
 
 
-def _check_source(facts: SourceFacts, source: str, column: str) -> None:
-    if facts.kind not in ("r", "p") or facts.is_temporary or facts.is_ours:
-        raise WrongObjectType(
-            f"{source} is not a table that can be kept embedded",
-            detail="It has to be a permanent table of yours, partitioned or not.",
-        )
-    if not facts.is_owner:
-        raise PermissionDenied(f"must be owner of table {source}", hint=f"SET ROLE {facts.owner}")
-    if facts.is_partition:
-        raise NotSupported(
-            f"table {source} is a partition", hint=f"SELECT pg_partition_root('{_literal(source)}')"
-        )
-    if facts.is_inherited:
-        raise NotSupported(f"table {source} shares rows with another by inheritance", hint="Use a partitioned table.")
-    if facts.is_forced:
-        raise NotSupported(
-            f"row security of table {source} hides rows from its owner, who has to embed them",
-            hint=f"ALTER TABLE {source} NO FORCE ROW LEVEL SECURITY",
-        )
-    if not facts.has_column:
-        raise UndefinedColumn(f"table {source} has no column of the name given as source_column")
-    if not facts.is_text:
-        raise DatatypeMismatch(f'column "{column}" of table {source} is not a text')
-    if facts.is_virtual:
-        raise NotSupported(f'column "{column}" of table {source} is a virtual generated column')
-    if not facts.has_key:
-        raise NotReady(
-            f"table {source} has no key by which its rows could be told apart",
-            detail="It needs a primary key, or a unique index over columns that are NOT NULL.",
-            hint=f"ALTER TABLE {source} ADD PRIMARY KEY (...)",
-        )
-    if not facts.owner_may_embed:
-        raise PermissionDenied(
-            f"{facts.owner}, the owner of table {source}, may not embed",
-            detail="The triggers of the table run as its owner.",
-            hint=f"SELECT grant_usage('{_literal(facts.owner)}')",
-        )
-    if not facts.owner_may_create:
-        raise PermissionDenied(
-            f"{facts.owner}, the owner of table {source}, may not create objects in its schema",
-            detail="A view and a function for queries of your own are created there.",
-            hint=f"GRANT CREATE ON SCHEMA {_identifier(facts.schema_name)} TO {facts.owner}",
-        )
-
-
 def _check_new_name(name: str, default_name: str) -> None:
     if not 1 <= len(name) <= MAX_NAME or (name != default_name and "." in name):
         raise InvalidArgument(
             "collection name is not valid",
-            detail=f"A name of your own has 1 to {MAX_NAME} characters and no dot: names with dots are those of columns.",
+            detail=f"A name of your own has 1 to {MAX_NAME} characters and no dot, as names of columns have.",
         )
 
 
-def _check_same(
-    existing: Collection, facts: SourceFacts, column: str, model: str | None, options: Options
-) -> None:
+def _check_same(existing: Collection, facts: SourceFacts, column: str, model: str | None, options: Options) -> None:
     reference = None if model is None else ModelReference.parse(model)
     wanted = {
         "source": facts.source_oid,
@@ -209,7 +159,7 @@ def _check_same(
 
 def _taken(name: str, detail: str = "") -> NameTaken:
     return NameTaken(
-        f'collection "{name}" exists already', detail=detail, hint=f"SELECT drop_auto_embed('{_literal(name)}')"
+        f'collection "{name}" exists already', detail=detail, hint=f"SELECT drop_auto_embed('{literal(name)}')"
     )
 
 
@@ -222,8 +172,9 @@ def _settings(
     storage = options.storage or "vector"
     index = options.index or "auto"
     if index != "none" and target.dimensions > HNSW_DIMENSIONS[storage]:
+        most = HNSW_DIMENSIONS[storage]
         raise LimitExceeded(
-            f"an HNSW index on {storage} takes {HNSW_DIMENSIONS[storage]} dimensions, not the {target.dimensions} of the model",
+            f"an HNSW index on {storage} takes {most} dimensions, the model has {target.dimensions}",
             hint='Use the option {"storage": "halfvec"} or {"index": "none"}.',
         )
     overlap = options.chunk_overlap or 0
@@ -277,8 +228,8 @@ def fill(db: Session, collection_id: int) -> None:
         raise NotReady(
             f'{left} rows of collection "{collection.name}" have no vectors yet',
             detail="Other sessions kept them locked. All other rows are done.",
-            hint=f"CALL auto_embed('{_literal(collection.source)}', '{_literal(collection.source_column)}',"
-            f" collection => '{_literal(collection.name)}')",
+            hint=f"CALL auto_embed('{literal(collection.source)}', '{literal(collection.source_column)}',"
+            f" collection => '{literal(collection.name)}')",
         )
     store.finish_collection(db, collection_id)
     db.commit()
@@ -330,11 +281,3 @@ def drop(db: Session, name: str | None) -> None:
     if collection is None:
         raise ObjectNotFound("there is no such collection", hint=_SHOW)
     store.drop_collection(db, collection.collection_id)
-
-
-def _literal(text: str) -> str:
-    return text.replace("'", "''")
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
