@@ -39,6 +39,15 @@ READING = [
     "SELECT count(*) FROM pgml_tune.models",
     "SELECT count(*) FROM pgml_tune.model_versions",
     "SELECT count(*) FROM pgml_tune.rollout_history",
+    "SELECT count(*) FROM pgml_tune.embedding_collections",
+    "SELECT count(*) FROM pgml_tune.tracked_columns",
+]
+SEARCHING = ["SELECT * FROM semantic_search('note', 'a')", "SELECT * FROM hybrid_search('note', 'a')"]
+EMBEDDING_TABLES = [
+    "CALL auto_embed('own.note', 'body', collection => 'note')",
+    "CALL embed_table('own.note', 'body', 'vector')",
+    "SELECT track_column('own.note', 'vector', 'minilm')",
+    "SELECT drop_auto_embed('note')",
 ]
 OPERATING = [
     "CALL maintain()",
@@ -59,6 +68,9 @@ FORBIDDEN_TO_ALL = [
     "SELECT count(*) FROM pgml_tune.cache_ring",
     "INSERT INTO pgml_tune.setting VALUES ('threads', '9')",
     "UPDATE pgml_tune.serving SET model = 'x'",
+    "UPDATE pgml_tune.collection SET is_ready = true",
+    "TRUNCATE pgml_tune.collection",
+    "TRUNCATE pgml_tune.tracked_column",
     "DELETE FROM pgml_tune.model_version",
     "TRUNCATE pgml_tune.serving_history",
     "INSERT INTO pgml_tune.cache_entry_0 VALUES ('', 1, 1, '')",
@@ -143,3 +155,20 @@ def test_grant_to_unknown_null_or_dangling_role_is_refused(db: psycopg.Connectio
 def test_granted_role_can_embed_at_once(connect: Connect, db: psycopg.Connection[Any]) -> None:
     db.execute("SELECT grant_usage('stranger')")
     assert fetch_value(connect("stranger"), "SELECT vector_dims(embed('a'))") == 384
+
+
+def test_tables_are_embedded_by_operators_who_own_them_and_searched_by_users_who_may_read_them(
+    connect: Connect, db: psycopg.Connection[Any]
+) -> None:
+    db.execute("CREATE SCHEMA own AUTHORIZATION olga; GRANT USAGE ON SCHEMA own TO PUBLIC")
+    stranger, alice, olga, adam = (connect(role) for role in ("stranger", "alice", "olga", "adam"))
+    olga.execute("CREATE TABLE own.note (id integer PRIMARY KEY, body text, vector vector(384))")
+    allowed(olga, EMBEDDING_TABLES[:3])
+    for session in (stranger, alice, adam):
+        denied(session, [*EMBEDDING_TABLES, *SEARCHING])
+    olga.execute("GRANT SELECT ON own.note TO stranger, alice")
+    olga.execute("CALL maintain()")
+    denied(stranger, SEARCHING)
+    allowed(alice, SEARCHING)
+    denied(alice, EMBEDDING_TABLES)
+    allowed(olga, EMBEDDING_TABLES[3:])
