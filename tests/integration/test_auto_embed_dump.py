@@ -168,3 +168,38 @@ def test_collection_of_a_dropped_table_does_not_come_back_as_another(
         assert assert_exact(copy)["rows"] == 2
         copy.execute("CALL maintain()")
         assert copy.execute("SELECT name FROM pgml_tune.collection").fetchall() == [("public.doc.body",)]
+
+
+def test_extension_and_pgvector_in_schemas_that_nobody_searches(
+    db: psycopg.Connection[Any], connect: Connect, tmp_path: Path
+) -> None:
+    db.execute("DROP DATABASE IF EXISTS elsewhere")
+    db.execute("CREATE DATABASE elsewhere TEMPLATE template0")
+    elsewhere = connect(dbname="elsewhere")
+    for statement in (
+        'CREATE SCHEMA "V ec"',
+        'CREATE SCHEMA "M l"',
+        'CREATE EXTENSION vector SCHEMA "V ec"',
+        "CREATE EXTENSION plpython3u",
+        'CREATE EXTENSION pgml_tune SCHEMA "M l"',
+        "SELECT \"M l\".register_model('minilm', 'minilm@v1', 'embedding', 'v1')",
+        "CREATE TABLE doc (id integer PRIMARY KEY, body text)",
+        "INSERT INTO doc VALUES (1, 'one'), (2, 'two')",
+        "CALL \"M l\".auto_embed('doc', 'body', options => '{\"storage\": \"halfvec\", \"index\": \"hnsw\"}')",
+    ):
+        elsewhere.execute(statement)
+    with restored_copy(elsewhere, connect, tmp_path, "plain") as copy:
+        for session in (elsewhere, copy):
+            session.execute("INSERT INTO doc VALUES (3, 'three')")
+            session.execute("UPDATE doc SET id = id + 10, body = body || ' changed' WHERE id = 1")
+            session.execute("DELETE FROM doc WHERE id = 2")
+            distance = "embedding OPERATOR(\"V ec\".<=>) doc_body_query('three')"
+            assert fetch_value(session, f"SELECT id FROM doc_body_embedding ORDER BY {distance} LIMIT 1") == 3
+            for name in ("semantic_search", "hybrid_search"):
+                search = f"SELECT key FROM \"M l\".{name}('public.doc.body', 'three')"
+                assert fetch_value(session, search) == {"id": 3}
+            session.execute('CALL "M l".maintain()')
+            session.execute('SET search_path = public, "M l", "V ec"')
+            assert_exact(session)
+    elsewhere.close()
+    db.execute("DROP DATABASE elsewhere WITH (FORCE)")

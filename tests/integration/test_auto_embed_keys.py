@@ -26,13 +26,15 @@ KEY_TYPES = {
     "enum": ("mood", "'sad'", "'it''s \"ok\"'", "'happy'", "'none'"),
     "domain": ("short_code", "'a'", "'b,c'", "'\"'", "'z'"),
     "domain over a domain": ("shorter_code", "'a'", "'b,c'", "'\"'", "'z'"),
+    "citext": ("citext", "'Aa'", "'b'", "'É'", "'zz'"),
     "inet": ("inet", "'10.0.0.1'", "'10.0.0.0/8'", "'::1'", "'fe80::1/64'"),
 }
 
 
 @pytest.fixture
 def typed(db: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
-    """A session with types of a user, in a schema that is not searched."""
+    """A session with types of a user, and of an extension."""
+    db.execute("CREATE EXTENSION citext")
     db.execute("CREATE TYPE mood AS ENUM ('sad', 'it''s \"ok\"', 'happy', 'none')")
     db.execute("CREATE DOMAIN short_code AS text CHECK (length(value) BETWEEN 1 AND 9)")
     db.execute("CREATE DOMAIN shorter_code AS short_code CHECK (length(value) < 5)")

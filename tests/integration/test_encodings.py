@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from collection_state import assert_exact
 from conditions import fetch_value, refused
 from conftest import Connect
 
@@ -50,6 +51,26 @@ def test_vectors_do_not_depend_on_the_encoding_of_the_database(
     encoded.execute("SELECT set_config('pgml_tune.cache', '¡no!', false)")
     with refused("22023"):
         encoded.execute("SELECT embed('plain')")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_table_is_kept_embedded_in_a_database_of_another_encoding(
+    database_in: Callable[[str], psycopg.Connection[Any]], encoding: str
+) -> None:
+    encoded = database_in(encoding)
+    encoded.execute("CREATE TABLE doc (id text PRIMARY KEY, body text)")
+    encoded.execute("INSERT INTO doc VALUES ('é', 'äöü ß'), ('a', 'plain')")
+    encoded.execute("CALL auto_embed('doc', 'body')")
+    encoded.execute("INSERT INTO doc VALUES ('ß', '¡España!')")
+    encoded.execute("UPDATE doc SET id = id || 'ñ', body = body || ' é' WHERE id <> 'a'")
+    assert assert_exact(encoded)["rows"] == 3
+    with refused("22021", "22P05"):  # bytes that are no UTF-8; a character that LATIN1 does not have
+        encoded.execute(
+            "INSERT INTO doc VALUES ('x', convert_from('\\xff', 'SQL_ASCII'))"
+            if encoding == "SQL_ASCII"
+            else "INSERT INTO doc VALUES ('x', '漢字')"
+        )
+    assert assert_exact(encoded)["rows"] == 3
 
 
 def test_bytes_that_are_no_text_are_refused(database_in: Callable[[str], psycopg.Connection[Any]]) -> None:
