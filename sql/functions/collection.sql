@@ -15,7 +15,7 @@ AS $$
     SELECT to_jsonb(t) || jsonb_build_object(
         'source_oid', t.source::oid::bigint, 'source', t.source, 'text_search', t.text_search,
         'source_column', coalesce(p.plain_content, t.source_column), 'model', m.name, 'version', v.version,
-        'is_lost', p.source IS NULL
+        'is_lost', p.source IS NULL OR NOT pgml_tune._is_pristine(t.embeddings)
     )
     FROM pgml_tune.collection AS t
     JOIN pgml_tune.model_version AS v ON v.model_version_id = t.model_version_id

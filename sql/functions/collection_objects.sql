@@ -1,5 +1,125 @@
 -- The objects that belong to a collection: side table, functions, triggers, indexes, view, query function and who may use them.
 
+CREATE OR REPLACE FUNCTION pgml_tune._function_statements(collection_id bigint)
+RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- OR REPLACE takes back whatever an earlier owner has made of them.
+    SELECT ARRAY[format(
+        'CREATE OR REPLACE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
+         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
+         SET row_security = off SET jit = off
+         AS $body$
+         DECLARE
+             v_rows bigint;
+             v_statements text[];
+             v_statement text;
+             v_has_changed boolean;
+         BEGIN
+             IF TG_OP IN (''INSERT'', ''UPDATE'') THEN
+                 SELECT count(*) INTO v_rows FROM pgml_tune_new;
+             END IF;
+             v_statements := pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID, v_rows);
+             EXECUTE v_statements[1] INTO v_has_changed;
+             IF v_has_changed THEN
+                 FOREACH v_statement IN ARRAY v_statements[2:] LOOP
+                     EXECUTE v_statement;
+                 END LOOP;
+             END IF;
+             RETURN NULL;
+         END
+         $body$', t.collection_id
+    ), format(
+        'CREATE OR REPLACE FUNCTION pgml_tune._keep_%1$s(leaf oid, first_block bigint, end_block bigint, max_rows integer)
+         RETURNS integer[]
+         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
+         SET row_security = off SET jit = off
+         AS $body$
+         BEGIN
+             IF leaf IS NULL THEN
+                 RETURN pgml_tune._keep_orphans(%1$s);
+             END IF;
+             RETURN pgml_tune._keep_part(%1$s, leaf, first_block, end_block, max_rows);
+         END
+         $body$', t.collection_id
+    ), format(
+        'REVOKE ALL ON FUNCTION pgml_tune._sync_%1$s(), pgml_tune._keep_%1$s(oid, bigint, bigint, integer) FROM PUBLIC',
+        t.collection_id
+    ), format(
+        'COMMENT ON FUNCTION pgml_tune._sync_%s() IS %L', t.collection_id,
+        format('Trigger of collection "%s": follows what happens to its table.', t.name)
+    ), format(
+        'COMMENT ON FUNCTION pgml_tune._keep_%s(oid, bigint, bigint, integer) IS %L', t.collection_id,
+        format('Embeds rows of collection "%s" that have no vectors.', t.name)
+    )]
+    FROM pgml_tune.collection AS t WHERE t.collection_id = _function_statements.collection_id
+$$;
+COMMENT ON FUNCTION pgml_tune._function_statements(bigint) IS 'What makes the functions that write the vectors of a collection.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._query_statements(collection_id bigint, view_name text, query_function text)
+RETURNS text[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+    p record;
+    v_names text[];
+    v_columns text;
+    v_type text;
+BEGIN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _query_statements.collection_id;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    v_type := pgml_tune._vector_schema() || '.' || t.storage;
+    -- The columns of the source keep their names, those beside them give way.
+    v_names := p.key_names || p.plain_content;
+    SELECT string_agg(format('s.%I', k.name), ', ' ORDER BY k.position) INTO v_columns
+    FROM (SELECT n.name, min(n.position) FROM unnest(v_names) WITH ORDINALITY AS n (name, position) GROUP BY n.name)
+        AS k (name, position);
+    RETURN ARRAY[format(
+        'CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS
+         SELECT %s, e.chunk_no AS %I, e.embedding::%s AS %I FROM %s AS e JOIN %s AS s ON %s',
+        _query_statements.view_name, v_columns, pgml_tune._free_name('chunk', v_names), v_type,
+        pgml_tune._free_name('embedding', v_names), p.embeddings, p.source, p.key_match
+    ), format(
+        'COMMENT ON VIEW %s IS %L', _query_statements.view_name,
+        format('Texts of collection "%s" with their vectors, for an ORDER BY of your own.', t.name)
+    ), format(
+        'CREATE OR REPLACE FUNCTION %s(input text) RETURNS %s
+         LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10000
+         RETURN @extschema@.embed_pinned(input, %L, %L, ''query'')%s',
+        _query_statements.query_function, v_type, split_part(p.model, '@', 1), split_part(p.model, '@', 2),
+        CASE t.storage WHEN 'halfvec' THEN '::' || v_type ELSE '' END
+    ), format(
+        'COMMENT ON FUNCTION %s(text) IS %L', _query_statements.query_function,
+        format('Vector of a question to collection "%s", under %s.', t.name, p.model)
+    )];
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._query_statements(bigint, text, text) IS
+    'What makes the view and the query function of a collection.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._is_pristine(embeddings regclass)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN NOT EXISTS (SELECT FROM pg_trigger AS o WHERE o.tgrelid = embeddings)
+        AND NOT EXISTS (SELECT FROM pg_rewrite AS o WHERE o.ev_class = embeddings)
+        AND NOT EXISTS (SELECT FROM pg_attrdef AS o WHERE o.adrelid = embeddings)
+        AND NOT EXISTS (SELECT FROM pg_constraint AS o WHERE o.conrelid = embeddings AND o.contype NOT IN ('p', 'u', 'n'))
+        AND NOT EXISTS (SELECT FROM pg_inherits AS o WHERE embeddings IN (o.inhrelid, o.inhparent))
+        AND NOT EXISTS (
+            SELECT FROM pg_index AS o WHERE o.indrelid = embeddings AND (o.indexprs IS NOT NULL OR o.indpred IS NOT NULL)
+        );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._is_pristine(regclass) IS
+    'Whether writing to a side table runs no code that its owner has put there.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._build_collection(collection_id bigint)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
@@ -14,6 +134,7 @@ DECLARE
     v_name text;
     v_keys text;
     v_columns text;
+    v_statement text;
 BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
     WHERE c.collection_id = _build_collection.collection_id FOR UPDATE;
@@ -70,48 +191,9 @@ BEGIN
     EXECUTE format('COMMENT ON TABLE pgml_tune.%I IS %L', v_name,
         format('Vectors of collection "%s"; text_sha256 is of the whole text.', t.name));
 
-    EXECUTE format(
-        'CREATE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
-         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
-         SET row_security = off SET jit = off
-         AS $body$
-         DECLARE
-             v_rows bigint;
-             v_statements text[];
-             v_statement text;
-             v_has_changed boolean;
-         BEGIN
-             IF TG_OP IN (''INSERT'', ''UPDATE'') THEN
-                 SELECT count(*) INTO v_rows FROM pgml_tune_new;
-             END IF;
-             v_statements := pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID, v_rows);
-             EXECUTE v_statements[1] INTO v_has_changed;
-             IF v_has_changed THEN
-                 FOREACH v_statement IN ARRAY v_statements[2:] LOOP
-                     EXECUTE v_statement;
-                 END LOOP;
-             END IF;
-             RETURN NULL;
-         END
-         $body$', t.collection_id);
-    EXECUTE format(
-        'CREATE FUNCTION pgml_tune._keep_%1$s(leaf oid, first_block bigint, end_block bigint, max_rows integer) RETURNS integer[]
-         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
-         SET row_security = off SET jit = off
-         AS $body$
-         BEGIN
-             IF leaf IS NULL THEN
-                 RETURN pgml_tune._keep_orphans(%1$s);
-             END IF;
-             RETURN pgml_tune._keep_part(%1$s, leaf, first_block, end_block, max_rows);
-         END
-         $body$', t.collection_id);
-    EXECUTE format('REVOKE ALL ON FUNCTION pgml_tune._sync_%1$s(), pgml_tune._keep_%1$s(oid, bigint, bigint, integer) FROM PUBLIC',
-        t.collection_id);
-    EXECUTE format('COMMENT ON FUNCTION pgml_tune._sync_%s() IS %L', t.collection_id,
-        format('Trigger of collection "%s": follows what happens to its table.', t.name));
-    EXECUTE format('COMMENT ON FUNCTION pgml_tune._keep_%s(oid, bigint, bigint, integer) IS %L', t.collection_id,
-        format('Embeds rows of collection "%s" that have no vectors.', t.name));
+    FOREACH v_statement IN ARRAY pgml_tune._function_statements(t.collection_id) LOOP
+        EXECUTE v_statement;
+    END LOOP;
     UPDATE pgml_tune.collection AS c SET embeddings = format('pgml_tune.%I', v_name)::regclass
     WHERE c.collection_id = t.collection_id;
 
@@ -145,8 +227,7 @@ DECLARE
     v_view text;
     v_function text;
     v_side text;
-    v_columns text;
-    v_names text[];
+    v_statement text;
 BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
     WHERE c.collection_id = _finish_collection.collection_id FOR NO KEY UPDATE;
@@ -154,6 +235,9 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    IF pgml_tune._count_rows(collection_id, 'missing') > 0 THEN
+        RAISE EXCEPTION 'collection "%" is not filled yet', t.name USING ERRCODE = '55000';
+    END IF;
     SELECT n.nspname INTO STRICT v_schema
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = t.source;
     IF NOT has_schema_privilege((SELECT c.relowner FROM pg_class AS c WHERE c.oid = t.source), v_schema, 'CREATE') THEN
@@ -165,40 +249,18 @@ BEGIN
         EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', p.embeddings);
     END IF;
 
-    -- The columns of the source keep their names, those beside them give way.
-    v_names := p.key_names || p.plain_content;
-    SELECT string_agg(format('s.%I', k.name), ', ' ORDER BY k.position) INTO v_columns
-    FROM (SELECT n.name, min(n.position) FROM unnest(v_names) WITH ORDINALITY AS n (name, position) GROUP BY n.name)
-        AS k (name, position);
     v_base := pgml_tune._object_base(t.source, p.plain_content, t.name);
     IF v_base IS NULL THEN
         RAISE EXCEPTION 'the names of the view and the query function of collection "%" are taken', t.name
             USING ERRCODE = '42710';
     END IF;
-    v_view := v_base || '_embedding';
-    EXECUTE format(
-        'CREATE VIEW %I.%I WITH (security_invoker = true) AS
-         SELECT %s, e.chunk_no AS %I, e.embedding::%s.%s AS %I
-         FROM %s AS e JOIN %s AS s ON %s',
-        v_schema, v_view, v_columns, pgml_tune._free_name('chunk', v_names), pgml_tune._vector_schema(), t.storage,
-        pgml_tune._free_name('embedding', v_names), p.embeddings, p.source, p.key_match
-    );
-    EXECUTE format('COMMENT ON VIEW %I.%I IS %L', v_schema, v_view,
-        format('Texts of collection "%s" with their vectors, for an ORDER BY of your own.', t.name));
-    v_function := v_base || '_query';
-    EXECUTE format(
-        'CREATE FUNCTION %I.%I(input text) RETURNS %s.%s
-         LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10000
-         RETURN @extschema@.embed_pinned(input, %L, %L, ''query'')%s',
-        v_schema, v_function, pgml_tune._vector_schema(), t.storage,
-        split_part(p.model, '@', 1), split_part(p.model, '@', 2),
-        CASE t.storage WHEN 'halfvec' THEN format('::%s.halfvec', pgml_tune._vector_schema()) ELSE '' END
-    );
-    EXECUTE format('COMMENT ON FUNCTION %I.%I(text) IS %L', v_schema, v_function,
-        format('Vector of a question to collection "%s", under %s.', t.name, p.model));
+    v_view := format('%I.%I', v_schema, v_base || '_embedding');
+    v_function := format('%I.%I', v_schema, v_base || '_query');
+    FOREACH v_statement IN ARRAY pgml_tune._query_statements(t.collection_id, v_view, v_function) LOOP
+        EXECUTE v_statement;
+    END LOOP;
     UPDATE pgml_tune.collection AS c
-    SET is_ready = true, view_name = format('%I.%I', v_schema, v_view)::regclass,
-        query_function = format('%I.%I(text)', v_schema, v_function)::regprocedure
+    SET is_ready = true, view_name = v_view::regclass, query_function = (v_function || '(text)')::regprocedure
     WHERE c.collection_id = t.collection_id;
     PERFORM pgml_tune._mend_collection(collection_id);
     EXECUTE format('ANALYZE %s', p.embeddings);
@@ -244,18 +306,31 @@ BEGIN
         RETURN;
     END IF;
 
+    -- What an earlier owner has put on the side table, or made of the functions, must not run as the new one.
     RETURN QUERY
-    SELECT 'owner', NULL::oid, format('ALTER %s OWNER TO %I', o.object, pg_get_userbyid(v_source.relowner))
-    FROM (
-        SELECT CASE c.relkind WHEN 'v' THEN 'VIEW ' ELSE 'TABLE ' END || c.oid::regclass, c.relowner
+    WITH object AS (
+        SELECT CASE c.relkind WHEN 'v' THEN 'VIEW ' ELSE 'TABLE ' END || c.oid::regclass AS name, c.relowner AS owner
         FROM pg_class AS c WHERE c.oid IN (t.embeddings, t.view_name)
         UNION ALL
         SELECT 'FUNCTION ' || f.oid::regprocedure, f.proowner
         FROM pg_proc AS f
         WHERE f.oid = t.query_function OR f.pronamespace = 'pgml_tune'::regnamespace
             AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id)
-    ) AS o (object, owner)
-    WHERE o.owner <> v_source.relowner;
+    )
+    SELECT 'owner', NULL::oid, o.statement
+    FROM (
+        SELECT 1, m.statement FROM unnest(pgml_tune._function_statements(collection_id)) AS m (statement)
+        UNION ALL
+        SELECT 2, m.statement
+        FROM unnest(pgml_tune._query_statements(
+            collection_id, t.view_name::text, split_part(t.query_function::text, '(', 1)
+        )) AS m (statement)
+        WHERE t.is_ready
+        UNION ALL
+        SELECT 3, format('ALTER %s OWNER TO %I', b.name, pg_get_userbyid(v_source.relowner)) FROM object AS b
+    ) AS o (place, statement)
+    WHERE EXISTS (SELECT FROM object AS b WHERE b.owner <> v_source.relowner) AND pgml_tune._is_pristine(t.embeddings)
+    ORDER BY o.place;
 
     RETURN QUERY
     SELECT 'persistence', NULL::oid,
@@ -348,8 +423,18 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_embeddings regclass := (
+        SELECT e.oid FROM pgml_tune.collection AS t
+        JOIN pg_class AS s ON s.oid = t.source
+        JOIN pg_class AS e ON e.oid = t.embeddings AND e.relowner <> s.relowner
+        WHERE t.collection_id = _mend_collection.collection_id
+    );
     r record;
 BEGIN
+    IF v_embeddings IS NOT NULL THEN
+        -- Its former owner shall change nothing between the look at it and its new owner.
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_embeddings);
+    END IF;
     FOR r IN SELECT m.change, m.relation, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
         EXECUTE r.statement;
         change := r.change;
@@ -444,6 +529,9 @@ AS $$
         SELECT 'its column is gone or its vectors are not as they were made, and its table is not followed',
                format('SELECT drop_auto_embed(%L)', t.name)
         WHERE c.oid IS NOT NULL AND p.source IS NULL
+        UNION ALL
+        SELECT 'triggers, rules or constraints were added to its vectors: nothing fills them', format('SELECT drop_auto_embed(%L)', t.name)
+        WHERE p.source IS NOT NULL AND NOT pgml_tune._is_pristine(t.embeddings)
         UNION ALL
         SELECT 'it is not filled yet',
                format('CALL auto_embed(%L, %L, collection => %L)', t.source, p.plain_content, t.name)

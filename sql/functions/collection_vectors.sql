@@ -272,6 +272,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
+    v_embeddings regclass;
     v_result integer[];
 BEGIN
     -- Its owner may have made the function run as its caller, who is a superuser here. The lock keeps it as it is till the end.
@@ -292,6 +293,13 @@ BEGIN
     EXCEPTION WHEN lock_not_available THEN
         RAISE EXCEPTION 'collection % is being filled by another session', collection_id USING ERRCODE = '55P03';
     END;
+    -- A trigger of his could wait for the commit, and would then run as whoever commits.
+    SELECT t.embeddings INTO STRICT v_embeddings
+    FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id;
+    EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', v_embeddings);
+    IF NOT pgml_tune._is_pristine(v_embeddings) THEN
+        RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
+    END IF;
     EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4)', collection_id)
     INTO v_result USING leaf, first_block, end_block, max_rows;
     RETURN v_result;
