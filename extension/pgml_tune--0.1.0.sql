@@ -1104,7 +1104,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF (SELECT bool_and(c.relkind IN ('r', 'p')) FROM pg_class AS c WHERE c.oid IN (embeddings, source)) THEN
-        EXECUTE format('SELECT FROM %s AS e, %s AS s LIMIT 0', embeddings, source);
+        -- The source first, as its writers do.
+        EXECUTE format('SELECT FROM %s AS s, %s AS e LIMIT 0', source, embeddings);
     END IF;
 END
 $$;
@@ -1144,6 +1145,9 @@ BEGIN
     v_hash := format(v_hash, p.content);
 
     IF event = 'TRUNCATE' THEN
+        IF relation = p.source::regclass THEN
+            RETURN ARRAY[v_question, format('TRUNCATE ONLY %s', p.embeddings)];
+        END IF;
         RETURN ARRAY[v_question, format(
             'DELETE FROM %s AS e WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)', p.embeddings, p.source, p.key_match
         )];
@@ -1384,6 +1388,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
+    v_source regclass;
     v_embeddings regclass;
     v_result integer[];
 BEGIN
@@ -1406,8 +1411,9 @@ BEGIN
         RAISE EXCEPTION 'collection % is being filled by another session', collection_id USING ERRCODE = '55P03';
     END;
     -- A trigger of his could wait for the commit, and would then run as whoever commits.
-    SELECT t.embeddings INTO STRICT v_embeddings
+    SELECT t.source, t.embeddings INTO STRICT v_source, v_embeddings
     FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id;
+    EXECUTE format('LOCK TABLE ONLY %s IN ROW SHARE MODE', v_source);  -- the source first, as its writers do
     EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', v_embeddings);
     IF NOT pgml_tune._is_pristine(v_embeddings) THEN
         RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
@@ -1545,9 +1551,9 @@ BEGIN
         AS k (name, position);
     RETURN ARRAY[format(
         'CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS
-         SELECT %s, e.chunk_no AS %I, e.embedding::%s AS %I FROM %s AS e JOIN %s AS s ON %s',
+         SELECT %s, e.chunk_no AS %I, e.embedding::%s AS %I FROM %s AS s JOIN %s AS e ON %s',
         _query_statements.view_name, v_columns, pgml_tune._free_name('chunk', v_names), v_type,
-        pgml_tune._free_name('embedding', v_names), p.embeddings, p.source, p.key_match
+        pgml_tune._free_name('embedding', v_names), p.source, p.embeddings, p.key_match
     ), format(
         'COMMENT ON VIEW %s IS %L', _query_statements.view_name,
         format('Texts of collection "%s" with their vectors, for an ORDER BY of your own.', t.name)

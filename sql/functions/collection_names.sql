@@ -258,7 +258,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF (SELECT bool_and(c.relkind IN ('r', 'p')) FROM pg_class AS c WHERE c.oid IN (embeddings, source)) THEN
-        EXECUTE format('SELECT FROM %s AS e, %s AS s LIMIT 0', embeddings, source);
+        -- The source first, as its writers do.
+        EXECUTE format('SELECT FROM %s AS s, %s AS e LIMIT 0', source, embeddings);
     END IF;
 END
 $$;

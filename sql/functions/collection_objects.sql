@@ -80,9 +80,9 @@ BEGIN
         AS k (name, position);
     RETURN ARRAY[format(
         'CREATE OR REPLACE VIEW %s WITH (security_invoker = true) AS
-         SELECT %s, e.chunk_no AS %I, e.embedding::%s AS %I FROM %s AS e JOIN %s AS s ON %s',
+         SELECT %s, e.chunk_no AS %I, e.embedding::%s AS %I FROM %s AS s JOIN %s AS e ON %s',
         _query_statements.view_name, v_columns, pgml_tune._free_name('chunk', v_names), v_type,
-        pgml_tune._free_name('embedding', v_names), p.embeddings, p.source, p.key_match
+        pgml_tune._free_name('embedding', v_names), p.source, p.embeddings, p.key_match
     ), format(
         'COMMENT ON VIEW %s IS %L', _query_statements.view_name,
         format('Texts of collection "%s" with their vectors, for an ORDER BY of your own.', t.name)

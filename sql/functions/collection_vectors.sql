@@ -32,6 +32,9 @@ BEGIN
     v_hash := format(v_hash, p.content);
 
     IF event = 'TRUNCATE' THEN
+        IF relation = p.source::regclass THEN
+            RETURN ARRAY[v_question, format('TRUNCATE ONLY %s', p.embeddings)];
+        END IF;
         RETURN ARRAY[v_question, format(
             'DELETE FROM %s AS e WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)', p.embeddings, p.source, p.key_match
         )];
@@ -272,6 +275,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
+    v_source regclass;
     v_embeddings regclass;
     v_result integer[];
 BEGIN
@@ -294,8 +298,9 @@ BEGIN
         RAISE EXCEPTION 'collection % is being filled by another session', collection_id USING ERRCODE = '55P03';
     END;
     -- A trigger of his could wait for the commit, and would then run as whoever commits.
-    SELECT t.embeddings INTO STRICT v_embeddings
+    SELECT t.source, t.embeddings INTO STRICT v_source, v_embeddings
     FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id;
+    EXECUTE format('LOCK TABLE ONLY %s IN ROW SHARE MODE', v_source);  -- the source first, as its writers do
     EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', v_embeddings);
     IF NOT pgml_tune._is_pristine(v_embeddings) THEN
         RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
