@@ -1129,6 +1129,7 @@ DECLARE
     v_fresh text;
     v_contents text;
     v_question text := 'SELECT true';
+    v_has_rows boolean;
     v_statements text[];
 BEGIN
     SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
@@ -1145,7 +1146,8 @@ BEGIN
     v_hash := format(v_hash, p.content);
 
     IF event = 'TRUNCATE' THEN
-        IF relation = p.source::regclass THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p.source) INTO v_has_rows;
+        IF relation = p.source::regclass AND NOT v_has_rows THEN
             RETURN ARRAY[v_question, format('TRUNCATE ONLY %s', p.embeddings)];
         END IF;
         RETURN ARRAY[v_question, format(
