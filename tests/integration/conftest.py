@@ -57,7 +57,9 @@ def server_log(server_home: Path) -> Callable[[int], str]:
     log = server_home / "log" / "postgres.log"
 
     def read(start: int = 0) -> str:
-        return log.read_bytes()[start:].decode(errors="replace")
+        with log.open("rb") as lines:
+            lines.seek(start)
+            return lines.read().decode(errors="replace")
 
     return read
 

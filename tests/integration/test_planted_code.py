@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -73,11 +74,11 @@ Watch = Callable[[Callable[[], object]], Events]
 
 
 @pytest.fixture
-def watch(server_log: Callable[[int], str]) -> Watch:
+def watch(server_home: Path, server_log: Callable[[int], str]) -> Watch:
     """Says which traps sprang, and as whom, while something ran."""
 
     def run(action: Callable[[], object]) -> Events:
-        position = len(server_log(0).encode())
+        position = (server_home / "log" / "postgres.log").stat().st_size
         action()
         return Counter(re.findall(r"LOG:  trap (.+) as (\w+)", server_log(position)))
 
@@ -158,7 +159,7 @@ def test_superuser_maintains_a_collection_without_running_its_owners_code(
     update = by_others(watch(partial(db.execute, "UPDATE trap.twin SET body = body || 'x'")))
     for statement in MAINTENANCE:
         allowed = set(update) if "embed_table" in statement else set()
-        assert set(by_others(watch(partial(db.execute, statement)))) <= allowed, statement
+        assert set(by_others(watch(partial(attempt, db, statement)))) <= allowed, statement
 
 
 SEARCHES = [
@@ -259,6 +260,20 @@ TAMPERINGS = {
     " CREATE VIEW trap.embedding AS SELECT trap.spring('view'), trap.chosen() AS key_1",
     "child_of_the_side_table": "CREATE TABLE trap.child () INHERITS (@side);"
     " ALTER TABLE trap.child ADD CHECK (trap.spring('check of a child', key_1::text))",
+    "deferred_trigger": "CREATE CONSTRAINT TRIGGER evil AFTER INSERT OR UPDATE OR DELETE ON @side"
+    " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION trap.fire('deferred trigger')",
+    "trigger_that_writes_where_another_is_deferred": """
+        CREATE TABLE trap.other (x integer);
+        CREATE CONSTRAINT TRIGGER evil AFTER INSERT ON trap.other DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION trap.fire('deferred trigger of another table');
+        CREATE FUNCTION trap.pass_on() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN INSERT INTO trap.other VALUES (1); RETURN NULL; END $$;
+        CREATE TRIGGER evil AFTER INSERT OR UPDATE OR DELETE ON @side EXECUTE FUNCTION trap.pass_on()
+    """,
+    "deferred_trigger_on_a_child": "CREATE TABLE trap.child () INHERITS (@side);"
+    " INSERT INTO trap.child SELECT * FROM @side; UPDATE trap.child SET key_1 = key_1 + 1000;"
+    " CREATE CONSTRAINT TRIGGER evil AFTER DELETE ON trap.child DEFERRABLE INITIALLY DEFERRED"
+    " FOR EACH ROW EXECUTE FUNCTION trap.fire('deferred trigger of a child')",
     "trigger_on_the_source_replaced": "DROP TRIGGER pgml_tune_@id_insert ON trap.doc;"
     " CREATE TRIGGER pgml_tune_@id_insert AFTER INSERT ON trap.doc EXECUTE FUNCTION trap.fire('trigger of our name')",
 }
@@ -279,6 +294,12 @@ def test_superuser_runs_no_code_of_an_owner_who_tampers_with_the_collection(
         identity = re.search(r"(embedding_(\d+)_.*)", names["side"])
         assert identity
         names |= {"name": identity[1], "id": identity[2]}
+        # Work for whoever maintains the collection: rows without vectors, and vectors without rows.
+        mallory.execute(
+            f"ALTER TABLE {name}.doc DISABLE TRIGGER USER; INSERT INTO {name}.doc VALUES (11, 'planted later');"
+            f" UPDATE {name}.doc SET body = 'another' WHERE id = 1; DELETE FROM {name}.doc WHERE id = 2;"
+            f" ALTER TABLE {name}.doc ENABLE TRIGGER USER"
+        )
         in_place = re.sub(r"\btrap\b", name, tampering.replace("'trap", "'"))
         mallory.execute(re.sub(r"@(id|side|view|name)", lambda match, names=names: names[match[1]], in_place))
         for act in ACTS:
@@ -287,6 +308,33 @@ def test_superuser_runs_no_code_of_an_owner_who_tampers_with_the_collection(
         assert not by_others(watch(partial(attempt, db, act))), act
     for name in TAMPERINGS:
         assert not by_others(watch(partial(attempt, db, f"SELECT drop_auto_embed('{name}')"))), name
+
+
+def test_new_owner_runs_nothing_that_the_old_one_left(
+    mallory: psycopg.Connection[Any], db: psycopg.Connection[Any], watch: Watch
+) -> None:
+    mallory.execute("CREATE TABLE trap.doc (id bigint PRIMARY KEY, body text)")
+    mallory.execute("CALL auto_embed('trap.doc', 'body', collection => 'trap')")
+    names = parts(mallory, "trap")
+    mallory.execute(SHADOWS.replace("SECURITY INVOKER ", ""))
+    mallory.execute(
+        f"CREATE OR REPLACE FUNCTION {names['query']}(input text) RETURNS vector LANGUAGE plpgsql SECURITY DEFINER"
+        " AS $$ BEGIN PERFORM trap.spring('query function'); RETURN NULL; END $$"
+    )
+    mallory.execute(f"ALTER VIEW {names['view']} SET (security_invoker = off)")
+    db.execute("GRANT CREATE, USAGE ON SCHEMA trap TO adam; ALTER TABLE trap.doc OWNER TO adam")
+    db.execute("GRANT SELECT, INSERT, DELETE ON trap.doc TO mallory")
+    db.execute("CALL maintain()")
+    for act in (
+        "INSERT INTO trap.doc VALUES (1, 'one')",
+        f"SELECT {names['query']}('a')",
+        f"SELECT * FROM {names['view']}",
+        "DELETE FROM trap.doc",
+    ):
+        assert "adam" not in {who for _, who in watch(partial(attempt, mallory, act))}, act
+    assert db.execute("SELECT reloptions FROM pg_class WHERE oid = %s::regclass", (names["view"],)).fetchone() == (
+        ["security_invoker=true"],
+    )
 
 
 def test_owner_adds_nothing_to_our_schema(mallory: psycopg.Connection[Any]) -> None:
@@ -319,6 +367,9 @@ def test_leaf_attached_later_is_embedded_as_its_owner(
         " ALTER TABLE trap.part ATTACH PARTITION trap.part_2 FOR VALUES FROM (100) TO (200);"
         f" CREATE TRIGGER evil AFTER INSERT ON {side} EXECUTE FUNCTION trap.fire('trigger of the side table')"
     )
-    assert not by_others(watch(lambda: db.execute("CALL maintain()")))
+    assert not by_others(watch(partial(db.execute, "CALL maintain()")))
+    # A side table with code of its owner is left alone until he takes it away.
+    mallory.execute(f"DROP TRIGGER evil ON {side}")
+    assert not by_others(watch(partial(db.execute, "CALL maintain()")))
     found = db.execute("SELECT key FROM semantic_search('parts', 'three', 3)").fetchall()
     assert sorted(key["id"] for (key,) in found) == [1, 101, 102]
