@@ -53,6 +53,19 @@ def test_standby_answers_hundreds_of_calls_like_the_primary(
     for writing in ("SELECT configure('threads', '1')", "SELECT register_model('x', 'minilm@v1', 'embedding')"):
         with refused("25006"):
             standby.execute(writing)
+    db.execute("CREATE TABLE note (id integer PRIMARY KEY, body text)")
+    db.execute("INSERT INTO note SELECT g, 'note number ' || g FROM generate_series(1, 30) AS g")
+    db.execute("CALL auto_embed('note', 'body', collection => 'note', options => '{\"index\": \"hnsw\"}')")
+    db.execute("INSERT INTO note VALUES (31, 'two parrots in a lighthouse')")
+    wait_until(lambda: fetch_value(standby, "SELECT to_regclass('note') IS NOT NULL"))
+    wait_until(lambda: fetch_value(standby, "SELECT count(*) FROM note") == 31)
+    for search in ("semantic_search('note', 'birds near the sea', 5)", "hybrid_search('note', 'parrots', 5)"):
+        found = standby.execute(f"SELECT * FROM {search}").fetchall()
+        assert found == db.execute(f"SELECT * FROM {search}").fetchall() and found[0][0] == {"id": 31}
+    assert fetch_value(standby, "SELECT is_complete FROM pgml_tune.embedding_collections")
+    for writing in ("CALL auto_embed('note', 'body', collection => 'note')", "SELECT drop_auto_embed('note')"):
+        with refused("25006"):
+            standby.execute(writing)
     register = "SELECT register_model('standby', 'minilm@v1', 'embedding', 'v1')"
     assert fetch_value(db, register) == "v1"
     known = "SELECT count(*) FROM pgml_tune.models WHERE model = 'standby'"
