@@ -108,6 +108,21 @@ def test_delete_and_truncate_remove_vectors(doc: psycopg.Connection[Any]) -> Non
     write(doc, "TRUNCATE doc", 0, 0)
     assert collection_row(doc)["rows"] == 0
     write(doc, "INSERT INTO doc VALUES (1, 'after the second')", 1, 1)
+    # A trigger puts rows back, before ours sees the truncation or after.
+    doc.execute(
+        "CREATE FUNCTION restock() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO doc VALUES (1, 'never empty'), (7, TG_NAME); RETURN NULL; END $$"
+    )
+    for name in ("a_restock", "zz_restock"):
+        doc.execute(f"CREATE TRIGGER {name} AFTER TRUNCATE ON doc FOR EACH STATEMENT EXECUTE FUNCTION restock()")
+        write(doc, "TRUNCATE doc", 1, 2)
+        doc.execute(f"DROP TRIGGER {name} ON doc")
+    doc.execute("BEGIN")
+    doc.execute("TRUNCATE doc")
+    doc.execute("INSERT INTO doc VALUES (1, 'truncated and filled in one go')")
+    assert_exact(doc)
+    doc.execute("ROLLBACK")
+    assert assert_exact(doc)["rows"] == 2
 
 
 def test_merge_calls_the_model_once_per_event(doc: psycopg.Connection[Any]) -> None:
