@@ -231,12 +231,19 @@ DECLARE
 BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
     WHERE c.collection_id = _finish_collection.collection_id FOR NO KEY UPDATE;
-    IF t.is_ready THEN
+    IF t.is_filled THEN
         RETURN;
     END IF;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
     IF pgml_tune._count_rows(collection_id, 'missing') > 0 THEN
+        IF t.is_ready THEN
+            RETURN;  -- another partition came: the next maintain() sees it
+        END IF;
         RAISE EXCEPTION 'collection "%" is not filled yet', t.name USING ERRCODE = '55000';
+    END IF;
+    UPDATE pgml_tune.collection AS c SET is_filled = true WHERE c.collection_id = t.collection_id;
+    IF t.is_ready THEN
+        RETURN;
     END IF;
     SELECT n.nspname INTO STRICT v_schema
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = t.source;
@@ -287,7 +294,7 @@ $$;
 COMMENT ON FUNCTION pgml_tune._has_hnsw(regclass) IS 'Whether a side table has an HNSW index that can be used; NULL: none at all.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._mending_statements(collection_id bigint)
-RETURNS TABLE (change text, relation oid, statement text)
+RETURNS TABLE (change text, statement text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -317,7 +324,7 @@ BEGIN
         WHERE f.oid = t.query_function OR f.pronamespace = 'pgml_tune'::regnamespace
             AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id)
     )
-    SELECT 'owner', NULL::oid, o.statement
+    SELECT 'owner', o.statement
     FROM (
         SELECT 1, m.statement FROM unnest(pgml_tune._function_statements(collection_id)) AS m (statement)
         UNION ALL
@@ -333,7 +340,7 @@ BEGIN
     ORDER BY o.place;
 
     RETURN QUERY
-    SELECT 'persistence', NULL::oid,
+    SELECT 'persistence',
            format('ALTER TABLE %s SET %s', p.embeddings, CASE v_source.relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE 'LOGGED' END)
     FROM pg_class AS c WHERE c.oid = t.embeddings AND c.relpersistence <> v_source.relpersistence;
 
@@ -341,12 +348,12 @@ BEGIN
     WITH leaf AS (
         SELECT t.source::oid AS relation UNION SELECT f.relid FROM pg_partition_tree(t.source) AS f
     )
-    SELECT 'partition detached', g.tgrelid, format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass)
+    SELECT 'partition detached', format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass)
     FROM pg_trigger AS g
     WHERE g.tgfoid = format('pgml_tune._sync_%s()', collection_id)::regprocedure
       AND g.tgrelid NOT IN (SELECT l.relation FROM leaf AS l)
     UNION ALL
-    SELECT 'partition attached', l.relation, format(
+    SELECT 'partition attached', format(
         'CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgml_tune._sync_%s()',
         e.trigger, e.event, l.relation::regclass, e.tables, collection_id
     )
@@ -368,13 +375,13 @@ BEGIN
     END IF;
     RETURN QUERY
     -- OFFSET 0: one probe of the key for each row that is looked at, never a hash of the whole source.
-    SELECT 'row security', NULL::oid, format(
+    SELECT 'row security', format(
         'CREATE POLICY source_row ON %s FOR SELECT USING (EXISTS (SELECT FROM (SELECT %s) AS e JOIN %s AS s ON %s OFFSET 0))',
         p.embeddings, p.key_list, p.source, p.key_match
     )
     WHERE v_source.relrowsecurity AND NOT EXISTS (SELECT FROM pg_policy AS o WHERE o.polrelid = t.embeddings)
     UNION ALL
-    SELECT 'row security', NULL, format('ALTER TABLE %s %s ROW LEVEL SECURITY', p.embeddings,
+    SELECT 'row security', format('ALTER TABLE %s %s ROW LEVEL SECURITY', p.embeddings,
         CASE WHEN v_source.relrowsecurity THEN 'ENABLE' ELSE 'DISABLE' END)
     FROM pg_class AS c WHERE c.oid = t.embeddings AND c.relrowsecurity <> v_source.relrowsecurity;
 
@@ -393,11 +400,11 @@ BEGIN
         FROM pg_class AS c LEFT JOIN LATERAL aclexplode(c.relacl) AS a ON a.grantee NOT IN (c.relowner, v_source.relowner)
         WHERE c.oid IN (t.embeddings, t.view_name)
     )
-    SELECT DISTINCT 'grants', NULL::oid, format('REVOKE ALL ON %s FROM %s', x.oid::regclass, pgml_tune._role_name(x.grantee))
+    SELECT DISTINCT 'grants', format('REVOKE ALL ON %s FROM %s', x.oid::regclass, pgml_tune._role_name(x.grantee))
     FROM target AS x
     WHERE x.grantee IS NOT NULL AND (x.privilege_type <> 'SELECT' OR x.grantee NOT IN (SELECT r.grantee FROM reader AS r))
     UNION ALL
-    SELECT 'grants', NULL, format('GRANT SELECT ON %s TO %s', x.oid::regclass, pgml_tune._role_name(r.grantee))
+    SELECT 'grants', format('GRANT SELECT ON %s TO %s', x.oid::regclass, pgml_tune._role_name(r.grantee))
     FROM (SELECT DISTINCT o.oid FROM target AS o) AS x CROSS JOIN reader AS r
     WHERE r.grantee <> v_source.relowner AND NOT EXISTS (
         SELECT FROM target AS h WHERE h.oid = x.oid AND h.grantee = r.grantee AND h.privilege_type = 'SELECT'
@@ -409,7 +416,7 @@ BEGIN
         INTO v_wants_graph;
     END IF;
     RETURN QUERY
-    SELECT 'index', NULL::oid, format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
+    SELECT 'index', format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
         c.relname || '_hnsw', p.embeddings, pgml_tune._vector_schema(), t.storage)
     FROM pg_class AS c WHERE c.oid = t.embeddings AND v_wants_graph;
 END
@@ -418,7 +425,7 @@ COMMENT ON FUNCTION pgml_tune._mending_statements(bigint) IS
     'What would bring a collection in line with its table: who owns and reads it, row security, triggers on its partitions, and the index once it is wanted.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._mend_collection(collection_id bigint)
-RETURNS TABLE (change text, relation oid)
+RETURNS SETOF text
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -435,11 +442,13 @@ BEGIN
         -- Its former owner shall change nothing between the look at it and its new owner.
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_embeddings);
     END IF;
-    FOR r IN SELECT m.change, m.relation, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
+    FOR r IN SELECT m.change, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
         EXECUTE r.statement;
-        change := r.change;
-        relation := r.relation;
-        RETURN NEXT;
+        IF r.change = 'partition attached' THEN
+            UPDATE pgml_tune.collection AS t SET is_filled = false
+            WHERE t.collection_id = _mend_collection.collection_id AND t.is_filled;
+        END IF;
+        RETURN NEXT r.change;
     END LOOP;
 END
 $$;
@@ -536,6 +545,9 @@ AS $$
         SELECT 'it is not filled yet',
                format('CALL auto_embed(%L, %L, collection => %L)', t.source, p.plain_content, t.name)
         WHERE p.source IS NOT NULL AND NOT t.is_ready
+        UNION ALL
+        SELECT 'rows of a partition attached since have no vectors yet', 'CALL maintain()'
+        WHERE p.source IS NOT NULL AND t.is_ready AND NOT t.is_filled
         UNION ALL
         SELECT 'its key is unique no more, and rows with the same key lose their vectors',
                format('ALTER TABLE %s ADD UNIQUE (%s)', t.source,

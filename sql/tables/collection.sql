@@ -15,7 +15,8 @@ CREATE TABLE pgml_tune.collection (
     chunk_overlap    integer NOT NULL,
     batch_size       integer NOT NULL,
     text_search      regconfig,  -- NULL: hybrid_search() is not wanted
-    is_ready         boolean NOT NULL DEFAULT false,
+    is_ready         boolean NOT NULL DEFAULT false,  -- has been filled once, and is open to searches
+    is_filled        boolean NOT NULL DEFAULT false,  -- not while rows of a partition attached since have to be embedded
     embeddings       regclass,  -- the side table; NULL: not built yet
     view_name        regclass,  -- NULL: not filled yet
     query_function   regprocedure,  -- NULL: not filled yet

@@ -263,14 +263,14 @@ def mend(db: Session) -> None:
             db.notice(f"{what}: its table is in use, left for the next run")
             continue
         if changes:
-            db.notice(f"{what}: mended {', '.join(sorted({change for change, _ in changes}))}")
-        attached = {relation for change, relation in changes if change == "partition attached"}
-        leaves = [leaf for leaf in _leaves(db, collection) if leaf.oid in attached]
-        if leaves:
+            db.notice(f"{what}: mended {', '.join(sorted(changes))}")
+        if collection.is_ready and not collection.is_filled:
+            # A run that was ended leaves any of them behind, so all are looked at.
             progress = Progress(db, what, store.count_missing(db, collection_id))
-            _fill_leaves(db, collection, leaves, progress)
+            if not _fill_leaves(db, collection, _leaves(db, collection), progress):
+                store.finish_collection(db, collection_id)
             progress.finish()
-        if any(change == "partition detached" for change, _ in changes):
+        if "partition detached" in changes:
             store.delete_orphans(db, collection_id)
         db.commit()
 

@@ -22,7 +22,7 @@ _FINISH = "SELECT pgml_tune._finish_collection($1::bigint)"
 _DROP = "SELECT pgml_tune._drop_collection($1::bigint)"
 _IDS = "SELECT collection_id FROM pgml_tune._collection_ids() AS c (collection_id)"
 _DROP_LOST = "SELECT name FROM pgml_tune._lost_collections() AS c (name)"
-_MEND = "SELECT relation::int8 AS relation, change FROM pgml_tune._mend_collection($1::bigint)"
+_MEND = "SELECT change FROM pgml_tune._mend_collection($1::bigint) AS m (change)"
 # Until the next commit. Triggers and grants need locks that writers hold.
 _LIMIT_LOCK_WAITS = "SELECT pg_catalog.set_config('lock_timeout', '2s', true)"
 _FAULTS = "SELECT collection, fault, fix FROM pgml_tune._collection_faults() AS f"
@@ -71,6 +71,7 @@ class Collection:
     batch_size: int
     text_search: str | None
     is_ready: bool
+    is_filled: bool
     is_lost: bool  # its column is gone, or its side table is not as it was made
 
 
@@ -150,11 +151,11 @@ def drop_lost_collections(db: Database) -> list[str]:
     return [row["name"] for row in db.fetch(_DROP_LOST)]
 
 
-def mend_collection(db: Session, collection_id: int) -> list[tuple[str, int | None]] | None:
-    """Bring a collection in line with its table: what was not, and in which partition; None if others hold a lock."""
+def mend_collection(db: Session, collection_id: int) -> set[str] | None:
+    """Bring a collection in line with its table, and say what was not; None if others hold a lock."""
     db.fetch(_LIMIT_LOCK_WAITS)
     rows = db.fetch_if_possible(_MEND, collection_id)
-    return None if rows is None else [(row["change"], row["relation"]) for row in rows]
+    return None if rows is None else {row["change"] for row in rows}
 
 
 def collection_faults(db: Database) -> list[tuple[str, str, str]]:
