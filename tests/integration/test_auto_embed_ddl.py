@@ -86,6 +86,25 @@ def test_columns_that_come_and_go_change_nothing(doc: psycopg.Connection[Any]) -
     written_and_found(doc, "app.doc")
 
 
+@pytest.mark.parametrize(
+    "change", ["DROP CONSTRAINT doc_pkey", "DISABLE TRIGGER USER", "SET UNLOGGED", "OWNER TO alice"]
+)
+def test_doctor_names_what_a_collection_suffers_from_and_mends_it(doc: psycopg.Connection[Any], change: str) -> None:
+    doc.execute("GRANT ALL ON SCHEMA app TO alice")
+    doc.execute(f"ALTER TABLE app.doc {change}")
+    if "TRIGGER" in change:
+        doc.execute("INSERT INTO app.doc (id, body) VALUES (5, 'not followed')")
+    suffering = "SELECT fix FROM doctor() WHERE status <> 'ok' AND check_name LIKE 'collection%'"
+    fixes = [fix for (fix,) in doc.execute(suffering).fetchall()]
+    assert fixes
+    for fix in fixes:
+        for statement in fix.split("; "):
+            doc.execute(statement)
+    assert doc.execute(suffering).fetchall() == []
+    assert_exact(doc, COLLECTION)
+    written_and_found(doc, "app.doc")
+
+
 def test_text_column_dropped_by_force_leaves_a_writable_table(doc: psycopg.Connection[Any]) -> None:
     with refused("2BP01"):
         doc.execute("ALTER TABLE app.doc DROP COLUMN body")
