@@ -85,7 +85,8 @@ _NO_TEXTS = [
     "tableoid", "xmin", 'we"ird', "body; --", "body\n", "x" * 63, "x" * 64, "😀", "*", "plain.body",
 ]
 _NO_VECTORS = [None, "", "id", "body", "three", "loose", "half", "labels", "ctid", "x" * 64, "we\"ird", "😀"]
-_COLLECTION_OPTIONS = ["{}", "{}", '{"index": "none"}', '{"storage": "halfvec"}', '{"text_search": "none"}',
+_COLLECTION_OPTIONS = ["{}", '{"index": "auto"}', '{"index": "none"}', '{"storage": "halfvec"}',
+                       '{"text_search": "none"}',
                        '{"chunk_tokens": 16, "chunk_overlap": 4}', '{"chunk_tokens": 8}', '{"text_search": "english"}',
                        '{"batch_size": 1}', '{"index": "hnsw", "storage": "vector", "batch_size": 1000}']
 _NO_COLLECTION_OPTIONS = [
@@ -224,7 +225,7 @@ class Generator:
         return self.valid_mostly(["minilm", "minilm@v1", "minilm@v1-int8"], [*_NAMES], 0.92)
 
     def new_collection(self) -> object:
-        return self.valid_mostly([None, "fuzzed", "Fuzzed too", "a.b.c"], [*_NAMES, "plain", "x" * 201], 0.92)
+        return self.valid_mostly([None, "fuzzed", "Fuzzed too"], [*_NAMES, "a.b.c", "plain", "x" * 201], 0.92)
 
     def collection(self) -> object:
         return self.valid_mostly(["plain", "chunked", "wordless", "secured", "composite"], [*_NAMES, "odd.plain"], 0.94)
