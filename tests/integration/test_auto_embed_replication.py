@@ -90,3 +90,37 @@ def test_subscriber_takes_rows_without_the_model_and_catches_up_when_asked(
     for session in (publisher, subscriber):
         assert assert_exact(session)["rows"] == 1
     subscriber.execute("DROP SUBSCRIPTION docs")
+
+
+@pytest.mark.slow
+def test_subscriber_that_takes_the_vectors_too_needs_no_model(
+    publisher: psycopg.Connection[Any], connect: Connect
+) -> None:
+    origin = publisher.info.dbname
+    publisher.execute("CREATE TABLE doc (id bigint PRIMARY KEY, body text)")
+    publisher.execute("CALL auto_embed('doc', 'body')")
+    publisher.close()
+    # The collection has the same number on both sides, and so its side table has one name.
+    connect(port=PORT, dbname="postgres").execute(f'CREATE DATABASE subscriber TEMPLATE "{origin}"')
+    publisher, subscriber = connect(port=PORT), connect(port=PORT, dbname="subscriber")
+    publisher.execute("INSERT INTO doc SELECT g, 'text number ' || g FROM generate_series(1, 30) AS g")
+    side = collection_row(publisher)["embeddings_name"]
+    publisher.execute(f"CREATE PUBLICATION docs FOR TABLE doc, {side}")
+    publisher.execute("SELECT pg_create_logical_replication_slot('docs', 'pgoutput')")
+    subscriber.execute(
+        f"CREATE SUBSCRIPTION docs CONNECTION 'host={publisher.info.host} port={PORT} user=postgres dbname={origin}'"
+        " PUBLICATION docs WITH (create_slot = false)"
+    )
+    wait_until(lambda: collection_row(subscriber)["embedded"] == 30)
+    with model_does(subscriber, 0):
+        publisher.execute("INSERT INTO doc VALUES (100, 'streamed')")
+        publisher.execute("UPDATE doc SET body = body || ' changed', id = id + 1000 WHERE id <= 5")
+        publisher.execute("DELETE FROM doc WHERE id BETWEEN 20 AND 25")
+        publisher.execute("INSERT INTO doc VALUES (101, 'the last')")
+        wait_until(lambda: fetch_value(subscriber, f"SELECT count(*) FROM {side} WHERE key_1 = 101"))
+    for session in (publisher, subscriber):
+        assert assert_exact(session)["rows"] == 26
+    publisher.execute("TRUNCATE doc")
+    wait_until(lambda: fetch_value(subscriber, f"SELECT count(*) = 0 FROM {side}"))
+    assert assert_exact(subscriber)["rows"] == 0
+    subscriber.execute("DROP SUBSCRIPTION docs")
