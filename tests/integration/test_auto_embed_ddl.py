@@ -9,6 +9,7 @@ from conditions import fetch_value, refused
 from conftest import Connect
 
 COLLECTION = "app.doc.body"  # as the table was called when it was embedded
+SUFFERING = "SELECT fix FROM doctor() WHERE status <> 'ok' AND check_name LIKE 'collection%'"
 COLLECTIONS = "SELECT count(*) FROM pgml_tune.embedding_collections"
 
 
@@ -94,13 +95,34 @@ def test_doctor_names_what_a_collection_suffers_from_and_mends_it(doc: psycopg.C
     doc.execute(f"ALTER TABLE app.doc {change}")
     if "TRIGGER" in change:
         doc.execute("INSERT INTO app.doc (id, body) VALUES (5, 'not followed')")
-    suffering = "SELECT fix FROM doctor() WHERE status <> 'ok' AND check_name LIKE 'collection%'"
-    fixes = [fix for (fix,) in doc.execute(suffering).fetchall()]
+    fixes = [fix for (fix,) in doc.execute(SUFFERING).fetchall()]
     assert fixes
     for fix in fixes:
         for statement in fix.split("; "):
             doc.execute(statement)
-    assert doc.execute(suffering).fetchall() == []
+    assert doc.execute(SUFFERING).fetchall() == []
+    assert_exact(doc, COLLECTION)
+    written_and_found(doc, "app.doc")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "TRIGGER pgml_tune_1_insert ON app.doc",
+        "TRIGGER pgml_tune_1_columns ON app.doc",
+        "TABLE pgml_tune.embedding_1_1 CASCADE",
+        "FUNCTION pgml_tune._sync_1() CASCADE",
+    ],
+)
+def test_table_stays_writable_whatever_part_was_dropped_by_hand(doc: psycopg.Connection[Any], part: str) -> None:
+    doc.execute(f"DROP {part}")
+    doc.execute("INSERT INTO app.doc (id, body) VALUES (5, 'written all the same')")
+    doc.execute("UPDATE app.doc SET body = body || '!', id = id + 10")
+    doc.execute("DELETE FROM app.doc WHERE id = 12")
+    (fix,) = [fix for (fix,) in doc.execute(SUFFERING).fetchall()]
+    doc.execute(fix)
+    doc.execute("CALL auto_embed('app.doc', 'body')")
+    assert doc.execute(SUFFERING).fetchall() == []
     assert_exact(doc, COLLECTION)
     written_and_found(doc, "app.doc")
 
