@@ -112,6 +112,28 @@ def test_texts_are_in_no_table_log_file_or_global_dictionary(
     assert fetch_value(used, "SELECT shown()") == "{}{}"
 
 
+def test_failed_write_to_an_embedded_table_shows_no_text(
+    db: psycopg.Connection[Any], connect: Connect, server_log: Callable[[int], str]
+) -> None:
+    db.execute("CREATE TABLE note (id integer PRIMARY KEY, body text)")
+    db.execute("GRANT INSERT, SELECT, UPDATE ON note TO stranger")
+    db.execute("INSERT INTO note SELECT g, 'note ' || g FROM generate_series(1, 3) AS g")
+    db.execute("CALL auto_embed('note', 'body', collection => 'note')")
+    db.execute("SELECT configure('long_input', 'error')")
+    stranger, canary = connect("stranger"), "kanarienvogel7777"
+    position = len(server_log(0).encode())
+    for text in (f"{canary} {'x' * 1_100_000}", f"{canary} {'word ' * 1000}"):
+        for write in ("INSERT INTO note VALUES (9, %s)", "UPDATE note SET body = body || %s"):
+            with refused("54000") as failure:
+                stranger.execute(write, (text,))
+            report = failure.value.diag
+            assert canary not in f"{failure.value} {report.context} {report.internal_query}"
+    with pytest.raises(psycopg.Error), stranger.cursor().copy("COPY note FROM STDIN") as copy:
+        copy.write_row((10, f"{canary} {'word ' * 1000}"))
+    assert canary not in server_log(position)
+    assert fetch_value(db, "SELECT count(*) FROM note WHERE body LIKE '%kanarienvogel%'") == 0
+
+
 @pytest.fixture
 def readable_secret(db: psycopg.Connection[Any], server_home: Path) -> Iterator[None]:
     """The secret of the cache, readable by all for a while."""
