@@ -260,12 +260,12 @@ CREATE TABLE pgml_tune.collection (
     chunk_tokens     integer,  -- NULL: one vector for the whole text
     chunk_overlap    integer NOT NULL,
     batch_size       integer NOT NULL,
-    text_search      regconfig,  -- NULL: hybrid_search() is not wanted
+    text_search      text,  -- a configuration, qualified where needed; NULL: hybrid_search() is not wanted
     is_ready         boolean NOT NULL DEFAULT false,  -- has been filled once, and is open to searches
     is_filled        boolean NOT NULL DEFAULT false,  -- not while rows of a partition attached since have to be embedded
     embeddings       regclass,  -- the side table; NULL: not built yet
     view_name        regclass,  -- NULL: not filled yet
-    query_function   regprocedure,  -- NULL: not filled yet
+    query_function   text,  -- with its schema; NULL: not filled yet. pg_upgrade takes no regprocedure or regconfig in a table
     created_by       text NOT NULL DEFAULT session_user,
     created_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT collection_name_key UNIQUE (name),
@@ -931,6 +931,7 @@ AS $$
     FROM pg_index AS i
     WHERE i.indrelid = _source_key.source
       AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+      AND i.indnkeyatts <= 31  -- the key of the side table has one more
       AND NOT EXISTS (
           SELECT FROM unnest((i.indkey::smallint[])[0:i.indnkeyatts - 1]) AS k (attnum)
           JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -1050,10 +1051,13 @@ BEGIN
            k.names[cardinality(k.names)], (g.tgattr::smallint[])[0:cardinality(k.names) - 2],
            k.names[:cardinality(k.names) - 1], k.numbered, k.listed, k.matches, k.row_matches,
            t.model_reference, x.vector_type || '(' || t.dimensions || ')', t.chunk_tokens, t.chunk_overlap,
-           -- A tsvector holds 1 MB at most.
-           CASE WHEN t.text_search IS NULL THEN 'NULL::tsvector' ELSE format(
-               'CASE WHEN v.chunk_no = 1 THEN to_tsvector(%L::regconfig, left(f.content, 200000)) END', t.text_search
-           ) END
+           -- A tsvector holds 1 MB at most, and a word may count twice. A configuration that was dropped makes none.
+           coalesce((
+               SELECT format(
+                   'CASE WHEN v.chunk_no = 1 THEN to_tsvector(%L::regconfig, left(f.content, 100000)) END', t.text_search
+               )
+               FROM pg_ts_config AS y WHERE y.oid::regconfig::text = t.text_search
+           ), 'NULL::tsvector')
     FROM pgml_tune.collection AS t
     JOIN pg_trigger AS g ON g.tgrelid = t.source AND g.tgname = 'pgml_tune_' || t.collection_id || '_columns'
     CROSS JOIN LATERAL (SELECT pgml_tune._vector_schema() || '.' || t.storage) AS x (vector_type)
@@ -1082,7 +1086,7 @@ BEGIN
     WHERE t.collection_id = _collection_parts.collection_id
       -- The side table is its owner's, who may have given a column a type with casts of his own: they would run as any reader.
       AND k.has_keys
-      AND (SELECT o.relkind = 'r' FROM pg_class AS o WHERE o.oid = t.embeddings)
+      AND (SELECT o.relkind = 'r' AND o.relnamespace = 'pgml_tune'::regnamespace FROM pg_class AS o WHERE o.oid = t.embeddings)
       AND 4 = (
           SELECT count(*) FROM pg_attribute AS i
           WHERE i.attrelid = t.embeddings AND i.attnum > 0 AND NOT i.attisdropped AND CASE i.attname
@@ -1131,6 +1135,8 @@ DECLARE
     v_contents text;
     v_question text := 'SELECT true';
     v_has_rows boolean;
+    v_source text;  -- where the rows of this statement are
+    v_partition text;  -- the condition that holds for keys of this partition; NULL: it is not one, or not his
     v_statements text[];
 BEGIN
     SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
@@ -1138,21 +1144,35 @@ BEGIN
     IF NOT FOUND THEN
         RETURN ARRAY['SELECT false'];
     END IF;
-    -- A partition that was detached keeps its triggers until maintain() finds it.
-    IF relation <> p.source::regclass AND p.source::regclass <> ALL (
-        SELECT r::oid FROM pg_partition_ancestors(relation) AS r
-    ) THEN
-        RETURN ARRAY['SELECT false'];
+    v_source := p.source;
+    IF relation <> p.source::regclass THEN
+        -- A partition that was detached keeps its triggers until maintain() finds it.
+        IF p.source::regclass <> ALL (SELECT r::oid FROM pg_partition_ancestors(relation) AS r) THEN
+            RETURN ARRAY['SELECT false'];
+        END IF;
+        -- The key holds the partition key, so no other partition has to be looked into, or locked.
+        IF (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = relation) THEN
+            v_source := relation::regclass::text;
+            v_partition := pg_get_partition_constraintdef(relation);
+        END IF;
     END IF;
     v_hash := format(v_hash, p.content);
 
     IF event = 'TRUNCATE' THEN
-        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p.source) INTO v_has_rows;
-        IF relation = p.source::regclass AND NOT v_has_rows THEN
-            RETURN ARRAY[v_question, format('TRUNCATE ONLY %s', p.embeddings)];
+        IF relation = p.source::regclass THEN
+            -- A trigger of the user may have put rows back.
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p.source) INTO v_has_rows;
+            IF NOT v_has_rows THEN
+                RETURN ARRAY[v_question, format('TRUNCATE ONLY %s', p.embeddings)];
+            END IF;
         END IF;
         RETURN ARRAY[v_question, format(
-            'DELETE FROM %s AS e WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)', p.embeddings, p.source, p.key_match
+            'DELETE FROM %s AS e WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)
+             AND EXISTS (SELECT FROM (SELECT %s) AS s WHERE %s)',
+            p.embeddings, v_source, p.key_match, (
+                SELECT string_agg(format('e.key_%s AS %I', k.position, k.name), ', ')
+                FROM unnest(p.key_names) WITH ORDINALITY AS k (name, position)
+            ), coalesce(v_partition, 'true')
         )];
     END IF;
 
@@ -1214,11 +1234,11 @@ BEGIN
                  FROM changed AS c JOIN known AS k ON k.text_sha256 = c.text_sha256',
                 replace(p.key_list, ', ', ', c.')
             ) ELSE '' END,
-            p.source, p.row_match, v_contents
+            v_source, p.row_match, v_contents
         ), format(
             'DELETE FROM %s AS e USING pgml_tune_new AS n, %s AS s
              WHERE %s AND %s AND e.text_sha256 IS DISTINCT FROM %s',
-            p.embeddings, p.source, p.row_match, p.key_match, v_hash
+            p.embeddings, v_source, p.row_match, p.key_match, v_hash
         )];
     END IF;
     IF event = 'UPDATE' THEN
@@ -1233,7 +1253,7 @@ BEGIN
         v_statements := v_statements || format(
             'DELETE FROM %1$s AS e USING pgml_tune_old AS s
              WHERE %2$s AND NOT EXISTS (SELECT FROM %3$s AS s WHERE %2$s)',
-            p.embeddings, p.key_match, p.source
+            p.embeddings, p.key_match, v_source
         );
     END IF;
     RETURN v_question || v_statements;
@@ -1245,7 +1265,7 @@ COMMENT ON FUNCTION pgml_tune._sync_statements(bigint, text, oid, bigint) IS
 CREATE OR REPLACE FUNCTION pgml_tune._keep_part(
     collection_id bigint, leaf oid, first_block bigint, end_block bigint, max_rows integer
 )
-RETURNS integer[]
+RETURNS bigint[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1352,7 +1372,7 @@ COMMENT ON FUNCTION pgml_tune._store_vectors(bigint, text, tid[], text[], bytea[
     'Writes vectors of rows that still have the text they were made of, and says of how many rows.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._keep_orphans(collection_id bigint)
-RETURNS integer[]
+RETURNS bigint[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1383,9 +1403,9 @@ COMMENT ON FUNCTION pgml_tune._keep_orphans(bigint) IS
     'Deletes the vectors of rows that are gone, or have no text any more.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._fill_collection(
-    collection_id bigint, leaf oid, first_block bigint, end_block bigint, max_rows integer
+    collection_id bigint, task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
 )
-RETURNS integer[]
+RETURNS bigint[]
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1393,13 +1413,13 @@ AS $$
 DECLARE
     v_source regclass;
     v_embeddings regclass;
-    v_result integer[];
+    v_result bigint[];
 BEGIN
     -- Its owner may have made the function run as its caller, who is a superuser here. The lock keeps it as it is till the end.
     PERFORM FROM pg_proc AS p
     JOIN pgml_tune.collection AS t ON t.collection_id = _fill_collection.collection_id
     JOIN pg_class AS c ON c.oid = t.source
-    WHERE p.oid = to_regprocedure(format('pgml_tune._keep_%s(oid, bigint, bigint, integer)', _fill_collection.collection_id))
+    WHERE p.oid = to_regprocedure(format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', _fill_collection.collection_id))
       AND p.prosecdef AND p.proowner = c.relowner
       AND p.proconfig @> ARRAY['search_path=pg_catalog, pg_temp']
     FOR SHARE OF p;
@@ -1421,13 +1441,13 @@ BEGIN
     IF NOT pgml_tune._is_pristine(v_embeddings) THEN
         RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
     END IF;
-    EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4)', collection_id)
-    INTO v_result USING leaf, first_block, end_block, max_rows;
+    EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)
+    INTO v_result USING task, leaf, first_block, end_block, max_rows;
     RETURN v_result;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._fill_collection(bigint, oid, bigint, bigint, integer) IS
-    'Embeds rows of a part of a collection, as the owner of its source; with leaf NULL deletes vectors of rows that are gone.';
+COMMENT ON FUNCTION pgml_tune._fill_collection(bigint, text, oid, bigint, bigint, integer) IS
+    'Works on a collection as the owner of its source: embeds rows of a range of blocks (fill), deletes vectors of rows that are gone (orphans), or counts rows (as _count_rows).';
 
 CREATE OR REPLACE FUNCTION pgml_tune._count_rows(collection_id bigint, what text)
 RETURNS bigint
@@ -1505,26 +1525,29 @@ AS $$
          END
          $body$', t.collection_id
     ), format(
-        'CREATE OR REPLACE FUNCTION pgml_tune._keep_%1$s(leaf oid, first_block bigint, end_block bigint, max_rows integer)
-         RETURNS integer[]
+        'CREATE OR REPLACE FUNCTION pgml_tune._keep_%1$s(
+             task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
+         )
+         RETURNS bigint[]
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
          SET row_security = off SET jit = off
          AS $body$
          BEGIN
-             IF leaf IS NULL THEN
-                 RETURN pgml_tune._keep_orphans(%1$s);
-             END IF;
-             RETURN pgml_tune._keep_part(%1$s, leaf, first_block, end_block, max_rows);
+             RETURN CASE task
+                 WHEN ''fill'' THEN pgml_tune._keep_part(%1$s, leaf, first_block, end_block, max_rows)
+                 WHEN ''orphans'' THEN pgml_tune._keep_orphans(%1$s)
+                 ELSE ARRAY[pgml_tune._count_rows(%1$s, task)]
+             END;
          END
          $body$', t.collection_id
     ), format(
-        'REVOKE ALL ON FUNCTION pgml_tune._sync_%1$s(), pgml_tune._keep_%1$s(oid, bigint, bigint, integer) FROM PUBLIC',
+        'REVOKE ALL ON FUNCTION pgml_tune._sync_%1$s(), pgml_tune._keep_%1$s(text, oid, bigint, bigint, integer) FROM PUBLIC',
         t.collection_id
     ), format(
         'COMMENT ON FUNCTION pgml_tune._sync_%s() IS %L', t.collection_id,
         format('Trigger of collection "%s": follows what happens to its table.', t.name)
     ), format(
-        'COMMENT ON FUNCTION pgml_tune._keep_%s(oid, bigint, bigint, integer) IS %L', t.collection_id,
+        'COMMENT ON FUNCTION pgml_tune._keep_%s(text, oid, bigint, bigint, integer) IS %L', t.collection_id,
         format('Embeds rows of collection "%s" that have no vectors.', t.name)
     )]
     FROM pgml_tune.collection AS t WHERE t.collection_id = _function_statements.collection_id
@@ -1574,6 +1597,54 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._query_statements(bigint, text, text) IS
     'What makes the view and the query function of a collection.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._make_query_objects(collection_id bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+    v_source pg_class;
+    v_schema text;
+    v_base text;
+    v_view text;
+    v_function text;
+    v_statement text;
+BEGIN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _make_query_objects.collection_id;
+    SELECT c.* INTO STRICT v_source FROM pg_class AS c WHERE c.oid = t.source;
+    v_schema := v_source.relnamespace::regnamespace::text;
+    IF NOT has_schema_privilege(v_source.relowner, v_source.relnamespace, 'CREATE') THEN
+        RAISE EXCEPTION 'the owner of table % may not create objects in its schema', t.source USING ERRCODE = '42501',
+            HINT = format('GRANT CREATE ON SCHEMA %s TO %I', v_schema, pg_get_userbyid(v_source.relowner));
+    END IF;
+    -- One of the two may have been dropped by hand.
+    FOREACH v_statement IN ARRAY ARRAY(
+        SELECT format('DROP VIEW %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v'
+        UNION ALL
+        SELECT format('DROP FUNCTION %s', to_regprocedure(t.query_function)) WHERE to_regprocedure(t.query_function) IS NOT NULL
+    ) LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    v_base := pgml_tune._object_base(
+        t.source, (SELECT p.plain_content FROM pgml_tune._collection_parts(collection_id) AS p), t.name
+    );
+    IF v_base IS NULL THEN
+        RAISE EXCEPTION 'the names of the view and the query function of collection "%" are taken', t.name
+            USING ERRCODE = '42710';
+    END IF;
+    v_view := format('%s.%I', v_schema, v_base || '_embedding');
+    v_function := format('%s.%I', v_schema, v_base || '_query');
+    FOREACH v_statement IN ARRAY pgml_tune._query_statements(t.collection_id, v_view, v_function) LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    UPDATE pgml_tune.collection AS c SET view_name = v_view::regclass, query_function = v_function || '(text)'
+    WHERE c.collection_id = t.collection_id;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._make_query_objects(bigint) IS 'Makes the view and the query function of a collection.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._is_pristine(embeddings regclass)
 RETURNS boolean
@@ -1696,12 +1767,7 @@ AS $$
 DECLARE
     t pgml_tune.collection;
     p record;
-    v_schema text;
-    v_base text;
-    v_view text;
-    v_function text;
     v_side text;
-    v_statement text;
 BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
     WHERE c.collection_id = _finish_collection.collection_id FOR NO KEY UPDATE;
@@ -1709,7 +1775,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
-    IF pgml_tune._count_rows(collection_id, 'missing') > 0 THEN
+    IF (pgml_tune._fill_collection(collection_id, 'missing', NULL, NULL, NULL, NULL))[1] > 0 THEN
         IF t.is_ready THEN
             RETURN;  -- another partition came: the next maintain() sees it
         END IF;
@@ -1719,32 +1785,15 @@ BEGIN
     IF t.is_ready THEN
         RETURN;
     END IF;
-    SELECT n.nspname INTO STRICT v_schema
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = t.source;
-    IF NOT has_schema_privilege((SELECT c.relowner FROM pg_class AS c WHERE c.oid = t.source), v_schema, 'CREATE') THEN
-        RAISE EXCEPTION 'the owner of table % may not create objects in its schema', t.source USING ERRCODE = '42501';
-    END IF;
     v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
 
     IF t.text_search IS NOT NULL AND to_regclass(format('pgml_tune.%I', v_side || '_lexemes')) IS NULL THEN
         EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', p.embeddings);
     END IF;
 
-    v_base := pgml_tune._object_base(t.source, p.plain_content, t.name);
-    IF v_base IS NULL THEN
-        RAISE EXCEPTION 'the names of the view and the query function of collection "%" are taken', t.name
-            USING ERRCODE = '42710';
-    END IF;
-    v_view := format('%I.%I', v_schema, v_base || '_embedding');
-    v_function := format('%I.%I', v_schema, v_base || '_query');
-    FOREACH v_statement IN ARRAY pgml_tune._query_statements(t.collection_id, v_view, v_function) LOOP
-        EXECUTE v_statement;
-    END LOOP;
-    UPDATE pgml_tune.collection AS c
-    SET is_ready = true, view_name = v_view::regclass, query_function = (v_function || '(text)')::regprocedure
-    WHERE c.collection_id = t.collection_id;
-    PERFORM pgml_tune._mend_collection(collection_id);
+    UPDATE pgml_tune.collection AS c SET is_ready = true WHERE c.collection_id = t.collection_id;
     EXECUTE format('ANALYZE %s', p.embeddings);
+    PERFORM pgml_tune._mend_collection(collection_id);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._finish_collection(bigint) IS
@@ -1787,6 +1836,13 @@ BEGIN
         RETURN;
     END IF;
 
+    RETURN QUERY
+    SELECT 'view or query function', format('SELECT pgml_tune._make_query_objects(%s)', collection_id)
+    WHERE t.is_ready AND (
+        to_regprocedure(t.query_function) IS NULL
+        OR NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v')
+    );
+
     -- What an earlier owner has put on the side table, or made of the functions, must not run as the new one.
     RETURN QUERY
     WITH object AS (
@@ -1795,7 +1851,7 @@ BEGIN
         UNION ALL
         SELECT 'FUNCTION ' || f.oid::regprocedure, f.proowner
         FROM pg_proc AS f
-        WHERE f.oid = t.query_function OR f.pronamespace = 'pgml_tune'::regnamespace
+        WHERE f.oid = to_regprocedure(t.query_function) OR f.pronamespace = 'pgml_tune'::regnamespace
             AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id)
     )
     SELECT 'owner', o.statement
@@ -1804,9 +1860,9 @@ BEGIN
         UNION ALL
         SELECT 2, m.statement
         FROM unnest(pgml_tune._query_statements(
-            collection_id, t.view_name::text, split_part(t.query_function::text, '(', 1)
+            collection_id, t.view_name::text, regexp_replace(t.query_function, '\(text\)$', '')
         )) AS m (statement)
-        WHERE t.is_ready
+        WHERE t.view_name IS NOT NULL
         UNION ALL
         SELECT 3, format('ALTER %s OWNER TO %I', b.name, pg_get_userbyid(v_source.relowner)) FROM object AS b
     ) AS o (place, statement)
@@ -1884,11 +1940,14 @@ BEGIN
         SELECT FROM target AS h WHERE h.oid = x.oid AND h.grantee = r.grantee AND h.privilege_type = 'SELECT'
     );
 
-    v_wants_graph := t.index_method <> 'none' AND pgml_tune._has_hnsw(t.embeddings) IS NULL;
-    IF v_wants_graph AND t.index_method = 'auto' THEN
-        EXECUTE format('SELECT count(*) >= %s FROM (SELECT FROM %s LIMIT %1$s) AS e', c_graph_rows, t.embeddings)
-        INTO v_wants_graph;
-    END IF;
+    -- By size: planning a query on the side table could run code of its owner.
+    SELECT pgml_tune._has_hnsw(c.oid) IS NULL AND CASE t.index_method
+        WHEN 'hnsw' THEN true
+        WHEN 'auto' THEN pg_relation_size(c.oid) / current_setting('block_size')::bigint
+            * CASE WHEN c.relpages > 0 AND c.reltuples > 0 THEN c.reltuples / c.relpages ELSE 4 END >= c_graph_rows
+        ELSE false
+    END INTO v_wants_graph
+    FROM pg_class AS c WHERE c.oid = t.embeddings;
     RETURN QUERY
     SELECT 'index', format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
         c.relname || '_hnsw', p.embeddings, pgml_tune._vector_schema(), t.storage)
@@ -1916,20 +1975,23 @@ BEGIN
         -- Its former owner shall change nothing between the look at it and its new owner.
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_embeddings);
     END IF;
-    FOR r IN SELECT m.change, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
-        EXECUTE r.statement;
-        IF r.change = 'partition attached' THEN
-            UPDATE pgml_tune.collection AS t SET is_filled = false
-            WHERE t.collection_id = _mend_collection.collection_id AND t.is_filled;
-        END IF;
-        RETURN NEXT r.change;
+    FOR v_round IN 1 .. 3 LOOP  -- what one round makes, the next gives to its owner and its readers
+        FOR r IN SELECT m.change, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
+            EXECUTE r.statement;
+            IF r.change = 'partition attached' THEN
+                UPDATE pgml_tune.collection AS t SET is_filled = false
+                WHERE t.collection_id = _mend_collection.collection_id AND t.is_filled;
+            END IF;
+            RETURN NEXT r.change;
+        END LOOP;
+        EXIT WHEN NOT FOUND;
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._mend_collection(bigint) IS 'Brings a collection in line with its table, and says what was not.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._drop_parts(
-    collection_id bigint, embeddings oid, view_name oid, query_function oid
+    collection_id bigint, embeddings oid, view_name oid, query_function text, is_forced boolean
 )
 RETURNS void
 LANGUAGE plpgsql
@@ -1937,24 +1999,28 @@ SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning  -- what goes is known
 AS $$
 DECLARE
+    v_tail text := CASE WHEN is_forced THEN ' CASCADE' ELSE '' END;
     v_statement text;
 BEGIN
     FOR v_statement IN
-        SELECT format('DROP VIEW %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = view_name AND c.relkind = 'v'
+        SELECT format('DROP VIEW %s%s', c.oid::regclass, v_tail) FROM pg_class AS c WHERE c.oid = view_name AND c.relkind = 'v'
         UNION ALL
-        SELECT format('DROP FUNCTION %s', p.oid::regprocedure) FROM pg_proc AS p WHERE p.oid = query_function
+        SELECT format('DROP FUNCTION %s%s', p.oid::regprocedure, v_tail)
+        FROM pg_proc AS p WHERE p.oid = to_regprocedure(query_function)
         UNION ALL
         -- With them go the triggers that call them.
         SELECT format('DROP FUNCTION %s CASCADE', p.oid::regprocedure) FROM pg_proc AS p
         WHERE p.pronamespace = 'pgml_tune'::regnamespace AND p.proname IN ('_sync_' || collection_id, '_keep_' || collection_id)
         UNION ALL
-        SELECT format('DROP TABLE %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = embeddings AND c.relkind = 'r'
+        SELECT format('DROP TABLE %s%s', c.oid::regclass, v_tail)
+        FROM pg_class AS c WHERE c.oid = embeddings AND c.relkind = 'r'
     LOOP
         EXECUTE v_statement;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._drop_parts(bigint, oid, oid, oid) IS 'Drops what belongs to a collection, with the rights of the caller.';
+COMMENT ON FUNCTION pgml_tune._drop_parts(bigint, oid, oid, text, boolean) IS
+    'Drops what belongs to a collection, with the rights of the caller; if forced, also what others have built on it.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._lost_collections()
 RETURNS SETOF text
@@ -1969,9 +2035,13 @@ BEGIN
         -- Not those that lack a trigger: in the middle of a restore all of them do.
         WHERE NOT EXISTS (SELECT FROM pg_class AS s WHERE s.oid = c.source)
     LOOP
-        PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function);
-        DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
-        RETURN NEXT t.name;
+        BEGIN
+            PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function, true);
+            DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+            RETURN NEXT t.name;
+        EXCEPTION WHEN others THEN  -- not a cancel, which is none of these
+            RAISE WARNING 'what is left of collection "%" cannot be dropped: %', t.name, SQLERRM;
+        END;
     END LOOP;
 END
 $$;
@@ -2028,9 +2098,18 @@ AS $$
                    (SELECT string_agg(quote_ident(k), ', ') FROM unnest(p.key_names) AS k))
         WHERE p.source IS NOT NULL AND NOT EXISTS (
             SELECT FROM pg_index AS i
-            WHERE i.indrelid = t.source AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-              AND i.indkey::smallint[] <@ p.key_attnums
+            WHERE i.indrelid = t.source AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+              AND i.indexprs IS NULL AND (i.indkey::smallint[])[0:i.indnkeyatts - 1] <@ p.key_attnums
         )
+        UNION ALL
+        SELECT 'its key may be NULL, and rows where it is have no vectors',
+               format('ALTER TABLE %s %s', t.source, string_agg(format('ALTER %I SET NOT NULL', a.attname), ', '))
+        FROM pg_attribute AS a
+        WHERE a.attrelid = t.source AND a.attnum = ANY (p.key_attnums) AND NOT a.attnotnull
+        HAVING count(*) > 0
+        UNION ALL
+        SELECT 'its text search configuration is gone, and hybrid_search() with it', format('SELECT drop_auto_embed(%L)', t.name)
+        WHERE p.source IS NOT NULL AND p.lexemes = 'NULL::tsvector' AND t.text_search IS NOT NULL
         UNION ALL
         SELECT format('%s is not followed: triggers are disabled', g.tgrelid::regclass),
                format('ALTER TABLE %s ENABLE TRIGGER USER; CALL auto_embed(%L, %L, collection => %L)',
@@ -2090,7 +2169,7 @@ AS $$
         batch_size, text_search, model_reference, dimensions
     )
     SELECT s.name, s.source_oid::oid, s.source_column, s.model_version_id, s.mode, s.index_method, s.storage,
-           s.chunk_tokens, s.chunk_overlap, s.batch_size, s.text_search::oid, s.model_reference, s.dimensions
+           s.chunk_tokens, s.chunk_overlap, s.batch_size, s.text_search::oid::regconfig, s.model_reference, s.dimensions
     FROM jsonb_to_record(settings) AS s (
         name text, source_oid bigint, source_column text, model_version_id bigint, mode text, index_method text,
         storage text, chunk_tokens integer, chunk_overlap integer, batch_size integer, text_search bigint,
@@ -2128,7 +2207,7 @@ DECLARE
 BEGIN
     -- With the rights of the caller, who has to own what is dropped.
     DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = _drop_collection.collection_id RETURNING c.* INTO t;
-    PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function);
+    PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function, false);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._drop_collection(bigint) IS 'Removes a collection and all that belongs to it.';
@@ -2538,7 +2617,7 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     RETURN (
-        SELECT format('(SELECT to_jsonb(o) FROM (SELECT %s) AS o)', string_agg(
+        SELECT format('(SELECT to_jsonb(o.*) FROM (SELECT %s) AS o)', string_agg(
             CASE
                 -- A cast to json that the owner of a type has made would run as whoever searches; an output function is PostgreSQL's.
                 WHEN t.typnamespace <> 'pg_catalog'::regnamespace THEN
@@ -2600,16 +2679,17 @@ BEGIN
             RAISE EXCEPTION 'the value of filter for column "%" is not a text, number, boolean or null', r.attname
                 USING ERRCODE = '22023';
         END IF;
-        v_conditions := v_conditions || format('s.%I %s %L::%s', r.attname, r.equality,
-            CASE r.base WHEN 'jsonb'::regtype THEN r.value::text ELSE r.value #>> '{}' END, format_type(r.base, -1));
+        -- $1 is the filter: what it asks for stands in no statement that an error could show.
+        v_conditions := v_conditions || format('s.%I %s ($1 %s %L)::%s', r.attname, r.equality,
+            CASE r.base WHEN 'jsonb'::regtype THEN '->' ELSE '->>' END, r.attname, format_type(r.base, -1));
     END LOOP;
     RETURN array_to_string(v_conditions, ' AND ');
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._filter_condition(regclass, jsonb) IS
-    'A filter as a condition on alias s: equality for each column it names.';
+    'A filter as a condition on alias s, where $1 is the filter: equality for each column it names.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._leaves_few(relation regclass, condition text)
+CREATE OR REPLACE FUNCTION pgml_tune._leaves_few(relation regclass, condition text, filter jsonb)
 RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -2622,11 +2702,11 @@ BEGIN
         RETURN false;
     END IF;
     EXECUTE format('SELECT count(*) <= %s FROM (SELECT FROM %s AS s WHERE %s LIMIT %1$s + 1) AS m',
-        c_few_rows, relation, condition) INTO v_is_few;
+        c_few_rows, relation, condition) INTO v_is_few USING filter;
     RETURN v_is_few;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._leaves_few(regclass, text) IS
+COMMENT ON FUNCTION pgml_tune._leaves_few(regclass, text, jsonb) IS
     'Whether a filter, or the row security of the caller, leaves so few rows that looking at each is fastest.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._open_collection(collection text, k integer)
@@ -2687,6 +2767,7 @@ DECLARE
     t pgml_tune.collection := pgml_tune._open_collection(collection, k);
     p record;
     v_condition text := pgml_tune._filter_condition(t.source, filter);
+    v_vector text;
     v_distance text;
     v_head text;
     v_tail text;
@@ -2702,10 +2783,8 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(t.collection_id);
-    v_distance := format(
-        'e.embedding OPERATOR(%s.<=>) %L::%s', pgml_tune._vector_schema(),
-        @extschema@.embed_pinned(query, split_part(p.model, '@', 1), split_part(p.model, '@', 2), 'query')::text, p.storage
-    );
+    v_vector := @extschema@.embed_pinned(query, split_part(p.model, '@', 1), split_part(p.model, '@', 2), 'query')::text;
+    v_distance := format('e.embedding OPERATOR(%s.<=>) $2::%s', pgml_tune._vector_schema(), p.storage);
     v_head := format(
         'SELECT array_agg(r.key ORDER BY r.distance, r.key), array_agg(r.distance ORDER BY r.distance, r.key),
                 array_agg(r.document ORDER BY r.distance, r.key)
@@ -2720,11 +2799,11 @@ BEGIN
         p.key_list, v_distance, p.embeddings, p.source, p.key_match, v_condition
     );
     v_tail := format(
-        ' LIMIT $1) AS e GROUP BY %1$s ORDER BY min(e.distance) LIMIT $2) AS e JOIN %2$s AS s ON %3$s) AS r',
+        ' LIMIT $3) AS e GROUP BY %1$s ORDER BY min(e.distance) LIMIT $4) AS e JOIN %2$s AS s ON %3$s) AS r',
         p.key_list, p.source, p.key_match
     );
 
-    v_is_exact := pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, v_condition);
+    v_is_exact := pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, v_condition, filter);
     IF NOT v_is_exact THEN
         IF p.chunk_tokens IS NOT NULL THEN
             v_candidates := k * c_chunks_per_row;
@@ -2737,7 +2816,8 @@ BEGIN
         IF v_iterative_scan IS NOT NULL THEN  -- pgvector 0.8
             PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true);
         END IF;
-        EXECUTE v_head || v_distance || v_tail INTO v_keys, v_distances, v_documents USING v_candidates, k;
+        EXECUTE v_head || v_distance || v_tail INTO v_keys, v_distances, v_documents
+        USING filter, v_vector, v_candidates, k;
         PERFORM set_config('hnsw.ef_search', v_ef_search, true);
         IF v_iterative_scan IS NOT NULL THEN
             PERFORM set_config('hnsw.iterative_scan', v_iterative_scan, true);
@@ -2746,7 +2826,7 @@ BEGIN
     IF v_is_exact OR coalesce(cardinality(v_keys), 0) < k THEN
         -- An index cannot serve a sum.
         EXECUTE v_head || format('(%s) + 0', v_distance) || v_tail INTO v_keys, v_distances, v_documents
-        USING CASE WHEN p.chunk_tokens IS NULL THEN k END, k;
+        USING filter, v_vector, CASE WHEN p.chunk_tokens IS NULL THEN k END, k;
     END IF;
     RETURN QUERY SELECT u.key, u.distance, u.document
         FROM unnest(v_keys, v_distances, v_documents) AS u (key, distance, document);
@@ -2806,23 +2886,22 @@ BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _text_search.collection_id;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
     v_condition := pgml_tune._filter_condition(t.source, filter);
-    SELECT q.rare, q.every INTO v_rare, v_every FROM pgml_tune._text_query(t.embeddings, t.text_search, query) AS q;
-    IF pgml_tune._leaves_few(t.source, v_condition) THEN
+    SELECT q.rare, q.every INTO v_rare, v_every FROM pgml_tune._text_query(t.embeddings, t.text_search::regconfig, query) AS q;
+    IF pgml_tune._leaves_few(t.source, v_condition, filter) THEN
         v_rare := v_every;
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT %1$s AS key, row_number() OVER (ORDER BY e.rank DESC, %2$s) AS place, %3$s AS document
          FROM (
              SELECT * FROM (
-                 SELECT e.*, ts_rank(e.lexemes, %4$L::tsquery) AS rank
+                 SELECT e.*, ts_rank(e.lexemes, $2) AS rank
                  FROM %5$s AS e JOIN %6$s AS s ON %7$s
-                 WHERE e.lexemes @@ %8$L::tsquery AND %9$s LIMIT %10$s
-             ) AS e ORDER BY e.rank DESC, %2$s LIMIT $1
+                 WHERE e.lexemes @@ $3 AND %4$s LIMIT %8$s
+             ) AS e ORDER BY e.rank DESC, %2$s LIMIT $4
          ) AS e JOIN %6$s AS s ON %7$s',
         pgml_tune._object_expression(t.source, p.key_attnums), 'e.' || replace(p.key_list, ', ', ', e.'),
-        pgml_tune._object_expression(t.source, NULL), v_every, p.embeddings, p.source, p.key_match, v_rare, v_condition,
-        c_most_candidates
-    ) USING depth;
+        pgml_tune._object_expression(t.source, NULL), v_condition, p.embeddings, p.source, p.key_match, c_most_candidates
+    ) USING filter, v_every, v_rare, depth;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb) IS
@@ -2845,9 +2924,9 @@ BEGIN
     IF weight IS NULL OR NOT weight BETWEEN 0 AND 1 THEN
         RAISE EXCEPTION 'weight is not a number from 0 to 1' USING ERRCODE = '22023', HINT = 'Use 0.5 for equal parts.';
     END IF;
-    IF t.text_search IS NULL THEN
+    IF t.text_search IS NULL OR NOT EXISTS (SELECT FROM pg_ts_config AS y WHERE y.oid::regconfig::text = t.text_search) THEN
         RAISE EXCEPTION 'collection "%" has no full text search', t.name
-            USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none.',
+            USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none, or its configuration was dropped.',
                   HINT = format('SELECT drop_auto_embed(%L)', t.name);
     END IF;
     RETURN QUERY
@@ -3159,7 +3238,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._filter_condition(regclass, jsonb)'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_query(regclass, regconfig, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._object_expression(oid, smallint[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb)'),
@@ -3192,12 +3271,12 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._collection_ids()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_collection(jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_collection(bigint)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_parts(bigint, oid, oid, oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_parts(bigint, oid, oid, text, boolean)'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._fill(bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._mend()'),
     -- These only bring the catalog to what the row of a collection says.
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._build_collection(bigint)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._fill_collection(bigint, oid, bigint, bigint, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._fill_collection(bigint, text, oid, bigint, bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._finish_collection(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._lost_collections()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._mend_collection(bigint)'),

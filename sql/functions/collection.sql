@@ -36,7 +36,7 @@ AS $$
         batch_size, text_search, model_reference, dimensions
     )
     SELECT s.name, s.source_oid::oid, s.source_column, s.model_version_id, s.mode, s.index_method, s.storage,
-           s.chunk_tokens, s.chunk_overlap, s.batch_size, s.text_search::oid, s.model_reference, s.dimensions
+           s.chunk_tokens, s.chunk_overlap, s.batch_size, s.text_search::oid::regconfig, s.model_reference, s.dimensions
     FROM jsonb_to_record(settings) AS s (
         name text, source_oid bigint, source_column text, model_version_id bigint, mode text, index_method text,
         storage text, chunk_tokens integer, chunk_overlap integer, batch_size integer, text_search bigint,
@@ -74,7 +74,7 @@ DECLARE
 BEGIN
     -- With the rights of the caller, who has to own what is dropped.
     DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = _drop_collection.collection_id RETURNING c.* INTO t;
-    PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function);
+    PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function, false);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._drop_collection(bigint) IS 'Removes a collection and all that belongs to it.';

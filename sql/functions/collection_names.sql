@@ -84,6 +84,7 @@ AS $$
     FROM pg_index AS i
     WHERE i.indrelid = _source_key.source
       AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+      AND i.indnkeyatts <= 31  -- the key of the side table has one more
       AND NOT EXISTS (
           SELECT FROM unnest((i.indkey::smallint[])[0:i.indnkeyatts - 1]) AS k (attnum)
           JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -203,10 +204,13 @@ BEGIN
            k.names[cardinality(k.names)], (g.tgattr::smallint[])[0:cardinality(k.names) - 2],
            k.names[:cardinality(k.names) - 1], k.numbered, k.listed, k.matches, k.row_matches,
            t.model_reference, x.vector_type || '(' || t.dimensions || ')', t.chunk_tokens, t.chunk_overlap,
-           -- A tsvector holds 1 MB at most.
-           CASE WHEN t.text_search IS NULL THEN 'NULL::tsvector' ELSE format(
-               'CASE WHEN v.chunk_no = 1 THEN to_tsvector(%L::regconfig, left(f.content, 200000)) END', t.text_search
-           ) END
+           -- A tsvector holds 1 MB at most, and a word may count twice. A configuration that was dropped makes none.
+           coalesce((
+               SELECT format(
+                   'CASE WHEN v.chunk_no = 1 THEN to_tsvector(%L::regconfig, left(f.content, 100000)) END', t.text_search
+               )
+               FROM pg_ts_config AS y WHERE y.oid::regconfig::text = t.text_search
+           ), 'NULL::tsvector')
     FROM pgml_tune.collection AS t
     JOIN pg_trigger AS g ON g.tgrelid = t.source AND g.tgname = 'pgml_tune_' || t.collection_id || '_columns'
     CROSS JOIN LATERAL (SELECT pgml_tune._vector_schema() || '.' || t.storage) AS x (vector_type)
@@ -235,7 +239,7 @@ BEGIN
     WHERE t.collection_id = _collection_parts.collection_id
       -- The side table is its owner's, who may have given a column a type with casts of his own: they would run as any reader.
       AND k.has_keys
-      AND (SELECT o.relkind = 'r' FROM pg_class AS o WHERE o.oid = t.embeddings)
+      AND (SELECT o.relkind = 'r' AND o.relnamespace = 'pgml_tune'::regnamespace FROM pg_class AS o WHERE o.oid = t.embeddings)
       AND 4 = (
           SELECT count(*) FROM pg_attribute AS i
           WHERE i.attrelid = t.embeddings AND i.attnum > 0 AND NOT i.attisdropped AND CASE i.attname

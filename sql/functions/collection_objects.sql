@@ -31,26 +31,29 @@ AS $$
          END
          $body$', t.collection_id
     ), format(
-        'CREATE OR REPLACE FUNCTION pgml_tune._keep_%1$s(leaf oid, first_block bigint, end_block bigint, max_rows integer)
-         RETURNS integer[]
+        'CREATE OR REPLACE FUNCTION pgml_tune._keep_%1$s(
+             task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
+         )
+         RETURNS bigint[]
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
          SET row_security = off SET jit = off
          AS $body$
          BEGIN
-             IF leaf IS NULL THEN
-                 RETURN pgml_tune._keep_orphans(%1$s);
-             END IF;
-             RETURN pgml_tune._keep_part(%1$s, leaf, first_block, end_block, max_rows);
+             RETURN CASE task
+                 WHEN ''fill'' THEN pgml_tune._keep_part(%1$s, leaf, first_block, end_block, max_rows)
+                 WHEN ''orphans'' THEN pgml_tune._keep_orphans(%1$s)
+                 ELSE ARRAY[pgml_tune._count_rows(%1$s, task)]
+             END;
          END
          $body$', t.collection_id
     ), format(
-        'REVOKE ALL ON FUNCTION pgml_tune._sync_%1$s(), pgml_tune._keep_%1$s(oid, bigint, bigint, integer) FROM PUBLIC',
+        'REVOKE ALL ON FUNCTION pgml_tune._sync_%1$s(), pgml_tune._keep_%1$s(text, oid, bigint, bigint, integer) FROM PUBLIC',
         t.collection_id
     ), format(
         'COMMENT ON FUNCTION pgml_tune._sync_%s() IS %L', t.collection_id,
         format('Trigger of collection "%s": follows what happens to its table.', t.name)
     ), format(
-        'COMMENT ON FUNCTION pgml_tune._keep_%s(oid, bigint, bigint, integer) IS %L', t.collection_id,
+        'COMMENT ON FUNCTION pgml_tune._keep_%s(text, oid, bigint, bigint, integer) IS %L', t.collection_id,
         format('Embeds rows of collection "%s" that have no vectors.', t.name)
     )]
     FROM pgml_tune.collection AS t WHERE t.collection_id = _function_statements.collection_id
@@ -100,6 +103,54 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._query_statements(bigint, text, text) IS
     'What makes the view and the query function of a collection.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._make_query_objects(collection_id bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+    v_source pg_class;
+    v_schema text;
+    v_base text;
+    v_view text;
+    v_function text;
+    v_statement text;
+BEGIN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _make_query_objects.collection_id;
+    SELECT c.* INTO STRICT v_source FROM pg_class AS c WHERE c.oid = t.source;
+    v_schema := v_source.relnamespace::regnamespace::text;
+    IF NOT has_schema_privilege(v_source.relowner, v_source.relnamespace, 'CREATE') THEN
+        RAISE EXCEPTION 'the owner of table % may not create objects in its schema', t.source USING ERRCODE = '42501',
+            HINT = format('GRANT CREATE ON SCHEMA %s TO %I', v_schema, pg_get_userbyid(v_source.relowner));
+    END IF;
+    -- One of the two may have been dropped by hand.
+    FOREACH v_statement IN ARRAY ARRAY(
+        SELECT format('DROP VIEW %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v'
+        UNION ALL
+        SELECT format('DROP FUNCTION %s', to_regprocedure(t.query_function)) WHERE to_regprocedure(t.query_function) IS NOT NULL
+    ) LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    v_base := pgml_tune._object_base(
+        t.source, (SELECT p.plain_content FROM pgml_tune._collection_parts(collection_id) AS p), t.name
+    );
+    IF v_base IS NULL THEN
+        RAISE EXCEPTION 'the names of the view and the query function of collection "%" are taken', t.name
+            USING ERRCODE = '42710';
+    END IF;
+    v_view := format('%s.%I', v_schema, v_base || '_embedding');
+    v_function := format('%s.%I', v_schema, v_base || '_query');
+    FOREACH v_statement IN ARRAY pgml_tune._query_statements(t.collection_id, v_view, v_function) LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    UPDATE pgml_tune.collection AS c SET view_name = v_view::regclass, query_function = v_function || '(text)'
+    WHERE c.collection_id = t.collection_id;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._make_query_objects(bigint) IS 'Makes the view and the query function of a collection.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._is_pristine(embeddings regclass)
 RETURNS boolean
@@ -222,12 +273,7 @@ AS $$
 DECLARE
     t pgml_tune.collection;
     p record;
-    v_schema text;
-    v_base text;
-    v_view text;
-    v_function text;
     v_side text;
-    v_statement text;
 BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
     WHERE c.collection_id = _finish_collection.collection_id FOR NO KEY UPDATE;
@@ -235,7 +281,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
-    IF pgml_tune._count_rows(collection_id, 'missing') > 0 THEN
+    IF (pgml_tune._fill_collection(collection_id, 'missing', NULL, NULL, NULL, NULL))[1] > 0 THEN
         IF t.is_ready THEN
             RETURN;  -- another partition came: the next maintain() sees it
         END IF;
@@ -245,32 +291,15 @@ BEGIN
     IF t.is_ready THEN
         RETURN;
     END IF;
-    SELECT n.nspname INTO STRICT v_schema
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = t.source;
-    IF NOT has_schema_privilege((SELECT c.relowner FROM pg_class AS c WHERE c.oid = t.source), v_schema, 'CREATE') THEN
-        RAISE EXCEPTION 'the owner of table % may not create objects in its schema', t.source USING ERRCODE = '42501';
-    END IF;
     v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
 
     IF t.text_search IS NOT NULL AND to_regclass(format('pgml_tune.%I', v_side || '_lexemes')) IS NULL THEN
         EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', p.embeddings);
     END IF;
 
-    v_base := pgml_tune._object_base(t.source, p.plain_content, t.name);
-    IF v_base IS NULL THEN
-        RAISE EXCEPTION 'the names of the view and the query function of collection "%" are taken', t.name
-            USING ERRCODE = '42710';
-    END IF;
-    v_view := format('%I.%I', v_schema, v_base || '_embedding');
-    v_function := format('%I.%I', v_schema, v_base || '_query');
-    FOREACH v_statement IN ARRAY pgml_tune._query_statements(t.collection_id, v_view, v_function) LOOP
-        EXECUTE v_statement;
-    END LOOP;
-    UPDATE pgml_tune.collection AS c
-    SET is_ready = true, view_name = v_view::regclass, query_function = (v_function || '(text)')::regprocedure
-    WHERE c.collection_id = t.collection_id;
-    PERFORM pgml_tune._mend_collection(collection_id);
+    UPDATE pgml_tune.collection AS c SET is_ready = true WHERE c.collection_id = t.collection_id;
     EXECUTE format('ANALYZE %s', p.embeddings);
+    PERFORM pgml_tune._mend_collection(collection_id);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._finish_collection(bigint) IS
@@ -313,6 +342,13 @@ BEGIN
         RETURN;
     END IF;
 
+    RETURN QUERY
+    SELECT 'view or query function', format('SELECT pgml_tune._make_query_objects(%s)', collection_id)
+    WHERE t.is_ready AND (
+        to_regprocedure(t.query_function) IS NULL
+        OR NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v')
+    );
+
     -- What an earlier owner has put on the side table, or made of the functions, must not run as the new one.
     RETURN QUERY
     WITH object AS (
@@ -321,7 +357,7 @@ BEGIN
         UNION ALL
         SELECT 'FUNCTION ' || f.oid::regprocedure, f.proowner
         FROM pg_proc AS f
-        WHERE f.oid = t.query_function OR f.pronamespace = 'pgml_tune'::regnamespace
+        WHERE f.oid = to_regprocedure(t.query_function) OR f.pronamespace = 'pgml_tune'::regnamespace
             AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id)
     )
     SELECT 'owner', o.statement
@@ -330,9 +366,9 @@ BEGIN
         UNION ALL
         SELECT 2, m.statement
         FROM unnest(pgml_tune._query_statements(
-            collection_id, t.view_name::text, split_part(t.query_function::text, '(', 1)
+            collection_id, t.view_name::text, regexp_replace(t.query_function, '\(text\)$', '')
         )) AS m (statement)
-        WHERE t.is_ready
+        WHERE t.view_name IS NOT NULL
         UNION ALL
         SELECT 3, format('ALTER %s OWNER TO %I', b.name, pg_get_userbyid(v_source.relowner)) FROM object AS b
     ) AS o (place, statement)
@@ -410,11 +446,14 @@ BEGIN
         SELECT FROM target AS h WHERE h.oid = x.oid AND h.grantee = r.grantee AND h.privilege_type = 'SELECT'
     );
 
-    v_wants_graph := t.index_method <> 'none' AND pgml_tune._has_hnsw(t.embeddings) IS NULL;
-    IF v_wants_graph AND t.index_method = 'auto' THEN
-        EXECUTE format('SELECT count(*) >= %s FROM (SELECT FROM %s LIMIT %1$s) AS e', c_graph_rows, t.embeddings)
-        INTO v_wants_graph;
-    END IF;
+    -- By size: planning a query on the side table could run code of its owner.
+    SELECT pgml_tune._has_hnsw(c.oid) IS NULL AND CASE t.index_method
+        WHEN 'hnsw' THEN true
+        WHEN 'auto' THEN pg_relation_size(c.oid) / current_setting('block_size')::bigint
+            * CASE WHEN c.relpages > 0 AND c.reltuples > 0 THEN c.reltuples / c.relpages ELSE 4 END >= c_graph_rows
+        ELSE false
+    END INTO v_wants_graph
+    FROM pg_class AS c WHERE c.oid = t.embeddings;
     RETURN QUERY
     SELECT 'index', format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
         c.relname || '_hnsw', p.embeddings, pgml_tune._vector_schema(), t.storage)
@@ -442,20 +481,23 @@ BEGIN
         -- Its former owner shall change nothing between the look at it and its new owner.
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_embeddings);
     END IF;
-    FOR r IN SELECT m.change, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
-        EXECUTE r.statement;
-        IF r.change = 'partition attached' THEN
-            UPDATE pgml_tune.collection AS t SET is_filled = false
-            WHERE t.collection_id = _mend_collection.collection_id AND t.is_filled;
-        END IF;
-        RETURN NEXT r.change;
+    FOR v_round IN 1 .. 3 LOOP  -- what one round makes, the next gives to its owner and its readers
+        FOR r IN SELECT m.change, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
+            EXECUTE r.statement;
+            IF r.change = 'partition attached' THEN
+                UPDATE pgml_tune.collection AS t SET is_filled = false
+                WHERE t.collection_id = _mend_collection.collection_id AND t.is_filled;
+            END IF;
+            RETURN NEXT r.change;
+        END LOOP;
+        EXIT WHEN NOT FOUND;
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._mend_collection(bigint) IS 'Brings a collection in line with its table, and says what was not.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._drop_parts(
-    collection_id bigint, embeddings oid, view_name oid, query_function oid
+    collection_id bigint, embeddings oid, view_name oid, query_function text, is_forced boolean
 )
 RETURNS void
 LANGUAGE plpgsql
@@ -463,24 +505,28 @@ SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning  -- what goes is known
 AS $$
 DECLARE
+    v_tail text := CASE WHEN is_forced THEN ' CASCADE' ELSE '' END;
     v_statement text;
 BEGIN
     FOR v_statement IN
-        SELECT format('DROP VIEW %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = view_name AND c.relkind = 'v'
+        SELECT format('DROP VIEW %s%s', c.oid::regclass, v_tail) FROM pg_class AS c WHERE c.oid = view_name AND c.relkind = 'v'
         UNION ALL
-        SELECT format('DROP FUNCTION %s', p.oid::regprocedure) FROM pg_proc AS p WHERE p.oid = query_function
+        SELECT format('DROP FUNCTION %s%s', p.oid::regprocedure, v_tail)
+        FROM pg_proc AS p WHERE p.oid = to_regprocedure(query_function)
         UNION ALL
         -- With them go the triggers that call them.
         SELECT format('DROP FUNCTION %s CASCADE', p.oid::regprocedure) FROM pg_proc AS p
         WHERE p.pronamespace = 'pgml_tune'::regnamespace AND p.proname IN ('_sync_' || collection_id, '_keep_' || collection_id)
         UNION ALL
-        SELECT format('DROP TABLE %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = embeddings AND c.relkind = 'r'
+        SELECT format('DROP TABLE %s%s', c.oid::regclass, v_tail)
+        FROM pg_class AS c WHERE c.oid = embeddings AND c.relkind = 'r'
     LOOP
         EXECUTE v_statement;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._drop_parts(bigint, oid, oid, oid) IS 'Drops what belongs to a collection, with the rights of the caller.';
+COMMENT ON FUNCTION pgml_tune._drop_parts(bigint, oid, oid, text, boolean) IS
+    'Drops what belongs to a collection, with the rights of the caller; if forced, also what others have built on it.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._lost_collections()
 RETURNS SETOF text
@@ -495,9 +541,13 @@ BEGIN
         -- Not those that lack a trigger: in the middle of a restore all of them do.
         WHERE NOT EXISTS (SELECT FROM pg_class AS s WHERE s.oid = c.source)
     LOOP
-        PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function);
-        DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
-        RETURN NEXT t.name;
+        BEGIN
+            PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function, true);
+            DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+            RETURN NEXT t.name;
+        EXCEPTION WHEN others THEN  -- not a cancel, which is none of these
+            RAISE WARNING 'what is left of collection "%" cannot be dropped: %', t.name, SQLERRM;
+        END;
     END LOOP;
 END
 $$;
@@ -554,9 +604,18 @@ AS $$
                    (SELECT string_agg(quote_ident(k), ', ') FROM unnest(p.key_names) AS k))
         WHERE p.source IS NOT NULL AND NOT EXISTS (
             SELECT FROM pg_index AS i
-            WHERE i.indrelid = t.source AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-              AND i.indkey::smallint[] <@ p.key_attnums
+            WHERE i.indrelid = t.source AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+              AND i.indexprs IS NULL AND (i.indkey::smallint[])[0:i.indnkeyatts - 1] <@ p.key_attnums
         )
+        UNION ALL
+        SELECT 'its key may be NULL, and rows where it is have no vectors',
+               format('ALTER TABLE %s %s', t.source, string_agg(format('ALTER %I SET NOT NULL', a.attname), ', '))
+        FROM pg_attribute AS a
+        WHERE a.attrelid = t.source AND a.attnum = ANY (p.key_attnums) AND NOT a.attnotnull
+        HAVING count(*) > 0
+        UNION ALL
+        SELECT 'its text search configuration is gone, and hybrid_search() with it', format('SELECT drop_auto_embed(%L)', t.name)
+        WHERE p.source IS NOT NULL AND p.lexemes = 'NULL::tsvector' AND t.text_search IS NOT NULL
         UNION ALL
         SELECT format('%s is not followed: triggers are disabled', g.tgrelid::regclass),
                format('ALTER TABLE %s ENABLE TRIGGER USER; CALL auto_embed(%L, %L, collection => %L)',

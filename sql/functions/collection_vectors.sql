@@ -17,6 +17,8 @@ DECLARE
     v_contents text;
     v_question text := 'SELECT true';
     v_has_rows boolean;
+    v_source text;  -- where the rows of this statement are
+    v_partition text;  -- the condition that holds for keys of this partition; NULL: it is not one, or not his
     v_statements text[];
 BEGIN
     SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
@@ -24,21 +26,35 @@ BEGIN
     IF NOT FOUND THEN
         RETURN ARRAY['SELECT false'];
     END IF;
-    -- A partition that was detached keeps its triggers until maintain() finds it.
-    IF relation <> p.source::regclass AND p.source::regclass <> ALL (
-        SELECT r::oid FROM pg_partition_ancestors(relation) AS r
-    ) THEN
-        RETURN ARRAY['SELECT false'];
+    v_source := p.source;
+    IF relation <> p.source::regclass THEN
+        -- A partition that was detached keeps its triggers until maintain() finds it.
+        IF p.source::regclass <> ALL (SELECT r::oid FROM pg_partition_ancestors(relation) AS r) THEN
+            RETURN ARRAY['SELECT false'];
+        END IF;
+        -- The key holds the partition key, so no other partition has to be looked into, or locked.
+        IF (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = relation) THEN
+            v_source := relation::regclass::text;
+            v_partition := pg_get_partition_constraintdef(relation);
+        END IF;
     END IF;
     v_hash := format(v_hash, p.content);
 
     IF event = 'TRUNCATE' THEN
-        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p.source) INTO v_has_rows;
-        IF relation = p.source::regclass AND NOT v_has_rows THEN
-            RETURN ARRAY[v_question, format('TRUNCATE ONLY %s', p.embeddings)];
+        IF relation = p.source::regclass THEN
+            -- A trigger of the user may have put rows back.
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p.source) INTO v_has_rows;
+            IF NOT v_has_rows THEN
+                RETURN ARRAY[v_question, format('TRUNCATE ONLY %s', p.embeddings)];
+            END IF;
         END IF;
         RETURN ARRAY[v_question, format(
-            'DELETE FROM %s AS e WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)', p.embeddings, p.source, p.key_match
+            'DELETE FROM %s AS e WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)
+             AND EXISTS (SELECT FROM (SELECT %s) AS s WHERE %s)',
+            p.embeddings, v_source, p.key_match, (
+                SELECT string_agg(format('e.key_%s AS %I', k.position, k.name), ', ')
+                FROM unnest(p.key_names) WITH ORDINALITY AS k (name, position)
+            ), coalesce(v_partition, 'true')
         )];
     END IF;
 
@@ -100,11 +116,11 @@ BEGIN
                  FROM changed AS c JOIN known AS k ON k.text_sha256 = c.text_sha256',
                 replace(p.key_list, ', ', ', c.')
             ) ELSE '' END,
-            p.source, p.row_match, v_contents
+            v_source, p.row_match, v_contents
         ), format(
             'DELETE FROM %s AS e USING pgml_tune_new AS n, %s AS s
              WHERE %s AND %s AND e.text_sha256 IS DISTINCT FROM %s',
-            p.embeddings, p.source, p.row_match, p.key_match, v_hash
+            p.embeddings, v_source, p.row_match, p.key_match, v_hash
         )];
     END IF;
     IF event = 'UPDATE' THEN
@@ -119,7 +135,7 @@ BEGIN
         v_statements := v_statements || format(
             'DELETE FROM %1$s AS e USING pgml_tune_old AS s
              WHERE %2$s AND NOT EXISTS (SELECT FROM %3$s AS s WHERE %2$s)',
-            p.embeddings, p.key_match, p.source
+            p.embeddings, p.key_match, v_source
         );
     END IF;
     RETURN v_question || v_statements;
@@ -131,7 +147,7 @@ COMMENT ON FUNCTION pgml_tune._sync_statements(bigint, text, oid, bigint) IS
 CREATE OR REPLACE FUNCTION pgml_tune._keep_part(
     collection_id bigint, leaf oid, first_block bigint, end_block bigint, max_rows integer
 )
-RETURNS integer[]
+RETURNS bigint[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -238,7 +254,7 @@ COMMENT ON FUNCTION pgml_tune._store_vectors(bigint, text, tid[], text[], bytea[
     'Writes vectors of rows that still have the text they were made of, and says of how many rows.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._keep_orphans(collection_id bigint)
-RETURNS integer[]
+RETURNS bigint[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -269,9 +285,9 @@ COMMENT ON FUNCTION pgml_tune._keep_orphans(bigint) IS
     'Deletes the vectors of rows that are gone, or have no text any more.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._fill_collection(
-    collection_id bigint, leaf oid, first_block bigint, end_block bigint, max_rows integer
+    collection_id bigint, task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
 )
-RETURNS integer[]
+RETURNS bigint[]
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -279,13 +295,13 @@ AS $$
 DECLARE
     v_source regclass;
     v_embeddings regclass;
-    v_result integer[];
+    v_result bigint[];
 BEGIN
     -- Its owner may have made the function run as its caller, who is a superuser here. The lock keeps it as it is till the end.
     PERFORM FROM pg_proc AS p
     JOIN pgml_tune.collection AS t ON t.collection_id = _fill_collection.collection_id
     JOIN pg_class AS c ON c.oid = t.source
-    WHERE p.oid = to_regprocedure(format('pgml_tune._keep_%s(oid, bigint, bigint, integer)', _fill_collection.collection_id))
+    WHERE p.oid = to_regprocedure(format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', _fill_collection.collection_id))
       AND p.prosecdef AND p.proowner = c.relowner
       AND p.proconfig @> ARRAY['search_path=pg_catalog, pg_temp']
     FOR SHARE OF p;
@@ -307,13 +323,13 @@ BEGIN
     IF NOT pgml_tune._is_pristine(v_embeddings) THEN
         RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
     END IF;
-    EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4)', collection_id)
-    INTO v_result USING leaf, first_block, end_block, max_rows;
+    EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)
+    INTO v_result USING task, leaf, first_block, end_block, max_rows;
     RETURN v_result;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._fill_collection(bigint, oid, bigint, bigint, integer) IS
-    'Embeds rows of a part of a collection, as the owner of its source; with leaf NULL deletes vectors of rows that are gone.';
+COMMENT ON FUNCTION pgml_tune._fill_collection(bigint, text, oid, bigint, bigint, integer) IS
+    'Works on a collection as the owner of its source: embeds rows of a range of blocks (fill), deletes vectors of rows that are gone (orphans), or counts rows (as _count_rows).';
 
 CREATE OR REPLACE FUNCTION pgml_tune._count_rows(collection_id bigint, what text)
 RETURNS bigint

@@ -8,7 +8,7 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     RETURN (
-        SELECT format('(SELECT to_jsonb(o) FROM (SELECT %s) AS o)', string_agg(
+        SELECT format('(SELECT to_jsonb(o.*) FROM (SELECT %s) AS o)', string_agg(
             CASE
                 -- A cast to json that the owner of a type has made would run as whoever searches; an output function is PostgreSQL's.
                 WHEN t.typnamespace <> 'pg_catalog'::regnamespace THEN
@@ -70,16 +70,17 @@ BEGIN
             RAISE EXCEPTION 'the value of filter for column "%" is not a text, number, boolean or null', r.attname
                 USING ERRCODE = '22023';
         END IF;
-        v_conditions := v_conditions || format('s.%I %s %L::%s', r.attname, r.equality,
-            CASE r.base WHEN 'jsonb'::regtype THEN r.value::text ELSE r.value #>> '{}' END, format_type(r.base, -1));
+        -- $1 is the filter: what it asks for stands in no statement that an error could show.
+        v_conditions := v_conditions || format('s.%I %s ($1 %s %L)::%s', r.attname, r.equality,
+            CASE r.base WHEN 'jsonb'::regtype THEN '->' ELSE '->>' END, r.attname, format_type(r.base, -1));
     END LOOP;
     RETURN array_to_string(v_conditions, ' AND ');
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._filter_condition(regclass, jsonb) IS
-    'A filter as a condition on alias s: equality for each column it names.';
+    'A filter as a condition on alias s, where $1 is the filter: equality for each column it names.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._leaves_few(relation regclass, condition text)
+CREATE OR REPLACE FUNCTION pgml_tune._leaves_few(relation regclass, condition text, filter jsonb)
 RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -92,11 +93,11 @@ BEGIN
         RETURN false;
     END IF;
     EXECUTE format('SELECT count(*) <= %s FROM (SELECT FROM %s AS s WHERE %s LIMIT %1$s + 1) AS m',
-        c_few_rows, relation, condition) INTO v_is_few;
+        c_few_rows, relation, condition) INTO v_is_few USING filter;
     RETURN v_is_few;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._leaves_few(regclass, text) IS
+COMMENT ON FUNCTION pgml_tune._leaves_few(regclass, text, jsonb) IS
     'Whether a filter, or the row security of the caller, leaves so few rows that looking at each is fastest.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._open_collection(collection text, k integer)
@@ -157,6 +158,7 @@ DECLARE
     t pgml_tune.collection := pgml_tune._open_collection(collection, k);
     p record;
     v_condition text := pgml_tune._filter_condition(t.source, filter);
+    v_vector text;
     v_distance text;
     v_head text;
     v_tail text;
@@ -172,10 +174,8 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(t.collection_id);
-    v_distance := format(
-        'e.embedding OPERATOR(%s.<=>) %L::%s', pgml_tune._vector_schema(),
-        @extschema@.embed_pinned(query, split_part(p.model, '@', 1), split_part(p.model, '@', 2), 'query')::text, p.storage
-    );
+    v_vector := @extschema@.embed_pinned(query, split_part(p.model, '@', 1), split_part(p.model, '@', 2), 'query')::text;
+    v_distance := format('e.embedding OPERATOR(%s.<=>) $2::%s', pgml_tune._vector_schema(), p.storage);
     v_head := format(
         'SELECT array_agg(r.key ORDER BY r.distance, r.key), array_agg(r.distance ORDER BY r.distance, r.key),
                 array_agg(r.document ORDER BY r.distance, r.key)
@@ -190,11 +190,11 @@ BEGIN
         p.key_list, v_distance, p.embeddings, p.source, p.key_match, v_condition
     );
     v_tail := format(
-        ' LIMIT $1) AS e GROUP BY %1$s ORDER BY min(e.distance) LIMIT $2) AS e JOIN %2$s AS s ON %3$s) AS r',
+        ' LIMIT $3) AS e GROUP BY %1$s ORDER BY min(e.distance) LIMIT $4) AS e JOIN %2$s AS s ON %3$s) AS r',
         p.key_list, p.source, p.key_match
     );
 
-    v_is_exact := pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, v_condition);
+    v_is_exact := pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, v_condition, filter);
     IF NOT v_is_exact THEN
         IF p.chunk_tokens IS NOT NULL THEN
             v_candidates := k * c_chunks_per_row;
@@ -207,7 +207,8 @@ BEGIN
         IF v_iterative_scan IS NOT NULL THEN  -- pgvector 0.8
             PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true);
         END IF;
-        EXECUTE v_head || v_distance || v_tail INTO v_keys, v_distances, v_documents USING v_candidates, k;
+        EXECUTE v_head || v_distance || v_tail INTO v_keys, v_distances, v_documents
+        USING filter, v_vector, v_candidates, k;
         PERFORM set_config('hnsw.ef_search', v_ef_search, true);
         IF v_iterative_scan IS NOT NULL THEN
             PERFORM set_config('hnsw.iterative_scan', v_iterative_scan, true);
@@ -216,7 +217,7 @@ BEGIN
     IF v_is_exact OR coalesce(cardinality(v_keys), 0) < k THEN
         -- An index cannot serve a sum.
         EXECUTE v_head || format('(%s) + 0', v_distance) || v_tail INTO v_keys, v_distances, v_documents
-        USING CASE WHEN p.chunk_tokens IS NULL THEN k END, k;
+        USING filter, v_vector, CASE WHEN p.chunk_tokens IS NULL THEN k END, k;
     END IF;
     RETURN QUERY SELECT u.key, u.distance, u.document
         FROM unnest(v_keys, v_distances, v_documents) AS u (key, distance, document);
@@ -276,23 +277,22 @@ BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _text_search.collection_id;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
     v_condition := pgml_tune._filter_condition(t.source, filter);
-    SELECT q.rare, q.every INTO v_rare, v_every FROM pgml_tune._text_query(t.embeddings, t.text_search, query) AS q;
-    IF pgml_tune._leaves_few(t.source, v_condition) THEN
+    SELECT q.rare, q.every INTO v_rare, v_every FROM pgml_tune._text_query(t.embeddings, t.text_search::regconfig, query) AS q;
+    IF pgml_tune._leaves_few(t.source, v_condition, filter) THEN
         v_rare := v_every;
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT %1$s AS key, row_number() OVER (ORDER BY e.rank DESC, %2$s) AS place, %3$s AS document
          FROM (
              SELECT * FROM (
-                 SELECT e.*, ts_rank(e.lexemes, %4$L::tsquery) AS rank
+                 SELECT e.*, ts_rank(e.lexemes, $2) AS rank
                  FROM %5$s AS e JOIN %6$s AS s ON %7$s
-                 WHERE e.lexemes @@ %8$L::tsquery AND %9$s LIMIT %10$s
-             ) AS e ORDER BY e.rank DESC, %2$s LIMIT $1
+                 WHERE e.lexemes @@ $3 AND %4$s LIMIT %8$s
+             ) AS e ORDER BY e.rank DESC, %2$s LIMIT $4
          ) AS e JOIN %6$s AS s ON %7$s',
         pgml_tune._object_expression(t.source, p.key_attnums), 'e.' || replace(p.key_list, ', ', ', e.'),
-        pgml_tune._object_expression(t.source, NULL), v_every, p.embeddings, p.source, p.key_match, v_rare, v_condition,
-        c_most_candidates
-    ) USING depth;
+        pgml_tune._object_expression(t.source, NULL), v_condition, p.embeddings, p.source, p.key_match, c_most_candidates
+    ) USING filter, v_every, v_rare, depth;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb) IS
@@ -315,9 +315,9 @@ BEGIN
     IF weight IS NULL OR NOT weight BETWEEN 0 AND 1 THEN
         RAISE EXCEPTION 'weight is not a number from 0 to 1' USING ERRCODE = '22023', HINT = 'Use 0.5 for equal parts.';
     END IF;
-    IF t.text_search IS NULL THEN
+    IF t.text_search IS NULL OR NOT EXISTS (SELECT FROM pg_ts_config AS y WHERE y.oid::regconfig::text = t.text_search) THEN
         RAISE EXCEPTION 'collection "%" has no full text search', t.name
-            USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none.',
+            USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none, or its configuration was dropped.',
                   HINT = format('SELECT drop_auto_embed(%L)', t.name);
     END IF;
     RETURN QUERY

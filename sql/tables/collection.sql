@@ -14,12 +14,12 @@ CREATE TABLE pgml_tune.collection (
     chunk_tokens     integer,  -- NULL: one vector for the whole text
     chunk_overlap    integer NOT NULL,
     batch_size       integer NOT NULL,
-    text_search      regconfig,  -- NULL: hybrid_search() is not wanted
+    text_search      text,  -- a configuration, qualified where needed; NULL: hybrid_search() is not wanted
     is_ready         boolean NOT NULL DEFAULT false,  -- has been filled once, and is open to searches
     is_filled        boolean NOT NULL DEFAULT false,  -- not while rows of a partition attached since have to be embedded
     embeddings       regclass,  -- the side table; NULL: not built yet
     view_name        regclass,  -- NULL: not filled yet
-    query_function   regprocedure,  -- NULL: not filled yet
+    query_function   text,  -- with its schema; NULL: not filled yet. pg_upgrade takes no regprocedure or regconfig in a table
     created_by       text NOT NULL DEFAULT session_user,
     created_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT collection_name_key UNIQUE (name),

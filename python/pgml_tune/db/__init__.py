@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +31,10 @@ class Session(Database, Protocol):
 
     def fetch_if_possible(self, sql: str, *args: Any) -> list[Row] | None:
         """The rows of `sql`; None if the disk is full or a lock is held, and nothing was done."""
+        ...
+
+    def attempt(self, work: Callable[[], None]) -> str | None:
+        """Do some work; what went wrong in its SQL, where the work ended and its last statement was undone."""
         ...
 
     def checkpoint(self) -> None:

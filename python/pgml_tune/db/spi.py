@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import plpy
@@ -12,6 +13,7 @@ from pgml_tune.db.gate import check_value
 from pgml_tune.errors import ParallelMode
 
 _PARAMETER = re.compile(r"\$(\d+)::((?:pg_catalog\.)?[a-z0-9]+(?:\[\])?)")
+_OPERATOR_INTERVENTION = "57"  # class of the SQLSTATEs of a cancel and of a shutdown
 
 
 class SpiDatabase:
@@ -34,6 +36,15 @@ class SpiDatabase:
             return self.fetch(sql, *args)
         except (plpy.spiexceptions.DiskFull, plpy.spiexceptions.LockNotAvailable):
             return None
+
+    def attempt(self, work: Callable[[], None]) -> str | None:
+        try:
+            work()
+        except plpy.SPIError as error:
+            if error.sqlstate.startswith(_OPERATOR_INTERVENTION):
+                raise
+            return str(error)
+        return None
 
     def checkpoint(self) -> None:
         # Running any statement looks for interrupts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pgml_tune.db import Session
@@ -96,11 +97,6 @@ def prepare(
         name = facts.default_name
     existing = store.find_collection(db, name)
     if existing is not None:
-        if existing.is_lost:
-            raise NotReady(
-                f'the column or the vectors of collection "{name}" are not as they were made',
-                hint=f"SELECT drop_auto_embed('{literal(name)}')",
-            )
         _check_same(existing, facts, column, model, options)
         return existing.collection_id
     _check_new_name(name, facts.default_name)
@@ -113,9 +109,14 @@ def prepare(
     settings = _settings(db, longest_chunk, options, model)
     settings |= {"name": name, "source_oid": facts.source_oid, "source_column": column, "mode": mode}
     collection_id = store.add_collection(db, settings)
-    if collection_id is None:
+    if collection_id is not None:
+        return collection_id
+    # Another session has added it since.
+    existing = store.find_collection(db, name)
+    if existing is None:
         raise _taken(name)
-    return collection_id
+    _check_same(existing, facts, column, model, options)
+    return existing.collection_id
 
 
 def _check_new_name(name: str, default_name: str) -> None:
@@ -127,6 +128,11 @@ def _check_new_name(name: str, default_name: str) -> None:
 
 
 def _check_same(existing: Collection, facts: SourceFacts, column: str, model: str | None, options: Options) -> None:
+    if existing.is_lost:
+        raise NotReady(
+            f'the column or the vectors of collection "{existing.name}" are not as they were made',
+            hint=f"SELECT drop_auto_embed('{literal(existing.name)}')",
+        )
     reference = None if model is None else ModelReference.parse(model)
     wanted = {
         "source": facts.source_oid,
@@ -253,26 +259,33 @@ def mend(db: Session) -> None:
         db.notice(f'collection "{name}": dropped, its table is gone')
     db.commit()
     for collection_id in store.collection_ids(db):
-        changes = store.mend_collection(db, collection_id)
+        # What the owner of one has done must not keep the others from being mended.
+        failure = db.attempt(partial(_mend_one, db, collection_id))
+        if failure is not None:
+            db.notice(f"collection {collection_id} cannot be mended: {failure}")
         db.commit()
-        collection = store.get_collection(db, collection_id)
-        if collection is None or collection.is_lost:
-            continue
-        what = f'collection "{collection.name}"'
-        if changes is None:
-            db.notice(f"{what}: its table is in use, left for the next run")
-            continue
-        if changes:
-            db.notice(f"{what}: mended {', '.join(sorted(changes))}")
-        if collection.is_ready and not collection.is_filled:
-            # A run that was ended leaves any of them behind, so all are looked at.
-            progress = Progress(db, what, store.count_missing(db, collection_id))
-            if not _fill_leaves(db, collection, _leaves(db, collection), progress):
-                store.finish_collection(db, collection_id)
-            progress.finish()
-        if "partition detached" in changes:
-            store.delete_orphans(db, collection_id)
-        db.commit()
+
+
+def _mend_one(db: Session, collection_id: int) -> None:
+    changes = store.mend_collection(db, collection_id)
+    db.commit()
+    collection = store.get_collection(db, collection_id)
+    if collection is None or collection.is_lost:
+        return
+    what = f'collection "{collection.name}"'
+    if changes is None:
+        db.notice(f"{what}: its table is in use, left for the next run")
+        return
+    if changes:
+        db.notice(f"{what}: mended {', '.join(sorted(changes))}")
+    if collection.is_ready and not collection.is_filled:
+        # A run that was ended leaves any of the partitions behind, so all are looked at.
+        progress = Progress(db, what, store.count_missing(db, collection_id))
+        if not _fill_leaves(db, collection, _leaves(db, collection), progress):
+            store.finish_collection(db, collection_id)
+        progress.finish()
+    if "partition detached" in changes:
+        store.delete_orphans(db, collection_id)
 
 
 def drop(db: Session, name: str | None) -> None:

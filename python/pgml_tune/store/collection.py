@@ -16,8 +16,11 @@ _FIND = "SELECT pgml_tune._collection_row($1::bigint, $2::text) AS collection"
 _ADD = "SELECT pgml_tune._add_collection($1::jsonb) AS collection_id"
 _BUILD = "SELECT pgml_tune._build_collection($1::bigint)"
 _FIND_TEXT_SEARCH = "SELECT pgml_tune._find_text_search($1::text) AS text_search"
-_COUNT = "SELECT pgml_tune._count_rows($1::bigint, $2::text) AS count"
-_FILL = "SELECT pgml_tune._fill_collection($1::bigint, $2::oid, $3::bigint, $4::bigint, $5::int) AS outcome"
+_FILL = """
+SELECT pgml_tune._fill_collection($1::bigint, 'fill', $2::oid, $3::bigint, $4::bigint, $5::int) AS outcome
+"""
+_COUNT = "SELECT pgml_tune._fill_collection($1::bigint, 'missing', NULL, NULL, NULL, NULL) AS count"
+_DELETE_ORPHANS = "SELECT pgml_tune._fill_collection($1::bigint, 'orphans', NULL, NULL, NULL, NULL)"
 _FINISH = "SELECT pgml_tune._finish_collection($1::bigint)"
 _DROP = "SELECT pgml_tune._drop_collection($1::bigint)"
 _IDS = "SELECT collection_id FROM pgml_tune._collection_ids() AS c (collection_id)"
@@ -114,8 +117,8 @@ def add_collection(db: Database, settings: dict[str, Any]) -> int | None:
 
 
 def count_missing(db: Database, collection_id: int) -> int:
-    """Rows of the source without vectors of their text, as far as the caller sees them."""
-    return db.fetch(_COUNT, collection_id, "missing")[0]["count"] or 0
+    """Rows of the source without vectors of their text."""
+    return int(db.fetch(_COUNT, collection_id)[0]["count"][0])
 
 
 def fill_part(
@@ -128,7 +131,7 @@ def fill_part(
 
 def delete_orphans(db: Database, collection_id: int) -> None:
     """Delete the vectors of rows that are gone."""
-    db.fetch(_FILL, collection_id, None, 0, 0, 0)
+    db.fetch(_DELETE_ORPHANS, collection_id)
 
 
 def finish_collection(db: Database, collection_id: int) -> None:
