@@ -1,97 +1,25 @@
 """semantic_search() and hybrid_search() find what an exact comparison in numpy finds, under filters and snapshots."""
 
-import itertools
 import json
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import psycopg
 import pytest
 from collection_parts import parts
 from conditions import fetch_value, refused, wait_until
 from conftest import Connect
-from numpy.typing import NDArray
-
-WHO = ["a farmer", "the pilot", "my neighbour", "a nurse", "the mayor", "an old sailor", "the chemist"]
-DOES = ["repairs", "paints", "sells", "forgets", "describes", "cannot find", "inherits"]
-WHAT = ["a lighthouse", "the tractor", "an opera score", "frozen soup", "a tax form", "the bridge", "two parrots",
-        "a microscope"]  # fmt: skip
-BODIES = [" ".join(words) for words in itertools.product(WHO, DOES, WHAT)]
-QUERIES = ["birds that talk", "engine maintenance", "medical staff", "paying money to the state", "something to eat",
-           "music on a stage", "light for ships at night", "crossing a river", "laboratory equipment",
-           "a person forgot a thing", "politician", "agriculture"]  # fmt: skip
-LIBRARY = """
-CREATE TYPE kind AS ENUM ('novel', 'report');
-CREATE DOMAIN shelf_mark AS varchar(10);
-CREATE TABLE library (
-    id integer PRIMARY KEY, body text NOT NULL, shelf smallint, price numeric(8, 2), lent boolean, printed date,
-    kind kind, facts jsonb, code uuid, weight double precision, title varchar(40), initial char(3), mark shelf_mark,
-    added timestamptz, tags text[], "Odd ""one"" name" text,
-    same text GENERATED ALWAYS AS (body) STORED, half text GENERATED ALWAYS AS (body) STORED
-);
-INSERT INTO library
-SELECT g, body, g % 7, g % 5 + 0.5, CASE g % 3 WHEN 0 THEN true WHEN 1 THEN false END,
-       date '2024-01-01' + g::integer % 10,
-       (ARRAY['novel', 'report'])[1 + g % 2]::kind, jsonb_build_object('n', g % 4, 'list', jsonb_build_array(1, g % 2)),
-       md5((g % 9)::text)::uuid, (g % 6) / 4.0, 'Title ' || g % 11, chr(97 + g::integer % 3), 'M' || g % 4,
-       timestamptz '2024-01-01 00:00+00' + (g % 8) * interval '1 hour', ARRAY['t' || g % 2, NULL], 'odd ' || g % 2
-FROM unnest(%s::text[]) WITH ORDINALITY AS b (body, g)
-"""
-
-Search = Callable[..., list[tuple[int, float]]]
-
-
-@dataclass(frozen=True)
-class Library:
-    """A session on the collections of table library, and the vectors of its texts in the order of id."""
-
-    db: psycopg.Connection[Any]
-    vectors: NDArray[np.float64]
-
-    def exact(self, query: str, k: int, ids: list[int] | None = None) -> list[tuple[int, float]]:
-        """The nearest rows among `ids` by cosine distance."""
-        vector = vectors_of(self.db, [query], "query")[0]
-        ids = list(range(1, len(self.vectors) + 1)) if ids is None else ids
-        distances = 1 - self.vectors[np.array(ids, dtype=int) - 1] @ vector
-        return [(ids[place], float(distances[place])) for place in np.argsort(distances, kind="stable")[:k]]
-
-    def search(self, query: str, k: int, collection: str = "library", filter_: Any = None) -> list[tuple[int, float]]:
-        sql = "SELECT (key ->> 'id')::integer, distance FROM semantic_search(%s, %s, %s, %s)"
-        filter_ = None if filter_ is None else json.dumps(filter_)
-        return self.db.execute(sql, (collection, query, k, filter_)).fetchall()
-
-
-def vectors_of(db: psycopg.Connection[Any], texts: list[str], kind: str = "passage") -> NDArray[np.float64]:
-    rows = db.execute("SELECT unnest(embed(%s::text[], 'minilm@v1', %s))::text", (texts, kind)).fetchall()
-    vectors = np.array([json.loads(row[0]) for row in rows])
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def same(found: list[tuple[int, float]], exact: list[tuple[int, float]], tolerance: float = 1e-6) -> None:
-    """The same rows at the same distances, nearest first; rows as near as each other may change places."""
-    assert sorted(key for key, _ in found) == sorted(key for key, _ in exact)
-    assert [distance for _, distance in found] == pytest.approx([distance for _, distance in exact], abs=tolerance)
+from library import BODIES, QUERIES, Library, build, same
 
 
 @pytest.fixture(scope="module")
 def library(connect_shared: Connect) -> Library:
-    db = connect_shared()
-    db.execute("SELECT configure('threads', '2')")
-    for statement in LIBRARY.split(";\n"):
-        db.execute(statement.replace("%", "%%").replace("%%s", "%s"), (BODIES,) if "%s" in statement else None)
-    for collection, column, options in (
-        ("library", "body", {"index": "hnsw"}),
-        ("library_exact", "same", {"index": "none", "text_search": "none"}),
-        ("library_half", "half", {"index": "hnsw", "storage": "halfvec"}),
-    ):
-        call = "CALL auto_embed('library', %s, collection => %s, options => %s)"
-        db.execute(call, (column, collection, json.dumps(options)))
-        db.execute(f"ANALYZE {parts(db, collection)['side']}")
-    db.execute("ANALYZE library")
-    return Library(db, vectors_of(db, BODIES))
+    collections = {
+        "library": ("body", {"index": "hnsw"}),
+        "library_exact": ("same", {"index": "none", "text_search": "none"}),
+        "library_half": ("half", {"index": "hnsw", "storage": "halfvec"}),
+    }
+    return build(connect_shared(), collections)
 
 
 @pytest.mark.parametrize("k", [1, 10, 40, 100, len(BODIES), len(BODIES) + 50])
@@ -378,83 +306,25 @@ def test_names_of_the_callers_path_change_nothing(library: Library, connect_shar
     session.close()
 
 
-# Hybrid search
-
-
-def test_hybrid_search_finds_the_exact_word_that_meaning_misses(db: psycopg.Connection[Any]) -> None:
-    db.execute("CREATE TABLE part (id integer PRIMARY KEY, body text)")
-    db.execute("INSERT INTO part SELECT g, 'QZ' || 91800 + g FROM generate_series(1, 60) AS g WHERE g <> 17")
-    db.execute(
-        "INSERT INTO part VALUES (100, 'The minister of agriculture spoke at length about wheat prices, the fertilizer"
-        " that farmers lack and the rain of last spring, and in passing about QZ91817, which nobody had ordered.')"
-    )
-    db.execute("CALL auto_embed('part', 'body', collection => 'part')")
-    meaning = db.execute("SELECT (key ->> 'id')::integer FROM semantic_search('part', 'QZ91817')").fetchall()
-    assert len(meaning) == 10 and (100,) not in meaning
-    both = db.execute("SELECT (key ->> 'id')::integer, document FROM hybrid_search('part', 'QZ91817')").fetchall()
-    # First in words, nowhere in meaning: as good as the first in meaning that lacks the word.
-    first = {key: document for key, document in both[:2]}
-    assert len(both) == 10 and "minister" in first[100]["body"]
-
-
-def hybrid(library: Library, query: str, k: int, weight: float) -> list[tuple[int, float]]:
-    sql = "SELECT (key ->> 'id')::integer, score FROM hybrid_search('library', %s, %s, weight => %s)"
-    return library.db.execute(sql, (query, k, weight)).fetchall()
-
-
-def test_weights_0_and_1_are_words_only_and_meaning_only(library: Library) -> None:
-    query = "the old sailor paints the bridge"
-    words = hybrid(library, query, 100, 0)
-    assert words and "old sailor paints" in BODIES[words[0][0] - 1]
-    assert all(re.search("sailor|paints|bridge", BODIES[key - 1]) for key, _ in words)
-    assert [score for _, score in words] == pytest.approx([1 / (60 + place) for place in range(1, len(words) + 1)])
-    meaning = hybrid(library, query, 10, 1)
-    assert [score for _, score in meaning] == pytest.approx([1 / (60 + place) for place in range(1, 11)])
-    assert len({key for key, _ in meaning} & {key for key, _ in library.exact(query, 10)}) >= 9
-
-
-def test_score_is_the_weighted_sum_of_reciprocal_ranks(library: Library) -> None:
-    query, weight = "a nurse paints", 0.3
-    words = {key: place for place, (key, _) in enumerate(hybrid(library, query, 400, 0), 1)}
-    meaning = {key: place for place, (key, _) in enumerate(hybrid(library, query, 400, 1), 1)}
-    fused = hybrid(library, query, 400, weight)
-    assert len(fused) == len(meaning | words) and words
-    for key, score in fused:
-        expected = (weight / (60 + meaning[key]) if key in meaning else 0) + (
-            (1 - weight) / (60 + words[key]) if key in words else 0
-        )
-        assert score == pytest.approx(expected, abs=1e-9)
-    assert [score for _, score in fused] == sorted((score for _, score in fused), reverse=True)
-    assert len(hybrid(library, query, 7, weight)) == 7
-    by_default = "SELECT (key ->> 'id')::integer, score FROM hybrid_search('library', %s, 7)"
-    assert library.db.execute(by_default, (query,)).fetchall() == hybrid(library, query, 7, 0.5)
-
-
-@pytest.mark.parametrize("weight", ["-0.1", "1.1", "NaN", "Infinity", "-Infinity", "1e308", None])
-def test_weight_that_is_no_share_is_refused(library: Library, weight: str | None) -> None:
-    with refused("22023"):
-        library.db.execute("SELECT * FROM hybrid_search('library', 'x', weight => %s::float8)", (weight,))
-
-
-def test_hybrid_search_needs_a_text_search_configuration(library: Library) -> None:
-    with refused("55000"):
-        library.db.execute("SELECT * FROM hybrid_search('library_exact', 'x')")
-
-
-def test_words_are_those_of_the_configuration(db: psycopg.Connection[Any]) -> None:
-    texts = "VALUES (1, 'the running of the bulls'), (2, 'die Häuser der Stadt'), (3, 'nothing')"
-    for configuration, word, found in (("english", "run", {1}), ("german", "haus", {2}), ("simple", "run", set())):
-        db.execute(f"CREATE TABLE {configuration} (id integer PRIMARY KEY, body text)")
-        db.execute(f"INSERT INTO {configuration} {texts}")
-        db.execute(
-            "CALL auto_embed(%s::text::regclass, 'body', collection => %s, options => %s)",
-            (configuration, configuration, json.dumps({"text_search": configuration})),
-        )
-        rows = db.execute("SELECT key FROM hybrid_search(%s, %s, weight => 0)", (configuration, word)).fetchall()
-        assert {key["id"] for (key,) in rows} == found
-
-
-# Collections that change, and other shapes
+def test_failed_search_shows_neither_the_query_nor_the_filter(
+    db: psycopg.Connection[Any], connect: Connect, server_log: Callable[[int], str]
+) -> None:
+    db.execute("CREATE TABLE note (id integer PRIMARY KEY, body text); INSERT INTO note VALUES (0, 'a'), (1, 'b')")
+    db.execute("CALL auto_embed('note', 'body', collection => 'note')")
+    db.execute("ALTER TABLE note ENABLE ROW LEVEL SECURITY; CREATE POLICY failing ON note USING (1 / id > 0)")
+    db.execute("GRANT SELECT ON note TO alice")
+    db.execute("CALL maintain()")
+    alice, canary = connect("alice"), "kanarienvogel9999"
+    vector = fetch_value(db, "SELECT left(embed_pinned(%s, 'minilm', 'v1', 'query')::text, 16)", (canary,))
+    position = len(server_log(0).encode())
+    for function in ("semantic_search", "hybrid_search"):
+        for filter_ in (None, json.dumps({"body": canary})):
+            with refused("22012") as failure:
+                alice.execute(f"SELECT * FROM {function}('note', %s, 5, %s)", (canary, filter_))
+            report = failure.value.diag
+            shown = f"{report.message_primary} {report.message_detail} {report.context} {report.internal_query}"
+            assert canary not in shown and vector not in shown
+    assert canary not in server_log(position) and vector not in server_log(position)
 
 
 def test_chunked_collection_answers_with_the_best_chunk_of_each_row(db: psycopg.Connection[Any]) -> None:
