@@ -18,11 +18,13 @@ def server_user(data_folder: Path) -> pwd.struct_passwd:
     return pwd.getpwuid(data_folder.stat().st_uid)
 
 
-def run(*command: str, user: str | None = None, environment: Mapping[str, str] | None = None) -> str:
-    """What a command prints; it must succeed. `user` matters only to root, who else may become another."""
+def run(
+    *command: str, user: str | None = None, environment: Mapping[str, str] | None = None, folder: Path = Path("/")
+) -> str:
+    """What a command prints that is run in `folder`; it must succeed. `user` matters only to root."""
     result = subprocess.run(
         command,
-        cwd="/",
+        cwd=folder,
         env=dict(environment) if environment is not None else None,
         user=user if os.getuid() == 0 else None,
         stdin=subprocess.DEVNULL,
