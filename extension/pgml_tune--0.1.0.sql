@@ -922,7 +922,7 @@ $$;
 COMMENT ON FUNCTION pgml_tune._equality(oid) IS
     'The operator that compares values of a base type, with its schema; NULL if there is none that does so for certain.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._source_key(source oid)
+CREATE OR REPLACE FUNCTION pgml_tune._source_key(source oid, content smallint)
 RETURNS smallint[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -936,13 +936,13 @@ AS $$
           SELECT FROM unnest((i.indkey::smallint[])[0:i.indnkeyatts - 1]) AS k (attnum)
           JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
           CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, -1) AS b
-          WHERE NOT a.attnotnull OR pgml_tune._equality(b.base) IS NULL
+          WHERE NOT a.attnotnull OR pgml_tune._equality(b.base) IS NULL OR a.attnum = content
       )
     ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid
     LIMIT 1
 $$;
-COMMENT ON FUNCTION pgml_tune._source_key(oid) IS
-    'The columns of the primary key, or of a unique index over columns that are NOT NULL; NULL if there is none.';
+COMMENT ON FUNCTION pgml_tune._source_key(oid, smallint) IS
+    'The columns of the primary key, or of a unique index over columns that are NOT NULL, without the text itself; NULL if there is none.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._object_base(source oid, source_column text, collection text)
 RETURNS text
@@ -1024,7 +1024,7 @@ AS $$
            a.attnum IS NOT NULL,
            (SELECT t.typcategory = 'S' FROM pgml_tune._base_type(a.atttypid, -1) AS b JOIN pg_type AS t ON t.oid = b.base),
            a.attgenerated = 'v',
-           pgml_tune._source_key(c.oid) IS NOT NULL
+           pgml_tune._source_key(c.oid, a.attnum) IS NOT NULL
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_roles AS r ON r.oid = c.relowner
@@ -1136,12 +1136,21 @@ DECLARE
     v_question text := 'SELECT true';
     v_has_rows boolean;
     v_source text;  -- where the rows of this statement are
+    v_new text;  -- the new rows, as they are now
+    v_gone text;  -- a row of the same key that is still there
     v_partition text;  -- the condition that holds for keys of this partition; NULL: it is not one, or not his
     v_statements text[];
 BEGIN
     SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
     -- The column was dropped with CASCADE, or only the schema was restored: the table stays writable, doctor() tells.
     IF NOT FOUND THEN
+        IF NOT EXISTS (
+            SELECT FROM pg_trigger AS g
+            WHERE g.tgrelid = relation AND g.tgname = format('pgml_tune_%s_%s', collection_id, lower(event))
+        ) THEN
+            RAISE EXCEPTION 'table % is kept embedded since after this transaction began', relation::regclass
+                USING ERRCODE = '40001', DETAIL = 'Its isolation level hides the collection from it.', HINT = 'ROLLBACK';
+        END IF;
         RETURN ARRAY['SELECT false'];
     END IF;
     v_source := p.source;
@@ -1157,6 +1166,13 @@ BEGIN
         END IF;
     END IF;
     v_hash := format(v_hash, p.content);
+    v_new := format('pgml_tune_new AS n JOIN %s AS s ON %s', v_source, p.row_match);
+    v_gone := format('%s AS s WHERE %s', v_source, p.key_match);
+    IF event IN ('INSERT', 'UPDATE') AND relation = p.source::regclass AND pgml_tune._is_plainly_partitioned(relation) THEN
+        -- To plan a look into each of many partitions takes longer than the model. No trigger of the user has had its say here.
+        v_new := 'pgml_tune_new AS n CROSS JOIN LATERAL (SELECT n.*) AS s';
+        v_gone := format('pgml_tune_new AS s WHERE %s', p.key_match);
+    END IF;
 
     IF event = 'TRUNCATE' THEN
         IF relation = p.source::regclass THEN
@@ -1212,13 +1228,13 @@ BEGIN
             'WITH changed AS MATERIALIZED (
                 SELECT %1$s, s.%2$s::text AS content, %3$s AS text_sha256
                 -- As they are now: a trigger of the user may have changed a row again, which was an event of its own.
-                FROM pgml_tune_new AS n JOIN %15$s AS s ON %16$s
+                FROM %15$s
                 WHERE s.%2$s::text = n.%2$s::text %5$s
              ), %6$sfresh AS MATERIALIZED (
                 %7$s
              ), vectors AS MATERIALIZED (
                 SELECT b.part, v.text_no, v.chunk_no, v.embedding
-                FROM (%17$s) AS b CROSS JOIN LATERAL pgml_tune._embed_passages(b.contents, %8$L, %9$L, %10$L) AS v
+                FROM (%16$s) AS b CROSS JOIN LATERAL pgml_tune._embed_passages(b.contents, %8$L, %9$L, %10$L) AS v
                 WHERE cardinality(b.contents) > 0
              )
              INSERT INTO %4$s (%11$s, chunk_no, text_sha256, embedding, lexemes)
@@ -1234,11 +1250,10 @@ BEGIN
                  FROM changed AS c JOIN known AS k ON k.text_sha256 = c.text_sha256',
                 replace(p.key_list, ', ', ', c.')
             ) ELSE '' END,
-            v_source, p.row_match, v_contents
+            v_new, v_contents
         ), format(
-            'DELETE FROM %s AS e USING pgml_tune_new AS n, %s AS s
-             WHERE %s AND %s AND e.text_sha256 IS DISTINCT FROM %s',
-            p.embeddings, v_source, p.row_match, p.key_match, v_hash
+            'DELETE FROM %s AS e USING %s WHERE %s AND e.text_sha256 IS DISTINCT FROM %s',
+            p.embeddings, v_new, p.key_match, v_hash
         )];
     END IF;
     IF event = 'UPDATE' THEN
@@ -1252,8 +1267,8 @@ BEGIN
     IF event IN ('UPDATE', 'DELETE') THEN
         v_statements := v_statements || format(
             'DELETE FROM %1$s AS e USING pgml_tune_old AS s
-             WHERE %2$s AND NOT EXISTS (SELECT FROM %3$s AS s WHERE %2$s)',
-            p.embeddings, p.key_match, v_source
+             WHERE %2$s AND NOT EXISTS (SELECT FROM %3$s)',
+            p.embeddings, p.key_match, v_gone
         );
     END IF;
     RETURN v_question || v_statements;
@@ -1261,6 +1276,22 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._sync_statements(bigint, text, oid, bigint) IS
     'The statements with which the trigger of a collection follows INSERT, UPDATE, DELETE or TRUNCATE of a table, after a question whether there is anything to do.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._is_plainly_partitioned(relation oid)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT c.relkind = 'p' FROM pg_class AS c WHERE c.oid = relation) AND NOT EXISTS (
+        SELECT FROM pg_partition_tree(relation) AS t
+        JOIN pg_trigger AS g ON g.tgrelid = t.relid
+        WHERE NOT g.tgisinternal AND g.tgtype & 2 = 0 AND g.tgname !~ '^pgml_tune_[0-9]+_'  -- 2: BEFORE
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._is_plainly_partitioned(oid) IS
+    'Whether a table is partitioned and no AFTER trigger but ours can have changed its rows since they were written.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._keep_part(
     collection_id bigint, leaf oid, first_block bigint, end_block bigint, max_rows integer
@@ -1278,7 +1309,10 @@ DECLARE
     v_is_cut boolean;
     v_stored integer;
 BEGIN
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
+    END IF;
     SELECT format('%I.%I', n.nspname, c.relname) INTO v_leaf
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = leaf;
@@ -1336,7 +1370,10 @@ DECLARE
     p record;
     v_locked tid[];
 BEGIN
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
+    END IF;
     -- A row that is locked is skipped, so nobody is drawn into a deadlock; so is one whose text is another by now.
     EXECUTE format(
         'SELECT array_agg(l.row_id)
@@ -1381,7 +1418,10 @@ DECLARE
     v_rows tid[];
     v_deleted integer;
 BEGIN
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
+    END IF;
     -- Locked first and looked at again: a row that comes back meanwhile waits here, and then adds its vectors anew.
     EXECUTE format(
         'SELECT array_agg(o.row_id) FROM (
@@ -1415,6 +1455,22 @@ DECLARE
     v_embeddings regclass;
     v_result bigint[];
 BEGIN
+    -- Locks are taken in the order in which writers and drop_auto_embed() take them: the source first.
+    SELECT t.source, t.embeddings INTO v_source, v_embeddings
+    FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id;
+    IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = v_source) THEN
+        EXECUTE format('LOCK TABLE ONLY %s IN ROW SHARE MODE', v_source);
+    END IF;
+    -- One session at a time: two would embed the same rows.
+    BEGIN
+        PERFORM FROM pgml_tune.collection AS t
+        WHERE t.collection_id = _fill_collection.collection_id FOR NO KEY UPDATE NOWAIT;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
+        END IF;
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE EXCEPTION 'collection % is being filled by another session', collection_id USING ERRCODE = '55P03';
+    END;
     -- Its owner may have made the function run as its caller, who is a superuser here. The lock keeps it as it is till the end.
     PERFORM FROM pg_proc AS p
     JOIN pgml_tune.collection AS t ON t.collection_id = _fill_collection.collection_id
@@ -1426,17 +1482,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the functions of collection % are not as they were made', collection_id USING ERRCODE = '55000';
     END IF;
-    -- One session at a time: two would embed the same rows.
-    BEGIN
-        PERFORM FROM pgml_tune.collection AS t
-        WHERE t.collection_id = _fill_collection.collection_id FOR NO KEY UPDATE NOWAIT;
-    EXCEPTION WHEN lock_not_available THEN
-        RAISE EXCEPTION 'collection % is being filled by another session', collection_id USING ERRCODE = '55P03';
-    END;
     -- A trigger of his could wait for the commit, and would then run as whoever commits.
-    SELECT t.source, t.embeddings INTO STRICT v_source, v_embeddings
-    FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id;
-    EXECUTE format('LOCK TABLE ONLY %s IN ROW SHARE MODE', v_source);  -- the source first, as its writers do
     EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', v_embeddings);
     IF NOT pgml_tune._is_pristine(v_embeddings) THEN
         RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
@@ -1488,6 +1534,8 @@ BEGIN
         p.source, p.content, p.embeddings, p.key_match
     ) INTO v_count;
     RETURN v_count;
+EXCEPTION WHEN undefined_table THEN  -- dropped meanwhile
+    RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._count_rows(bigint, text) IS
@@ -1503,7 +1551,7 @@ AS $$
     SELECT ARRAY[format(
         'CREATE OR REPLACE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
-         SET row_security = off SET jit = off
+         SET row_security = off SET jit = off SET enable_seqscan = on
          AS $body$
          DECLARE
              v_rows bigint;
@@ -1513,6 +1561,12 @@ AS $$
          BEGIN
              IF TG_OP IN (''INSERT'', ''UPDATE'') THEN
                  SELECT count(*) INTO v_rows FROM pgml_tune_new;
+             ELSIF TG_OP = ''DELETE'' THEN
+                 SELECT count(*) INTO v_rows FROM pgml_tune_old;
+             END IF;
+             IF v_rows <= 100 THEN
+                 -- Whatever the statistics say: few rows are found by their keys. Only until this function returns.
+                 PERFORM set_config(''enable_seqscan'', ''off'', true);
              END IF;
              v_statements := pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID, v_rows);
              EXECUTE v_statements[1] INTO v_has_changed;
@@ -1688,7 +1742,7 @@ BEGIN
         SELECT a.attnum FROM pg_attribute AS a
         WHERE a.attrelid = t.source AND a.attname = t.source_column AND a.attnum > 0 AND NOT a.attisdropped
     );
-    v_key := pgml_tune._source_key(t.source);
+    v_key := pgml_tune._source_key(t.source, v_attnum);
     IF t.embeddings IS NOT NULL OR v_class.relkind IS NULL OR v_class.relkind NOT IN ('r', 'p') OR v_class.relispartition
         OR v_attnum IS NULL OR v_key IS NULL THEN
         RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
@@ -1733,6 +1787,11 @@ BEGIN
         CASE v_class.relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE '' END, v_name, v_keys, pgml_tune._vector_schema(),
         t.storage, t.dimensions, v_name || '_pkey', v_columns
     );
+    IF cardinality(v_key) = 1 THEN
+        -- Statistics of one long document must not make each later write read the whole table.
+        EXECUTE format('ALTER TABLE pgml_tune.%I ALTER key_1 SET (n_distinct = %s)', v_name,
+            CASE WHEN t.chunk_tokens IS NULL THEN -1 ELSE -0.1 END);
+    END IF;
     EXECUTE format('COMMENT ON TABLE pgml_tune.%I IS %L', v_name,
         format('Vectors of collection "%s"; text_sha256 is of the whole text.', t.name));
 
@@ -1766,33 +1825,30 @@ AS $$
 #variable_conflict use_column
 DECLARE
     t pgml_tune.collection;
-    p record;
+    v_missing bigint;
     v_side text;
+    v_statement text;
 BEGIN
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
-    WHERE c.collection_id = _finish_collection.collection_id FOR NO KEY UPDATE;
-    IF t.is_filled THEN
-        RETURN;
-    END IF;
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
-    IF (pgml_tune._fill_collection(collection_id, 'missing', NULL, NULL, NULL, NULL))[1] > 0 THEN
+    -- Counts as the owner of the source, and takes the locks in the order in which all take them.
+    v_missing := (pgml_tune._fill_collection(collection_id, 'missing', NULL, NULL, NULL, NULL))[1];
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
+    IF v_missing > 0 THEN
         IF t.is_ready THEN
             RETURN;  -- another partition came: the next maintain() sees it
         END IF;
         RAISE EXCEPTION 'collection "%" is not filled yet', t.name USING ERRCODE = '55000';
     END IF;
-    UPDATE pgml_tune.collection AS c SET is_filled = true WHERE c.collection_id = t.collection_id;
-    IF t.is_ready THEN
-        RETURN;
-    END IF;
     v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
-
     IF t.text_search IS NOT NULL AND to_regclass(format('pgml_tune.%I', v_side || '_lexemes')) IS NULL THEN
-        EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', p.embeddings);
+        EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', t.embeddings);
     END IF;
-
-    UPDATE pgml_tune.collection AS c SET is_ready = true WHERE c.collection_id = t.collection_id;
-    EXECUTE format('ANALYZE %s', p.embeddings);
+    IF NOT t.is_ready THEN
+        EXECUTE format('ANALYZE %s', t.embeddings);
+    END IF;
+    FOR v_statement IN SELECT g.statement FROM pgml_tune._graph_statement(collection_id) AS g LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    UPDATE pgml_tune.collection AS c SET is_ready = true, is_filled = true WHERE c.collection_id = t.collection_id;
     PERFORM pgml_tune._mend_collection(collection_id);
 END
 $$;
@@ -1816,6 +1872,34 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._has_hnsw(regclass) IS 'Whether a side table has an HNSW index that can be used; NULL: none at all.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._graph_statement(collection_id bigint)
+RETURNS TABLE (row_count bigint, statement text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    c_graph_rows CONSTANT integer := 10000;  -- below, comparing all is as fast, exact, and spares writers the graph
+BEGIN
+    -- Rows by size and density: planning a query on the side table could run code of its owner.
+    RETURN QUERY
+    SELECT e.row_count, format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
+        e.name || '_hnsw', e.relation, pgml_tune._vector_schema(), t.storage)
+    FROM pgml_tune.collection AS t
+    CROSS JOIN LATERAL (
+        SELECT c.oid::regclass, c.relname, (
+            pg_relation_size(c.oid) / current_setting('block_size')::bigint
+            * CASE WHEN c.relpages > 0 AND c.reltuples > 0 THEN c.reltuples / c.relpages ELSE 4 END
+        )::bigint
+        FROM pg_class AS c WHERE c.oid = t.embeddings
+    ) AS e (relation, name, row_count)
+    WHERE t.collection_id = _graph_statement.collection_id AND pgml_tune._has_hnsw(t.embeddings) IS NULL
+      AND (t.index_method = 'hnsw' OR t.index_method = 'auto' AND e.row_count >= c_graph_rows);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._graph_statement(bigint) IS
+    'What makes the HNSW index of a collection that wants one and has none, and about how many vectors it would hold.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._mending_statements(collection_id bigint)
 RETURNS TABLE (change text, statement text)
 LANGUAGE plpgsql STABLE
@@ -1823,11 +1907,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    c_graph_rows CONSTANT integer := 10000;  -- below, comparing all is as fast, exact, and spares writers the graph
+    c_most_rows CONSTANT integer := 100000;  -- whose graph is made within half a minute
     t pgml_tune.collection;
     p record;
     v_source pg_class;
-    v_wants_graph boolean;
 BEGIN
     SELECT c.* INTO t FROM pgml_tune.collection AS c WHERE c.collection_id = _mending_statements.collection_id;
     SELECT c.* INTO v_source FROM pg_class AS c WHERE c.oid = t.source;
@@ -1880,7 +1963,7 @@ BEGIN
     )
     SELECT 'partition detached', format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass)
     FROM pg_trigger AS g
-    WHERE g.tgfoid = format('pgml_tune._sync_%s()', collection_id)::regprocedure
+    WHERE g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', collection_id))
       AND g.tgrelid NOT IN (SELECT l.relation FROM leaf AS l)
     UNION ALL
     SELECT 'partition attached', format(
@@ -1940,18 +2023,9 @@ BEGIN
         SELECT FROM target AS h WHERE h.oid = x.oid AND h.grantee = r.grantee AND h.privilege_type = 'SELECT'
     );
 
-    -- By size: planning a query on the side table could run code of its owner.
-    SELECT pgml_tune._has_hnsw(c.oid) IS NULL AND CASE t.index_method
-        WHEN 'hnsw' THEN true
-        WHEN 'auto' THEN pg_relation_size(c.oid) / current_setting('block_size')::bigint
-            * CASE WHEN c.relpages > 0 AND c.reltuples > 0 THEN c.reltuples / c.relpages ELSE 4 END >= c_graph_rows
-        ELSE false
-    END INTO v_wants_graph
-    FROM pg_class AS c WHERE c.oid = t.embeddings;
+    -- Writers wait while it is made, so a greater one is left to the owner's choice of the hour: doctor() tells.
     RETURN QUERY
-    SELECT 'index', format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
-        c.relname || '_hnsw', p.embeddings, pgml_tune._vector_schema(), t.storage)
-    FROM pg_class AS c WHERE c.oid = t.embeddings AND v_wants_graph;
+    SELECT 'index', g.statement FROM pgml_tune._graph_statement(collection_id) AS g WHERE g.row_count < c_most_rows;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._mending_statements(bigint) IS
@@ -2119,6 +2193,11 @@ AS $$
           AND g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', t.collection_id))
         GROUP BY g.tgrelid
         UNION ALL
+        SELECT format('each search compares all of its %s vectors', g.row_count),
+               replace(g.statement, 'CREATE INDEX', 'CREATE INDEX CONCURRENTLY')
+        FROM pgml_tune._graph_statement(t.collection_id) AS g
+        WHERE p.source IS NOT NULL AND t.is_ready
+        UNION ALL
         SELECT 'not in line with its table: ' || string_agg(DISTINCT m.change, ', '), 'CALL maintain()'
         FROM pgml_tune._mending_statements(t.collection_id) AS m
         HAVING count(*) > 0
@@ -2204,8 +2283,16 @@ AS $$
 #variable_conflict use_column
 DECLARE
     t pgml_tune.collection;
+    v_source regclass := (
+        SELECT c.source FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
+        WHERE c.collection_id = _drop_collection.collection_id
+    );
 BEGIN
-    -- With the rights of the caller, who has to own what is dropped.
+    -- With the rights of the caller, who has to own what is dropped. Its triggers go, which takes this lock: a fill takes the
+    -- source first, too.
+    IF v_source IS NOT NULL THEN
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_source);
+    END IF;
     DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = _drop_collection.collection_id RETURNING c.* INTO t;
     PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function, false);
 END
@@ -2759,6 +2846,7 @@ RETURNS TABLE (key jsonb, distance double precision, document jsonb)
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- it takes longer than the search
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET intervalstyle = 'postgres'  -- a key is the same in every session
 AS $$
 DECLARE
     c_ef_search CONSTANT integer := 400;  -- at least: measured, 100 loses a point of nDCG@10 on one-word questions, 400 none
@@ -2799,7 +2887,7 @@ BEGIN
         p.key_list, v_distance, p.embeddings, p.source, p.key_match, v_condition
     );
     v_tail := format(
-        ' LIMIT $3) AS e GROUP BY %1$s ORDER BY min(e.distance) LIMIT $4) AS e JOIN %2$s AS s ON %3$s) AS r',
+        ' LIMIT $3) AS e GROUP BY %1$s ORDER BY min(e.distance), %1$s LIMIT $4) AS e JOIN %2$s AS s ON %3$s) AS r',
         p.key_list, p.source, p.key_match
     );
 
@@ -2825,7 +2913,7 @@ BEGIN
     END IF;
     IF v_is_exact OR coalesce(cardinality(v_keys), 0) < k THEN
         -- An index cannot serve a sum.
-        EXECUTE v_head || format('(%s) + 0', v_distance) || v_tail INTO v_keys, v_distances, v_documents
+        EXECUTE v_head || format('(%s) + 0, %s', v_distance, p.key_list) || v_tail INTO v_keys, v_distances, v_documents
         USING filter, v_vector, CASE WHEN p.chunk_tokens IS NULL THEN k END, k;
     END IF;
     RETURN QUERY SELECT u.key, u.distance, u.document
@@ -2848,7 +2936,7 @@ BEGIN
         SELECT '''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || '''' AS quoted,
                sum(coalesce(f.frequency, 0.0015)) OVER (ORDER BY f.frequency NULLS FIRST, w.lexeme) AS share,
                row_number() OVER (ORDER BY f.frequency NULLS FIRST, w.lexeme) AS place
-        FROM unnest(to_tsvector(text_search, query)) AS w
+        FROM unnest(to_tsvector(text_search, left(query, 10000))) AS w
         LEFT JOIN (
             SELECT u.word, u.frequency
             FROM pg_class AS c
@@ -2914,6 +3002,7 @@ RETURNS TABLE (key jsonb, score double precision, document jsonb)
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE COST 10000 ROWS 10
 SET search_path = pg_catalog, pg_temp
 SET jit = off  -- it takes longer than the search
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET intervalstyle = 'postgres'  -- a key is the same in every session
 AS $$
 DECLARE
     c_damping CONSTANT integer := 60;  -- Cormack, Clarke, Buettcher: Reciprocal Rank Fusion, SIGIR 2009
@@ -3252,6 +3341,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._collection_parts(bigint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_tables(regclass, regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._sync_statements(bigint, text, oid, bigint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._is_plainly_partitioned(oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_part(bigint, oid, bigint, bigint, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_orphans(bigint)'),
@@ -3264,7 +3354,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._prepare_collection(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_facts(regclass, text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._object_base(oid, text, text)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_key(oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_key(oid, smallint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._find_text_search(text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._collection_row(bigint, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._is_pristine(regclass)'),
@@ -3310,6 +3400,7 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._collection_faults()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._mending_statements(bigint)'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._graph_statement(bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._function_statements(bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._query_statements(bigint, text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._leftover_fix(bigint)'),

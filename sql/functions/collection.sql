@@ -71,8 +71,16 @@ AS $$
 #variable_conflict use_column
 DECLARE
     t pgml_tune.collection;
+    v_source regclass := (
+        SELECT c.source FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
+        WHERE c.collection_id = _drop_collection.collection_id
+    );
 BEGIN
-    -- With the rights of the caller, who has to own what is dropped.
+    -- With the rights of the caller, who has to own what is dropped. Its triggers go, which takes this lock: a fill takes the
+    -- source first, too.
+    IF v_source IS NOT NULL THEN
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_source);
+    END IF;
     DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = _drop_collection.collection_id RETURNING c.* INTO t;
     PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function, false);
 END

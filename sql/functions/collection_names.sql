@@ -75,7 +75,7 @@ $$;
 COMMENT ON FUNCTION pgml_tune._equality(oid) IS
     'The operator that compares values of a base type, with its schema; NULL if there is none that does so for certain.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._source_key(source oid)
+CREATE OR REPLACE FUNCTION pgml_tune._source_key(source oid, content smallint)
 RETURNS smallint[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -89,13 +89,13 @@ AS $$
           SELECT FROM unnest((i.indkey::smallint[])[0:i.indnkeyatts - 1]) AS k (attnum)
           JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
           CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, -1) AS b
-          WHERE NOT a.attnotnull OR pgml_tune._equality(b.base) IS NULL
+          WHERE NOT a.attnotnull OR pgml_tune._equality(b.base) IS NULL OR a.attnum = content
       )
     ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid
     LIMIT 1
 $$;
-COMMENT ON FUNCTION pgml_tune._source_key(oid) IS
-    'The columns of the primary key, or of a unique index over columns that are NOT NULL; NULL if there is none.';
+COMMENT ON FUNCTION pgml_tune._source_key(oid, smallint) IS
+    'The columns of the primary key, or of a unique index over columns that are NOT NULL, without the text itself; NULL if there is none.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._object_base(source oid, source_column text, collection text)
 RETURNS text
@@ -177,7 +177,7 @@ AS $$
            a.attnum IS NOT NULL,
            (SELECT t.typcategory = 'S' FROM pgml_tune._base_type(a.atttypid, -1) AS b JOIN pg_type AS t ON t.oid = b.base),
            a.attgenerated = 'v',
-           pgml_tune._source_key(c.oid) IS NOT NULL
+           pgml_tune._source_key(c.oid, a.attnum) IS NOT NULL
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_roles AS r ON r.oid = c.relowner

@@ -9,7 +9,7 @@ AS $$
     SELECT ARRAY[format(
         'CREATE OR REPLACE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
-         SET row_security = off SET jit = off
+         SET row_security = off SET jit = off SET enable_seqscan = on
          AS $body$
          DECLARE
              v_rows bigint;
@@ -19,6 +19,12 @@ AS $$
          BEGIN
              IF TG_OP IN (''INSERT'', ''UPDATE'') THEN
                  SELECT count(*) INTO v_rows FROM pgml_tune_new;
+             ELSIF TG_OP = ''DELETE'' THEN
+                 SELECT count(*) INTO v_rows FROM pgml_tune_old;
+             END IF;
+             IF v_rows <= 100 THEN
+                 -- Whatever the statistics say: few rows are found by their keys. Only until this function returns.
+                 PERFORM set_config(''enable_seqscan'', ''off'', true);
              END IF;
              v_statements := pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID, v_rows);
              EXECUTE v_statements[1] INTO v_has_changed;
@@ -194,7 +200,7 @@ BEGIN
         SELECT a.attnum FROM pg_attribute AS a
         WHERE a.attrelid = t.source AND a.attname = t.source_column AND a.attnum > 0 AND NOT a.attisdropped
     );
-    v_key := pgml_tune._source_key(t.source);
+    v_key := pgml_tune._source_key(t.source, v_attnum);
     IF t.embeddings IS NOT NULL OR v_class.relkind IS NULL OR v_class.relkind NOT IN ('r', 'p') OR v_class.relispartition
         OR v_attnum IS NULL OR v_key IS NULL THEN
         RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
@@ -239,6 +245,11 @@ BEGIN
         CASE v_class.relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE '' END, v_name, v_keys, pgml_tune._vector_schema(),
         t.storage, t.dimensions, v_name || '_pkey', v_columns
     );
+    IF cardinality(v_key) = 1 THEN
+        -- Statistics of one long document must not make each later write read the whole table.
+        EXECUTE format('ALTER TABLE pgml_tune.%I ALTER key_1 SET (n_distinct = %s)', v_name,
+            CASE WHEN t.chunk_tokens IS NULL THEN -1 ELSE -0.1 END);
+    END IF;
     EXECUTE format('COMMENT ON TABLE pgml_tune.%I IS %L', v_name,
         format('Vectors of collection "%s"; text_sha256 is of the whole text.', t.name));
 
@@ -272,33 +283,30 @@ AS $$
 #variable_conflict use_column
 DECLARE
     t pgml_tune.collection;
-    p record;
+    v_missing bigint;
     v_side text;
+    v_statement text;
 BEGIN
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c
-    WHERE c.collection_id = _finish_collection.collection_id FOR NO KEY UPDATE;
-    IF t.is_filled THEN
-        RETURN;
-    END IF;
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
-    IF (pgml_tune._fill_collection(collection_id, 'missing', NULL, NULL, NULL, NULL))[1] > 0 THEN
+    -- Counts as the owner of the source, and takes the locks in the order in which all take them.
+    v_missing := (pgml_tune._fill_collection(collection_id, 'missing', NULL, NULL, NULL, NULL))[1];
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
+    IF v_missing > 0 THEN
         IF t.is_ready THEN
             RETURN;  -- another partition came: the next maintain() sees it
         END IF;
         RAISE EXCEPTION 'collection "%" is not filled yet', t.name USING ERRCODE = '55000';
     END IF;
-    UPDATE pgml_tune.collection AS c SET is_filled = true WHERE c.collection_id = t.collection_id;
-    IF t.is_ready THEN
-        RETURN;
-    END IF;
     v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
-
     IF t.text_search IS NOT NULL AND to_regclass(format('pgml_tune.%I', v_side || '_lexemes')) IS NULL THEN
-        EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', p.embeddings);
+        EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', t.embeddings);
     END IF;
-
-    UPDATE pgml_tune.collection AS c SET is_ready = true WHERE c.collection_id = t.collection_id;
-    EXECUTE format('ANALYZE %s', p.embeddings);
+    IF NOT t.is_ready THEN
+        EXECUTE format('ANALYZE %s', t.embeddings);
+    END IF;
+    FOR v_statement IN SELECT g.statement FROM pgml_tune._graph_statement(collection_id) AS g LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    UPDATE pgml_tune.collection AS c SET is_ready = true, is_filled = true WHERE c.collection_id = t.collection_id;
     PERFORM pgml_tune._mend_collection(collection_id);
 END
 $$;
@@ -322,6 +330,34 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._has_hnsw(regclass) IS 'Whether a side table has an HNSW index that can be used; NULL: none at all.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._graph_statement(collection_id bigint)
+RETURNS TABLE (row_count bigint, statement text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    c_graph_rows CONSTANT integer := 10000;  -- below, comparing all is as fast, exact, and spares writers the graph
+BEGIN
+    -- Rows by size and density: planning a query on the side table could run code of its owner.
+    RETURN QUERY
+    SELECT e.row_count, format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
+        e.name || '_hnsw', e.relation, pgml_tune._vector_schema(), t.storage)
+    FROM pgml_tune.collection AS t
+    CROSS JOIN LATERAL (
+        SELECT c.oid::regclass, c.relname, (
+            pg_relation_size(c.oid) / current_setting('block_size')::bigint
+            * CASE WHEN c.relpages > 0 AND c.reltuples > 0 THEN c.reltuples / c.relpages ELSE 4 END
+        )::bigint
+        FROM pg_class AS c WHERE c.oid = t.embeddings
+    ) AS e (relation, name, row_count)
+    WHERE t.collection_id = _graph_statement.collection_id AND pgml_tune._has_hnsw(t.embeddings) IS NULL
+      AND (t.index_method = 'hnsw' OR t.index_method = 'auto' AND e.row_count >= c_graph_rows);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._graph_statement(bigint) IS
+    'What makes the HNSW index of a collection that wants one and has none, and about how many vectors it would hold.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._mending_statements(collection_id bigint)
 RETURNS TABLE (change text, statement text)
 LANGUAGE plpgsql STABLE
@@ -329,11 +365,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    c_graph_rows CONSTANT integer := 10000;  -- below, comparing all is as fast, exact, and spares writers the graph
+    c_most_rows CONSTANT integer := 100000;  -- whose graph is made within half a minute
     t pgml_tune.collection;
     p record;
     v_source pg_class;
-    v_wants_graph boolean;
 BEGIN
     SELECT c.* INTO t FROM pgml_tune.collection AS c WHERE c.collection_id = _mending_statements.collection_id;
     SELECT c.* INTO v_source FROM pg_class AS c WHERE c.oid = t.source;
@@ -386,7 +421,7 @@ BEGIN
     )
     SELECT 'partition detached', format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass)
     FROM pg_trigger AS g
-    WHERE g.tgfoid = format('pgml_tune._sync_%s()', collection_id)::regprocedure
+    WHERE g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', collection_id))
       AND g.tgrelid NOT IN (SELECT l.relation FROM leaf AS l)
     UNION ALL
     SELECT 'partition attached', format(
@@ -446,18 +481,9 @@ BEGIN
         SELECT FROM target AS h WHERE h.oid = x.oid AND h.grantee = r.grantee AND h.privilege_type = 'SELECT'
     );
 
-    -- By size: planning a query on the side table could run code of its owner.
-    SELECT pgml_tune._has_hnsw(c.oid) IS NULL AND CASE t.index_method
-        WHEN 'hnsw' THEN true
-        WHEN 'auto' THEN pg_relation_size(c.oid) / current_setting('block_size')::bigint
-            * CASE WHEN c.relpages > 0 AND c.reltuples > 0 THEN c.reltuples / c.relpages ELSE 4 END >= c_graph_rows
-        ELSE false
-    END INTO v_wants_graph
-    FROM pg_class AS c WHERE c.oid = t.embeddings;
+    -- Writers wait while it is made, so a greater one is left to the owner's choice of the hour: doctor() tells.
     RETURN QUERY
-    SELECT 'index', format('CREATE INDEX %I ON %s USING hnsw (embedding %s.%s_cosine_ops)',
-        c.relname || '_hnsw', p.embeddings, pgml_tune._vector_schema(), t.storage)
-    FROM pg_class AS c WHERE c.oid = t.embeddings AND v_wants_graph;
+    SELECT 'index', g.statement FROM pgml_tune._graph_statement(collection_id) AS g WHERE g.row_count < c_most_rows;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._mending_statements(bigint) IS
@@ -624,6 +650,11 @@ AS $$
         WHERE p.source IS NOT NULL AND g.tgenabled = 'D'
           AND g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', t.collection_id))
         GROUP BY g.tgrelid
+        UNION ALL
+        SELECT format('each search compares all of its %s vectors', g.row_count),
+               replace(g.statement, 'CREATE INDEX', 'CREATE INDEX CONCURRENTLY')
+        FROM pgml_tune._graph_statement(t.collection_id) AS g
+        WHERE p.source IS NOT NULL AND t.is_ready
         UNION ALL
         SELECT 'not in line with its table: ' || string_agg(DISTINCT m.change, ', '), 'CALL maintain()'
         FROM pgml_tune._mending_statements(t.collection_id) AS m

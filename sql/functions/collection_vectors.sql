@@ -18,12 +18,21 @@ DECLARE
     v_question text := 'SELECT true';
     v_has_rows boolean;
     v_source text;  -- where the rows of this statement are
+    v_new text;  -- the new rows, as they are now
+    v_gone text;  -- a row of the same key that is still there
     v_partition text;  -- the condition that holds for keys of this partition; NULL: it is not one, or not his
     v_statements text[];
 BEGIN
     SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
     -- The column was dropped with CASCADE, or only the schema was restored: the table stays writable, doctor() tells.
     IF NOT FOUND THEN
+        IF NOT EXISTS (
+            SELECT FROM pg_trigger AS g
+            WHERE g.tgrelid = relation AND g.tgname = format('pgml_tune_%s_%s', collection_id, lower(event))
+        ) THEN
+            RAISE EXCEPTION 'table % is kept embedded since after this transaction began', relation::regclass
+                USING ERRCODE = '40001', DETAIL = 'Its isolation level hides the collection from it.', HINT = 'ROLLBACK';
+        END IF;
         RETURN ARRAY['SELECT false'];
     END IF;
     v_source := p.source;
@@ -39,6 +48,13 @@ BEGIN
         END IF;
     END IF;
     v_hash := format(v_hash, p.content);
+    v_new := format('pgml_tune_new AS n JOIN %s AS s ON %s', v_source, p.row_match);
+    v_gone := format('%s AS s WHERE %s', v_source, p.key_match);
+    IF event IN ('INSERT', 'UPDATE') AND relation = p.source::regclass AND pgml_tune._is_plainly_partitioned(relation) THEN
+        -- To plan a look into each of many partitions takes longer than the model. No trigger of the user has had its say here.
+        v_new := 'pgml_tune_new AS n CROSS JOIN LATERAL (SELECT n.*) AS s';
+        v_gone := format('pgml_tune_new AS s WHERE %s', p.key_match);
+    END IF;
 
     IF event = 'TRUNCATE' THEN
         IF relation = p.source::regclass THEN
@@ -94,13 +110,13 @@ BEGIN
             'WITH changed AS MATERIALIZED (
                 SELECT %1$s, s.%2$s::text AS content, %3$s AS text_sha256
                 -- As they are now: a trigger of the user may have changed a row again, which was an event of its own.
-                FROM pgml_tune_new AS n JOIN %15$s AS s ON %16$s
+                FROM %15$s
                 WHERE s.%2$s::text = n.%2$s::text %5$s
              ), %6$sfresh AS MATERIALIZED (
                 %7$s
              ), vectors AS MATERIALIZED (
                 SELECT b.part, v.text_no, v.chunk_no, v.embedding
-                FROM (%17$s) AS b CROSS JOIN LATERAL pgml_tune._embed_passages(b.contents, %8$L, %9$L, %10$L) AS v
+                FROM (%16$s) AS b CROSS JOIN LATERAL pgml_tune._embed_passages(b.contents, %8$L, %9$L, %10$L) AS v
                 WHERE cardinality(b.contents) > 0
              )
              INSERT INTO %4$s (%11$s, chunk_no, text_sha256, embedding, lexemes)
@@ -116,11 +132,10 @@ BEGIN
                  FROM changed AS c JOIN known AS k ON k.text_sha256 = c.text_sha256',
                 replace(p.key_list, ', ', ', c.')
             ) ELSE '' END,
-            v_source, p.row_match, v_contents
+            v_new, v_contents
         ), format(
-            'DELETE FROM %s AS e USING pgml_tune_new AS n, %s AS s
-             WHERE %s AND %s AND e.text_sha256 IS DISTINCT FROM %s',
-            p.embeddings, v_source, p.row_match, p.key_match, v_hash
+            'DELETE FROM %s AS e USING %s WHERE %s AND e.text_sha256 IS DISTINCT FROM %s',
+            p.embeddings, v_new, p.key_match, v_hash
         )];
     END IF;
     IF event = 'UPDATE' THEN
@@ -134,8 +149,8 @@ BEGIN
     IF event IN ('UPDATE', 'DELETE') THEN
         v_statements := v_statements || format(
             'DELETE FROM %1$s AS e USING pgml_tune_old AS s
-             WHERE %2$s AND NOT EXISTS (SELECT FROM %3$s AS s WHERE %2$s)',
-            p.embeddings, p.key_match, v_source
+             WHERE %2$s AND NOT EXISTS (SELECT FROM %3$s)',
+            p.embeddings, p.key_match, v_gone
         );
     END IF;
     RETURN v_question || v_statements;
@@ -143,6 +158,22 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._sync_statements(bigint, text, oid, bigint) IS
     'The statements with which the trigger of a collection follows INSERT, UPDATE, DELETE or TRUNCATE of a table, after a question whether there is anything to do.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._is_plainly_partitioned(relation oid)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT c.relkind = 'p' FROM pg_class AS c WHERE c.oid = relation) AND NOT EXISTS (
+        SELECT FROM pg_partition_tree(relation) AS t
+        JOIN pg_trigger AS g ON g.tgrelid = t.relid
+        WHERE NOT g.tgisinternal AND g.tgtype & 2 = 0 AND g.tgname !~ '^pgml_tune_[0-9]+_'  -- 2: BEFORE
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._is_plainly_partitioned(oid) IS
+    'Whether a table is partitioned and no AFTER trigger but ours can have changed its rows since they were written.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._keep_part(
     collection_id bigint, leaf oid, first_block bigint, end_block bigint, max_rows integer
@@ -160,7 +191,10 @@ DECLARE
     v_is_cut boolean;
     v_stored integer;
 BEGIN
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
+    END IF;
     SELECT format('%I.%I', n.nspname, c.relname) INTO v_leaf
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = leaf;
@@ -218,7 +252,10 @@ DECLARE
     p record;
     v_locked tid[];
 BEGIN
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
+    END IF;
     -- A row that is locked is skipped, so nobody is drawn into a deadlock; so is one whose text is another by now.
     EXECUTE format(
         'SELECT array_agg(l.row_id)
@@ -263,7 +300,10 @@ DECLARE
     v_rows tid[];
     v_deleted integer;
 BEGIN
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
+    END IF;
     -- Locked first and looked at again: a row that comes back meanwhile waits here, and then adds its vectors anew.
     EXECUTE format(
         'SELECT array_agg(o.row_id) FROM (
@@ -297,6 +337,22 @@ DECLARE
     v_embeddings regclass;
     v_result bigint[];
 BEGIN
+    -- Locks are taken in the order in which writers and drop_auto_embed() take them: the source first.
+    SELECT t.source, t.embeddings INTO v_source, v_embeddings
+    FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id;
+    IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = v_source) THEN
+        EXECUTE format('LOCK TABLE ONLY %s IN ROW SHARE MODE', v_source);
+    END IF;
+    -- One session at a time: two would embed the same rows.
+    BEGIN
+        PERFORM FROM pgml_tune.collection AS t
+        WHERE t.collection_id = _fill_collection.collection_id FOR NO KEY UPDATE NOWAIT;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
+        END IF;
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE EXCEPTION 'collection % is being filled by another session', collection_id USING ERRCODE = '55P03';
+    END;
     -- Its owner may have made the function run as its caller, who is a superuser here. The lock keeps it as it is till the end.
     PERFORM FROM pg_proc AS p
     JOIN pgml_tune.collection AS t ON t.collection_id = _fill_collection.collection_id
@@ -308,17 +364,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the functions of collection % are not as they were made', collection_id USING ERRCODE = '55000';
     END IF;
-    -- One session at a time: two would embed the same rows.
-    BEGIN
-        PERFORM FROM pgml_tune.collection AS t
-        WHERE t.collection_id = _fill_collection.collection_id FOR NO KEY UPDATE NOWAIT;
-    EXCEPTION WHEN lock_not_available THEN
-        RAISE EXCEPTION 'collection % is being filled by another session', collection_id USING ERRCODE = '55P03';
-    END;
     -- A trigger of his could wait for the commit, and would then run as whoever commits.
-    SELECT t.source, t.embeddings INTO STRICT v_source, v_embeddings
-    FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id;
-    EXECUTE format('LOCK TABLE ONLY %s IN ROW SHARE MODE', v_source);  -- the source first, as its writers do
     EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', v_embeddings);
     IF NOT pgml_tune._is_pristine(v_embeddings) THEN
         RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
@@ -370,6 +416,8 @@ BEGIN
         p.source, p.content, p.embeddings, p.key_match
     ) INTO v_count;
     RETURN v_count;
+EXCEPTION WHEN undefined_table THEN  -- dropped meanwhile
+    RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._count_rows(bigint, text) IS

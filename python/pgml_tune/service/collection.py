@@ -31,6 +31,7 @@ from pgml_tune.store.collection import Collection, SourceFacts
 MODES = ("trigger",)
 MAX_NAME = 200
 MAX_BATCH = 100_000
+_MAX_ROUNDS = 10
 HNSW_DIMENSIONS = {"vector": 2000, "halfvec": 4000}  # pgvector's limits
 _SHOW = "SELECT collection, source, source_column FROM pgml_tune.embedding_collections"
 
@@ -227,7 +228,8 @@ def fill(db: Session, collection_id: int) -> None:
             f" and writers of {collection.source} wait until then"
         )
     progress = Progress(db, f'collection "{collection.name}"', store.count_missing(db, collection_id))
-    left = _fill_leaves(db, collection, _leaves(db, collection), progress)
+    db.commit()
+    left = _fill_rows(db, collection, progress)
     store.delete_orphans(db, collection_id)
     db.commit()
     if left:
@@ -246,11 +248,23 @@ def _leaves(db: Session, collection: Collection) -> list[Leaf]:
     return [Leaf(*leaf) for leaf in filling.leaves(db, collection.source_oid)]
 
 
-def _fill_leaves(db: Session, collection: Collection, leaves: list[Leaf], progress: Progress) -> int:
+def _fill_rows(db: Session, collection: Collection, progress: Progress) -> int:
+    """Embed the rows that need it, and say how many are left.
+
+    A row that is updated may move to where the walk has been, so it is walked again until nothing is missing.
+    """
+
     def keep(leaf: Leaf, first: int, end: int, max_rows: int) -> Outcome:
         return Outcome(*store.fill_part(db, collection.collection_id, leaf.oid, first, end, max_rows))
 
-    return blocks.fill(db, leaves, collection.batch_size, keep, progress)
+    missing = 0
+    for _ in range(_MAX_ROUNDS):
+        blocks.fill(db, _leaves(db, collection), collection.batch_size, keep, progress)
+        missing = store.count_missing(db, collection.collection_id)
+        db.commit()
+        if not missing:
+            break
+    return missing
 
 
 def mend(db: Session) -> None:
@@ -281,7 +295,7 @@ def _mend_one(db: Session, collection_id: int) -> None:
     if collection.is_ready and not collection.is_filled:
         # A run that was ended leaves any of the partitions behind, so all are looked at.
         progress = Progress(db, what, store.count_missing(db, collection_id))
-        if not _fill_leaves(db, collection, _leaves(db, collection), progress):
+        if not _fill_rows(db, collection, progress):
             store.finish_collection(db, collection_id)
         progress.finish()
     if "partition detached" in changes:

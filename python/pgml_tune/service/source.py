@@ -40,8 +40,11 @@ def check_source(facts: SourceFacts, source: str, column: str) -> None:
     if not facts.has_key:
         raise NotReady(
             f"table {source} has no key by which its rows could be told apart",
-            detail="It needs a primary key, or a unique index over columns that are NOT NULL.",
-            hint=f"ALTER TABLE {source} ADD PRIMARY KEY (...)",
+            detail="It needs a primary key, or a unique index over columns that are NOT NULL, of at most 31 columns"
+            f' without column "{column}" itself.',
+            hint=f"ALTER TABLE {source} ADD COLUMN {column}_id bigint GENERATED ALWAYS AS IDENTITY UNIQUE"
+            if column.isidentifier()
+            else f"ALTER TABLE {source} ADD PRIMARY KEY (...)",
         )
     if not facts.owner_may_embed:
         raise PermissionDenied(
