@@ -112,6 +112,42 @@ def test_rights_given_and_taken_later_are_followed_by_maintenance(
         alice.execute(count)
 
 
+def test_policy_that_changes_guards_the_vectors_at_once(vault: psycopg.Connection[Any], connect: Connect) -> None:
+    secure(vault)
+    vault.execute("GRANT SELECT ON vault.doc TO alice")
+    side = collect(vault)["side"]
+    alice, count = connect("alice"), f"SELECT count(*) FROM {side}"
+    for condition, expected in (("id = 1", 1), ("false", 0), ("id > 8", 2), ("tenant = current_user", 5)):
+        vault.execute(f"ALTER POLICY own_rows ON vault.doc USING ({condition})")
+        assert fetch_value(alice, count) == len(keys(alice)) == expected
+    vault.execute("CREATE POLICY narrower ON vault.doc AS RESTRICTIVE USING (id < 5)")
+    assert fetch_value(alice, count) == len(keys(alice)) == 2
+    vault.execute("DROP POLICY own_rows ON vault.doc")
+    assert fetch_value(alice, count) == len(keys(alice)) == 0
+
+
+def test_row_security_of_a_partitioned_table_guards_its_vectors(
+    vault: psycopg.Connection[Any], connect: Connect
+) -> None:
+    vault.execute("DROP TABLE vault.doc")
+    vault.execute(
+        "CREATE TABLE vault.doc (id integer, tenant name, body text, PRIMARY KEY (id, tenant))"
+        " PARTITION BY LIST (tenant)"
+    )
+    vault.execute("CREATE TABLE vault.doc_alice PARTITION OF vault.doc FOR VALUES IN ('alice')")
+    vault.execute("CREATE TABLE vault.doc_bob PARTITION OF vault.doc FOR VALUES IN ('bob')")
+    vault.execute("INSERT INTO vault.doc SELECT g, 'alice', 'text ' || g FROM generate_series(1, 3) AS g")
+    vault.execute("INSERT INTO vault.doc SELECT g, 'bob', 'text ' || g FROM generate_series(1, 4) AS g")
+    secure(vault)
+    vault.execute("GRANT SELECT ON vault.doc TO alice, bob")
+    side = collect(vault)["side"]
+    for tenant, count in (("alice", 3), ("bob", 4)):
+        session = connect(tenant)
+        assert fetch_value(session, f"SELECT count(*) FROM {side}") == len(keys(session)) == count
+        seen = session.execute("SELECT document ->> 'tenant' FROM hybrid_search('vault', 'text')").fetchall()
+        assert seen == [(tenant,)] * count
+
+
 def test_row_security_switched_off_again_is_followed_by_maintenance(
     vault: psycopg.Connection[Any], connect: Connect
 ) -> None:
