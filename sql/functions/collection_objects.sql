@@ -296,6 +296,8 @@ BEGIN
         END IF;
         RAISE EXCEPTION 'collection "%" is not filled yet', t.name USING ERRCODE = '55000';
     END IF;
+    -- Triggers on partitions attached meanwhile first: once the indexes have locked the side table, no table may be waited for.
+    PERFORM pgml_tune._mend_collection(collection_id);
     v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
     IF t.text_search IS NOT NULL AND to_regclass(format('pgml_tune.%I', v_side || '_lexemes')) IS NULL THEN
         EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', t.embeddings);
@@ -650,6 +652,11 @@ AS $$
         WHERE p.source IS NOT NULL AND g.tgenabled = 'D'
           AND g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', t.collection_id))
         GROUP BY g.tgrelid
+        UNION ALL
+        SELECT 'its HNSW index is not valid, and each search compares all vectors',
+               format('DROP INDEX %s; CALL maintain()', x.indexrelid::regclass)
+        FROM pg_index AS x JOIN pg_class AS c ON c.oid = x.indexrelid JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'hnsw'
+        WHERE p.source IS NOT NULL AND x.indrelid = t.embeddings AND NOT x.indisvalid
         UNION ALL
         SELECT format('each search compares all of its %s vectors', g.row_count),
                replace(g.statement, 'CREATE INDEX', 'CREATE INDEX CONCURRENTLY')
