@@ -264,6 +264,7 @@ CREATE TABLE pgml_tune.collection (
     is_ready         boolean NOT NULL DEFAULT false,  -- has been filled once, and is open to searches
     is_filled        boolean NOT NULL DEFAULT false,  -- not while rows of a partition attached since have to be embedded
     embeddings       regclass,  -- the side table; NULL: not built yet
+    partitions       oid[],  -- as maintain() last saw them; NULL: there are none
     view_name        regclass,  -- NULL: not filled yet
     query_function   text,  -- with its schema; NULL: not filled yet. pg_upgrade takes no regprocedure or regconfig in a table
     created_by       text NOT NULL DEFAULT session_user,
@@ -302,7 +303,8 @@ BEGIN
     RETURN NEW;
 END
 $$;
-CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE ON pgml_tune.collection
+COMMENT ON FUNCTION pgml_tune._check_collection_owner() IS 'Lets only the owner of a table say that it is kept embedded, and how.';
+CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();
 CREATE TABLE pgml_tune.tracked_column (
     tracked_column_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -338,6 +340,7 @@ BEGIN
     RETURN NEW;
 END
 $$;
+COMMENT ON FUNCTION pgml_tune._check_tracked_column() IS 'Lets only those record a column who may update it.';
 CREATE TRIGGER tracked_column_privilege BEFORE INSERT OR UPDATE ON pgml_tune.tracked_column
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_tracked_column();
 
@@ -990,6 +993,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$ SELECT CASE role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(role)) END $$;
 COMMENT ON FUNCTION pgml_tune._role_name(oid) IS 'A grantee as GRANT writes it.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._may_embed(role oid)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT has_schema_privilege(role, 'pgml_tune', 'USAGE')
+        AND has_function_privilege(role, 'pgml_tune._sync_statements(bigint, text, oid, bigint)', 'EXECUTE')
+$$;
+COMMENT ON FUNCTION pgml_tune._may_embed(oid) IS 'Whether triggers can run as a role.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._source_facts(source regclass, source_column text, collection text)
 RETURNS TABLE (
     source_oid bigint, schema_name text, default_name text, kind text, is_temporary boolean, is_ours boolean,
@@ -1017,8 +1030,7 @@ AS $$
                AND EXISTS (SELECT FROM pg_inherits AS h WHERE c.oid IN (h.inhparent, h.inhrelid)),
            c.relforcerowsecurity AND NOT r.rolbypassrls AND NOT r.rolsuper,
            quote_ident(r.rolname), pg_has_role(c.relowner, 'USAGE'),
-           has_schema_privilege(c.relowner, 'pgml_tune', 'USAGE')
-               AND has_function_privilege(c.relowner, 'pgml_tune._sync_statements(bigint, text, oid, bigint)', 'EXECUTE'),
+           pgml_tune._may_embed(c.relowner),
            has_schema_privilege(c.relowner, n.oid, 'CREATE'),
            pgml_tune._object_base(c.oid, _source_facts.source_column, _source_facts.collection) IS NOT NULL,
            a.attnum IS NOT NULL,
@@ -1037,7 +1049,7 @@ COMMENT ON FUNCTION pgml_tune._source_facts(regclass, text, text) IS 'What decid
 CREATE OR REPLACE FUNCTION pgml_tune._collection_parts(collection_id bigint)
 RETURNS TABLE (
     source text, embeddings text, content text, plain_content text, key_attnums smallint[], key_names text[], numbered_keys text, key_list text, key_match text, row_match text,
-    model text, storage text, chunk_tokens integer, chunk_overlap integer, lexemes text
+    model text, storage text, chunk_tokens integer, chunk_overlap integer, lexemes text, is_filled boolean
 )
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -1057,7 +1069,8 @@ BEGIN
                    'CASE WHEN v.chunk_no = 1 THEN to_tsvector(%L::regconfig, left(f.content, 100000)) END', t.text_search
                )
                FROM pg_ts_config AS y WHERE y.oid::regconfig::text = t.text_search
-           ), 'NULL::tsvector')
+           ), 'NULL::tsvector'),
+           t.is_filled
     FROM pgml_tune.collection AS t
     JOIN pg_trigger AS g ON g.tgrelid = t.source AND g.tgname = 'pgml_tune_' || t.collection_id || '_columns'
     CROSS JOIN LATERAL (SELECT pgml_tune._vector_schema() || '.' || t.storage) AS x (vector_type)
@@ -1136,6 +1149,7 @@ DECLARE
     v_question text := 'SELECT true';
     v_has_rows boolean;
     v_source text;  -- where the rows of this statement are
+    v_is_blind boolean;
     v_new text;  -- the new rows, as they are now
     v_gone text;  -- a row of the same key that is still there
     v_partition text;  -- the condition that holds for keys of this partition; NULL: it is not one, or not his
@@ -1168,14 +1182,19 @@ BEGIN
     v_hash := format(v_hash, p.content);
     v_new := format('pgml_tune_new AS n JOIN %s AS s ON %s', v_source, p.row_match);
     v_gone := format('%s AS s WHERE %s', v_source, p.key_match);
-    IF event IN ('INSERT', 'UPDATE') AND relation = p.source::regclass AND pgml_tune._is_plainly_partitioned(relation) THEN
-        -- To plan a look into each of many partitions takes longer than the model. No trigger of the user has had its say here.
+    -- After a change of owner the triggers run as the former one, until maintain(): without a look into the table.
+    v_is_blind := NOT has_table_privilege(v_source, 'SELECT');
+    IF event IN ('INSERT', 'UPDATE')
+        AND (v_is_blind OR relation = p.source::regclass AND pgml_tune._is_plainly_partitioned(relation)) THEN
+        -- To plan a look into each of many partitions takes longer than the model. No trigger of the user has had its say there.
         v_new := 'pgml_tune_new AS n CROSS JOIN LATERAL (SELECT n.*) AS s';
         v_gone := format('pgml_tune_new AS s WHERE %s', p.key_match);
+    ELSIF v_is_blind THEN
+        v_gone := '(SELECT 1) AS s WHERE false';
     END IF;
 
     IF event = 'TRUNCATE' THEN
-        IF relation = p.source::regclass THEN
+        IF relation = p.source::regclass AND NOT v_is_blind THEN
             -- A trigger of the user may have put rows back.
             EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p.source) INTO v_has_rows;
             IF NOT v_has_rows THEN
@@ -1183,9 +1202,9 @@ BEGIN
             END IF;
         END IF;
         RETURN ARRAY[v_question, format(
-            'DELETE FROM %s AS e WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)
+            'DELETE FROM %s AS e WHERE NOT EXISTS (SELECT FROM %s)
              AND EXISTS (SELECT FROM (SELECT %s) AS s WHERE %s)',
-            p.embeddings, v_source, p.key_match, (
+            p.embeddings, v_gone, (
                 SELECT string_agg(format('e.key_%s AS %I', k.position, k.name), ', ')
                 FROM unnest(p.key_names) WITH ORDINALITY AS k (name, position)
             ), coalesce(v_partition, 'true')
@@ -1256,7 +1275,7 @@ BEGIN
             p.embeddings, v_new, p.key_match, v_hash
         )];
     END IF;
-    IF event = 'UPDATE' THEN
+    IF event = 'UPDATE' AND p.is_filled THEN
         -- Most updates change neither the text nor the key.
         v_question := format(
             'SELECT EXISTS (SELECT %1$s, s.%2$s::text COLLATE "C" FROM pgml_tune_new AS s
@@ -1469,7 +1488,7 @@ BEGIN
             RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
         END IF;
     EXCEPTION WHEN lock_not_available THEN
-        RAISE EXCEPTION 'collection % is being filled by another session', collection_id USING ERRCODE = '55P03';
+        RAISE EXCEPTION 'the collection of table % is being filled by another session', v_source USING ERRCODE = '55P03';
     END;
     -- Its owner may have made the function run as its caller, who is a superuser here. The lock keeps it as it is till the end.
     PERFORM FROM pg_proc AS p
@@ -1480,7 +1499,8 @@ BEGIN
       AND p.proconfig @> ARRAY['search_path=pg_catalog, pg_temp']
     FOR SHARE OF p;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'the functions of collection % are not as they were made', collection_id USING ERRCODE = '55000';
+        RAISE EXCEPTION 'the functions of the collection of table % are not as they were made', v_source
+            USING ERRCODE = '55000', HINT = 'CALL maintain()';
     END IF;
     -- A trigger of his could wait for the commit, and would then run as whoever commits.
     EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', v_embeddings);
@@ -1952,6 +1972,7 @@ BEGIN
         SELECT 3, format('ALTER %s OWNER TO %I', b.name, pg_get_userbyid(v_source.relowner)) FROM object AS b
     ) AS o (place, statement)
     WHERE EXISTS (SELECT FROM object AS b WHERE b.owner <> v_source.relowner) AND pgml_tune._is_pristine(t.embeddings)
+      AND pgml_tune._may_embed(v_source.relowner)
     ORDER BY o.place;
 
     RETURN QUERY
@@ -1967,6 +1988,11 @@ BEGIN
     FROM pg_trigger AS g
     WHERE g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', collection_id))
       AND g.tgrelid NOT IN (SELECT l.relation FROM leaf AS l)
+    UNION ALL
+    SELECT 'partition detached', 'SELECT'  -- or dropped, which took its triggers along
+    WHERE EXISTS (
+        SELECT FROM unnest(t.partitions) AS o (relation) WHERE o.relation NOT IN (SELECT l.relation FROM leaf AS l)
+    )
     UNION ALL
     SELECT 'partition attached', format(
         'CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgml_tune._sync_%s()',
@@ -2061,6 +2087,9 @@ BEGIN
             RETURN NEXT r.change;
         END LOOP;
         EXIT WHEN NOT FOUND;
+        UPDATE pgml_tune.collection AS t
+        SET partitions = ARRAY(SELECT f.relid::oid FROM pg_partition_tree(t.source) AS f WHERE f.level > 0 ORDER BY 1)
+        WHERE t.collection_id = _mend_collection.collection_id;
     END LOOP;
 END
 $$;
@@ -2161,6 +2190,17 @@ AS $$
         UNION ALL
         SELECT 'triggers, rules or constraints were added to its vectors: nothing fills them', format('SELECT drop_auto_embed(%L)', t.name)
         WHERE p.source IS NOT NULL AND NOT pgml_tune._is_pristine(t.embeddings)
+        UNION ALL
+        SELECT format('%I, the owner of its table, may not embed, as its triggers have to', r.rolname),
+               format('SELECT grant_usage(%L)', quote_ident(r.rolname))
+        FROM pg_roles AS r
+        WHERE p.source IS NOT NULL AND r.oid = c.relowner AND NOT pgml_tune._may_embed(r.oid)
+        UNION ALL
+        SELECT 'row security hides rows of its table from the owner, and nothing is written there',
+               format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', t.source)
+        FROM pg_roles AS r
+        WHERE p.source IS NOT NULL AND c.relrowsecurity AND c.relforcerowsecurity AND r.oid = c.relowner
+          AND NOT r.rolbypassrls AND NOT r.rolsuper
         UNION ALL
         SELECT 'it is not filled yet',
                format('CALL auto_embed(%L, %L, collection => %L)', t.source, p.plain_content, t.name)
@@ -2265,6 +2305,20 @@ AS $$
     RETURNING collection_id
 $$;
 COMMENT ON FUNCTION pgml_tune._add_collection(jsonb) IS 'Adds the row of a collection; NULL if the name is taken.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._change_collection(collection_id bigint, index_method text, batch_size integer)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- With the rights of the caller: a trigger asks whether the source is his.
+    UPDATE pgml_tune.collection AS t
+    SET index_method = coalesce(_change_collection.index_method, t.index_method),
+        batch_size = coalesce(_change_collection.batch_size, t.batch_size)
+    WHERE t.collection_id = _change_collection.collection_id
+$$;
+COMMENT ON FUNCTION pgml_tune._change_collection(bigint, text, integer) IS
+    'Changes the options of a collection that need no new vectors; NULL leaves one as it is.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._find_text_search(name text)
 RETURNS bigint
@@ -2834,7 +2888,8 @@ BEGIN
         RAISE EXCEPTION 'permission denied for collection "%"', t.name
             USING ERRCODE = '42501',
                   DETAIL = 'Its readers are those of its table; maintain() takes over what has changed there.',
-                  HINT = format('GRANT SELECT ON %s TO %I', t.source, current_user);
+                  HINT = CASE WHEN has_any_column_privilege(t.source, 'SELECT') THEN 'CALL maintain()'
+                      ELSE format('GRANT SELECT ON %s TO %I', t.source, current_user) END;
     END IF;
     PERFORM pgml_tune._hold_tables(t.embeddings, t.source);
     IF NOT EXISTS (SELECT FROM pgml_tune._collection_parts(t.collection_id)) THEN
@@ -3355,7 +3410,10 @@ FROM (
     -- A trigger of the table asks whether whoever adds or removes a row owns the source.
     ('operate', 'INSERT (name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens,'
         ' chunk_overlap, batch_size, text_search, model_reference, dimensions)', 'TABLE pgml_tune.collection'),
+    ('operate', 'UPDATE (index_method, batch_size)', 'TABLE pgml_tune.collection'),
     ('operate', 'DELETE', 'TABLE pgml_tune.collection'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_collection(bigint, text, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_embed(oid)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_auto_embed(text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._prepare_collection(regclass, name, text, text, text, jsonb)'),

@@ -201,7 +201,10 @@ FROM (
     -- A trigger of the table asks whether whoever adds or removes a row owns the source.
     ('operate', 'INSERT (name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens,'
         ' chunk_overlap, batch_size, text_search, model_reference, dimensions)', 'TABLE pgml_tune.collection'),
+    ('operate', 'UPDATE (index_method, batch_size)', 'TABLE pgml_tune.collection'),
     ('operate', 'DELETE', 'TABLE pgml_tune.collection'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_collection(bigint, text, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_embed(oid)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_auto_embed(text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._prepare_collection(regclass, name, text, text, text, jsonb)'),

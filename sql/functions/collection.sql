@@ -47,6 +47,20 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._add_collection(jsonb) IS 'Adds the row of a collection; NULL if the name is taken.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._change_collection(collection_id bigint, index_method text, batch_size integer)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- With the rights of the caller: a trigger asks whether the source is his.
+    UPDATE pgml_tune.collection AS t
+    SET index_method = coalesce(_change_collection.index_method, t.index_method),
+        batch_size = coalesce(_change_collection.batch_size, t.batch_size)
+    WHERE t.collection_id = _change_collection.collection_id
+$$;
+COMMENT ON FUNCTION pgml_tune._change_collection(bigint, text, integer) IS
+    'Changes the options of a collection that need no new vectors; NULL leaves one as it is.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._find_text_search(name text)
 RETURNS bigint
 LANGUAGE sql STABLE

@@ -143,6 +143,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$ SELECT CASE role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(role)) END $$;
 COMMENT ON FUNCTION pgml_tune._role_name(oid) IS 'A grantee as GRANT writes it.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._may_embed(role oid)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT has_schema_privilege(role, 'pgml_tune', 'USAGE')
+        AND has_function_privilege(role, 'pgml_tune._sync_statements(bigint, text, oid, bigint)', 'EXECUTE')
+$$;
+COMMENT ON FUNCTION pgml_tune._may_embed(oid) IS 'Whether triggers can run as a role.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._source_facts(source regclass, source_column text, collection text)
 RETURNS TABLE (
     source_oid bigint, schema_name text, default_name text, kind text, is_temporary boolean, is_ours boolean,
@@ -170,8 +180,7 @@ AS $$
                AND EXISTS (SELECT FROM pg_inherits AS h WHERE c.oid IN (h.inhparent, h.inhrelid)),
            c.relforcerowsecurity AND NOT r.rolbypassrls AND NOT r.rolsuper,
            quote_ident(r.rolname), pg_has_role(c.relowner, 'USAGE'),
-           has_schema_privilege(c.relowner, 'pgml_tune', 'USAGE')
-               AND has_function_privilege(c.relowner, 'pgml_tune._sync_statements(bigint, text, oid, bigint)', 'EXECUTE'),
+           pgml_tune._may_embed(c.relowner),
            has_schema_privilege(c.relowner, n.oid, 'CREATE'),
            pgml_tune._object_base(c.oid, _source_facts.source_column, _source_facts.collection) IS NOT NULL,
            a.attnum IS NOT NULL,
@@ -190,7 +199,7 @@ COMMENT ON FUNCTION pgml_tune._source_facts(regclass, text, text) IS 'What decid
 CREATE OR REPLACE FUNCTION pgml_tune._collection_parts(collection_id bigint)
 RETURNS TABLE (
     source text, embeddings text, content text, plain_content text, key_attnums smallint[], key_names text[], numbered_keys text, key_list text, key_match text, row_match text,
-    model text, storage text, chunk_tokens integer, chunk_overlap integer, lexemes text
+    model text, storage text, chunk_tokens integer, chunk_overlap integer, lexemes text, is_filled boolean
 )
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -210,7 +219,8 @@ BEGIN
                    'CASE WHEN v.chunk_no = 1 THEN to_tsvector(%L::regconfig, left(f.content, 100000)) END', t.text_search
                )
                FROM pg_ts_config AS y WHERE y.oid::regconfig::text = t.text_search
-           ), 'NULL::tsvector')
+           ), 'NULL::tsvector'),
+           t.is_filled
     FROM pgml_tune.collection AS t
     JOIN pg_trigger AS g ON g.tgrelid = t.source AND g.tgname = 'pgml_tune_' || t.collection_id || '_columns'
     CROSS JOIN LATERAL (SELECT pgml_tune._vector_schema() || '.' || t.storage) AS x (vector_type)

@@ -410,6 +410,7 @@ BEGIN
         SELECT 3, format('ALTER %s OWNER TO %I', b.name, pg_get_userbyid(v_source.relowner)) FROM object AS b
     ) AS o (place, statement)
     WHERE EXISTS (SELECT FROM object AS b WHERE b.owner <> v_source.relowner) AND pgml_tune._is_pristine(t.embeddings)
+      AND pgml_tune._may_embed(v_source.relowner)
     ORDER BY o.place;
 
     RETURN QUERY
@@ -425,6 +426,11 @@ BEGIN
     FROM pg_trigger AS g
     WHERE g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', collection_id))
       AND g.tgrelid NOT IN (SELECT l.relation FROM leaf AS l)
+    UNION ALL
+    SELECT 'partition detached', 'SELECT'  -- or dropped, which took its triggers along
+    WHERE EXISTS (
+        SELECT FROM unnest(t.partitions) AS o (relation) WHERE o.relation NOT IN (SELECT l.relation FROM leaf AS l)
+    )
     UNION ALL
     SELECT 'partition attached', format(
         'CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgml_tune._sync_%s()',
@@ -519,6 +525,9 @@ BEGIN
             RETURN NEXT r.change;
         END LOOP;
         EXIT WHEN NOT FOUND;
+        UPDATE pgml_tune.collection AS t
+        SET partitions = ARRAY(SELECT f.relid::oid FROM pg_partition_tree(t.source) AS f WHERE f.level > 0 ORDER BY 1)
+        WHERE t.collection_id = _mend_collection.collection_id;
     END LOOP;
 END
 $$;
@@ -619,6 +628,17 @@ AS $$
         UNION ALL
         SELECT 'triggers, rules or constraints were added to its vectors: nothing fills them', format('SELECT drop_auto_embed(%L)', t.name)
         WHERE p.source IS NOT NULL AND NOT pgml_tune._is_pristine(t.embeddings)
+        UNION ALL
+        SELECT format('%I, the owner of its table, may not embed, as its triggers have to', r.rolname),
+               format('SELECT grant_usage(%L)', quote_ident(r.rolname))
+        FROM pg_roles AS r
+        WHERE p.source IS NOT NULL AND r.oid = c.relowner AND NOT pgml_tune._may_embed(r.oid)
+        UNION ALL
+        SELECT 'row security hides rows of its table from the owner, and nothing is written there',
+               format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', t.source)
+        FROM pg_roles AS r
+        WHERE p.source IS NOT NULL AND c.relrowsecurity AND c.relforcerowsecurity AND r.oid = c.relowner
+          AND NOT r.rolbypassrls AND NOT r.rolsuper
         UNION ALL
         SELECT 'it is not filled yet',
                format('CALL auto_embed(%L, %L, collection => %L)', t.source, p.plain_content, t.name)

@@ -131,7 +131,8 @@ BEGIN
         RAISE EXCEPTION 'permission denied for collection "%"', t.name
             USING ERRCODE = '42501',
                   DETAIL = 'Its readers are those of its table; maintain() takes over what has changed there.',
-                  HINT = format('GRANT SELECT ON %s TO %I', t.source, current_user);
+                  HINT = CASE WHEN has_any_column_privilege(t.source, 'SELECT') THEN 'CALL maintain()'
+                      ELSE format('GRANT SELECT ON %s TO %I', t.source, current_user) END;
     END IF;
     PERFORM pgml_tune._hold_tables(t.embeddings, t.source);
     IF NOT EXISTS (SELECT FROM pgml_tune._collection_parts(t.collection_id)) THEN

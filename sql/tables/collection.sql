@@ -18,6 +18,7 @@ CREATE TABLE pgml_tune.collection (
     is_ready         boolean NOT NULL DEFAULT false,  -- has been filled once, and is open to searches
     is_filled        boolean NOT NULL DEFAULT false,  -- not while rows of a partition attached since have to be embedded
     embeddings       regclass,  -- the side table; NULL: not built yet
+    partitions       oid[],  -- as maintain() last saw them; NULL: there are none
     view_name        regclass,  -- NULL: not filled yet
     query_function   text,  -- with its schema; NULL: not filled yet. pg_upgrade takes no regprocedure or regconfig in a table
     created_by       text NOT NULL DEFAULT session_user,
@@ -56,5 +57,6 @@ BEGIN
     RETURN NEW;
 END
 $$;
-CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE ON pgml_tune.collection
+COMMENT ON FUNCTION pgml_tune._check_collection_owner() IS 'Lets only the owner of a table say that it is kept embedded, and how.';
+CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();

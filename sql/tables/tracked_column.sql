@@ -32,6 +32,7 @@ BEGIN
     RETURN NEW;
 END
 $$;
+COMMENT ON FUNCTION pgml_tune._check_tracked_column() IS 'Lets only those record a column who may update it.';
 CREATE TRIGGER tracked_column_privilege BEFORE INSERT OR UPDATE ON pgml_tune.tracked_column
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_tracked_column();
 

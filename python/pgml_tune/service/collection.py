@@ -98,8 +98,7 @@ def prepare(
         name = facts.default_name
     existing = store.find_collection(db, name)
     if existing is not None:
-        _check_same(existing, facts, column, model, options)
-        return existing.collection_id
+        return _take_up(db, existing, facts, column, model, options)
     _check_new_name(name, facts.default_name)
     if not facts.has_names:
         raise NameTaken(
@@ -116,8 +115,7 @@ def prepare(
     existing = store.find_collection(db, name)
     if existing is None:
         raise _taken(name)
-    _check_same(existing, facts, column, model, options)
-    return existing.collection_id
+    return _take_up(db, existing, facts, column, model, options)
 
 
 def _check_new_name(name: str, default_name: str) -> None:
@@ -128,8 +126,13 @@ def _check_new_name(name: str, default_name: str) -> None:
         )
 
 
-def _check_same(existing: Collection, facts: SourceFacts, column: str, model: str | None, options: Options) -> None:
+def _take_up(
+    db: Session, existing: Collection, facts: SourceFacts, column: str, model: str | None, options: Options
+) -> int:
+    """The number of a collection that is there already, if it is the one that was described."""
     if existing.is_lost:
+        if existing.source_oid != facts.source_oid:
+            raise NotReady(f'collection "{existing.name}" is of a table that was dropped', hint="CALL maintain()")
         raise NotReady(
             f'the column or the vectors of collection "{existing.name}" are not as they were made',
             hint=f"SELECT drop_auto_embed('{literal(existing.name)}')",
@@ -140,11 +143,9 @@ def _check_same(existing: Collection, facts: SourceFacts, column: str, model: st
         "source_column": column,
         "model": reference and reference.name,
         "version": reference and reference.version,
-        "index": options.index,
         "storage": options.storage,
         "chunk_tokens": options.chunk_tokens,
         "chunk_overlap": options.chunk_overlap,
-        "batch_size": options.batch_size,
         "text_search": options.text_search,
     }
     found = {
@@ -152,16 +153,17 @@ def _check_same(existing: Collection, facts: SourceFacts, column: str, model: st
         "source_column": existing.source_column,
         "model": existing.model,
         "version": existing.version,
-        "index": existing.index_method,
         "storage": existing.storage,
         "chunk_tokens": existing.chunk_tokens,
         "chunk_overlap": existing.chunk_overlap,
-        "batch_size": existing.batch_size,
         "text_search": existing.text_search or "none",
     }
     different = [key for key, value in wanted.items() if value is not None and value != found[key]]
     if different:
         raise _taken(existing.name, f"It differs in: {', '.join(different)}.")
+    if options.index is not None or options.batch_size is not None:
+        store.change_collection(db, existing.collection_id, options.index, options.batch_size)
+    return existing.collection_id
 
 
 def _taken(name: str, detail: str = "") -> NameTaken:
