@@ -217,7 +217,9 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._collection_ids()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_collection(jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_collection(bigint)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_parts(bigint, oid, oid, text, boolean)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._query_function(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._query_comment(text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_parts(bigint, oid, oid, oid, boolean)'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._fill(bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._mend()'),
     -- These only bring the catalog to what the row of a collection says.

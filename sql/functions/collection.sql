@@ -85,6 +85,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     t pgml_tune.collection;
+    v_query_function oid := pgml_tune._query_function(collection_id);
     v_source regclass := (
         SELECT c.source FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
         WHERE c.collection_id = _drop_collection.collection_id
@@ -96,7 +97,7 @@ BEGIN
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_source);
     END IF;
     DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = _drop_collection.collection_id RETURNING c.* INTO t;
-    PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function, false);
+    PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, v_query_function, false);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._drop_collection(bigint) IS 'Removes a collection and all that belongs to it.';

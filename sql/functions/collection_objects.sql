@@ -103,12 +103,37 @@ BEGIN
         CASE t.storage WHEN 'halfvec' THEN '::' || v_type ELSE '' END
     ), format(
         'COMMENT ON FUNCTION %s(text) IS %L', _query_statements.query_function,
-        format('Vector of a question to collection "%s", under %s.', t.name, p.model)
+        pgml_tune._query_comment(t.name, p.model)
     )];
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._query_statements(bigint, text, text) IS
     'What makes the view and the query function of a collection.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._query_function(collection_id bigint)
+RETURNS oid
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN (
+        SELECT f.oid
+        FROM pgml_tune.collection AS t JOIN pg_proc AS f ON f.oid = to_regprocedure(t.query_function)
+        -- After renames a function of that name may be another collection's: the comment tells.
+        WHERE t.collection_id = _query_function.collection_id
+          AND obj_description(f.oid, 'pg_proc') = pgml_tune._query_comment(t.name, t.model_reference)
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._query_function(bigint) IS 'The query function of a collection; NULL if it is gone.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._query_comment(collection text, model text)
+RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT format('Vector of a question to collection "%s", under %s.', collection, model) $$;
+COMMENT ON FUNCTION pgml_tune._query_comment(text, text) IS 'What the comment of a query function says.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._make_query_objects(collection_id bigint)
 RETURNS void
@@ -136,7 +161,8 @@ BEGIN
     FOREACH v_statement IN ARRAY ARRAY(
         SELECT format('DROP VIEW %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v'
         UNION ALL
-        SELECT format('DROP FUNCTION %s', to_regprocedure(t.query_function)) WHERE to_regprocedure(t.query_function) IS NOT NULL
+        SELECT format('DROP FUNCTION %s', q.oid::regprocedure)
+        FROM pgml_tune._query_function(collection_id) AS q (oid) WHERE q.oid IS NOT NULL
     ) LOOP
         EXECUTE v_statement;
     END LOOP;
@@ -382,7 +408,7 @@ BEGIN
     RETURN QUERY
     SELECT 'view or query function', format('SELECT pgml_tune._make_query_objects(%s)', collection_id)
     WHERE t.is_ready AND (
-        to_regprocedure(t.query_function) IS NULL
+        pgml_tune._query_function(collection_id) IS NULL
         OR NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v')
     );
 
@@ -394,7 +420,7 @@ BEGIN
         UNION ALL
         SELECT 'FUNCTION ' || f.oid::regprocedure, f.proowner
         FROM pg_proc AS f
-        WHERE f.oid = to_regprocedure(t.query_function) OR f.pronamespace = 'pgml_tune'::regnamespace
+        WHERE f.oid = pgml_tune._query_function(collection_id) OR f.pronamespace = 'pgml_tune'::regnamespace
             AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id)
     )
     SELECT 'owner', o.statement
@@ -403,9 +429,11 @@ BEGIN
         UNION ALL
         SELECT 2, m.statement
         FROM unnest(pgml_tune._query_statements(
-            collection_id, t.view_name::text, regexp_replace(t.query_function, '\(text\)$', '')
+            collection_id, t.view_name::text,
+            regexp_replace(pgml_tune._query_function(collection_id)::regprocedure::text, '\(text\)$', '')
         )) AS m (statement)
-        WHERE t.view_name IS NOT NULL
+        WHERE pgml_tune._query_function(collection_id) IS NOT NULL
+          AND EXISTS (SELECT FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v')
         UNION ALL
         SELECT 3, format('ALTER %s OWNER TO %I', b.name, pg_get_userbyid(v_source.relowner)) FROM object AS b
     ) AS o (place, statement)
@@ -534,7 +562,7 @@ $$;
 COMMENT ON FUNCTION pgml_tune._mend_collection(bigint) IS 'Brings a collection in line with its table, and says what was not.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._drop_parts(
-    collection_id bigint, embeddings oid, view_name oid, query_function text, is_forced boolean
+    collection_id bigint, embeddings oid, view_name oid, query_function oid, is_forced boolean
 )
 RETURNS void
 LANGUAGE plpgsql
@@ -549,7 +577,7 @@ BEGIN
         SELECT format('DROP VIEW %s%s', c.oid::regclass, v_tail) FROM pg_class AS c WHERE c.oid = view_name AND c.relkind = 'v'
         UNION ALL
         SELECT format('DROP FUNCTION %s%s', p.oid::regprocedure, v_tail)
-        FROM pg_proc AS p WHERE p.oid = to_regprocedure(query_function)
+        FROM pg_proc AS p WHERE p.oid = query_function
         UNION ALL
         -- With them go the triggers that call them.
         SELECT format('DROP FUNCTION %s CASCADE', p.oid::regprocedure) FROM pg_proc AS p
@@ -562,7 +590,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._drop_parts(bigint, oid, oid, text, boolean) IS
+COMMENT ON FUNCTION pgml_tune._drop_parts(bigint, oid, oid, oid, boolean) IS
     'Drops what belongs to a collection, with the rights of the caller; if forced, also what others have built on it.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._lost_collections()
@@ -579,7 +607,9 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM pg_class AS s WHERE s.oid = c.source)
     LOOP
         BEGIN
-            PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, t.query_function, true);
+            PERFORM pgml_tune._drop_parts(
+                t.collection_id, t.embeddings, t.view_name, pgml_tune._query_function(t.collection_id), true
+            );
             DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
             RETURN NEXT t.name;
         EXCEPTION WHEN others THEN  -- not a cancel, which is none of these
