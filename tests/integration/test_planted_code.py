@@ -188,6 +188,27 @@ def test_owner_cannot_stop_the_maintenance_of_other_collections(
     db.execute("SELECT * FROM pgml_tune.embedding_collections")
 
 
+@pytest.mark.parametrize("end", ["SELECT 1", "ALTER TABLE app.old OWNER TO adam", "DROP TABLE app.old CASCADE"])
+def test_names_that_a_collection_had_and_another_has_now_are_left_alone(
+    mallory: psycopg.Connection[Any], db: psycopg.Connection[Any], connect: Connect, end: str
+) -> None:
+    db.execute("CREATE SCHEMA app; GRANT CREATE, USAGE ON SCHEMA app TO mallory, olga, adam")
+    for session in (mallory, connect("olga")):
+        session.execute("CREATE TABLE app.doc (id bigint PRIMARY KEY, body text)")
+        session.execute("CALL auto_embed('app.doc', 'body', collection => %s)", (session.info.user,))
+        if session is mallory:
+            session.execute("DROP FUNCTION app.doc_body_query(text); DROP VIEW app.doc_body_embedding")
+            session.execute("ALTER TABLE app.doc RENAME TO old")
+    db.execute(end)
+    db.execute("CALL maintain()")
+    db.execute("SELECT drop_auto_embed(name) FROM pgml_tune.collection WHERE name = 'mallory'")
+    kept = db.execute(
+        "SELECT proowner::regrole::text FROM pg_proc WHERE oid = 'app.doc_body_query(text)'::regprocedure UNION ALL"
+        " SELECT relowner::regrole::text FROM pg_class WHERE oid = 'app.doc_body_embedding'::regclass"
+    ).fetchall()
+    assert kept == [("olga",), ("olga",)]
+
+
 def test_owner_adds_nothing_to_our_schema(mallory: psycopg.Connection[Any]) -> None:
     mallory.execute("CREATE TABLE trap.doc (id bigint PRIMARY KEY, body text)")
     mallory.execute("CALL auto_embed('trap.doc', 'body', collection => 'trap')")
