@@ -28,7 +28,7 @@ Search = Callable[[Question], list[str]]
 def measure(
     connection: Connection, plan: Plan, corpus: Corpus, manual: Collection, mixture: Collection
 ) -> list[Figure]:
-    count = plan.size("QUESTIONS", 400, 60)
+    count = plan.size("QUESTIONS", 250, 60)
     scopes = corpus.whole_scopes(mixture.documents)
     filtered = corpus.asked(scopes, count)
     in_manual = corpus.asked(corpus.whole_scopes(manual.documents), corpus.set_size(_INDEX_ENTRIES))
@@ -64,7 +64,7 @@ def _compare_hybrid(
         for name, questions in sets.items():
             if (collection is manual) != (name == _INDEX_ENTRIES):
                 continue
-            asked = questions if collection is manual else questions[:: max(1, len(questions) // plan.pick(150, 30))]
+            asked = questions if collection is manual else questions[:: max(1, len(questions) // plan.pick(100, 30))]
             semantic, hybrid = (
                 _points(asked, _by_sql(connection, collection, collection is mixture, function))
                 for function in ("semantic_search", "hybrid_search")
