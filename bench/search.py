@@ -105,7 +105,7 @@ class IndexClock:
         return {kind: count * _POLL_SECONDS for kind, count in sorted(self._seen.items())}
 
     def _watch(self) -> None:
-        # The view does not name an index that is not there yet, but of the two kinds only HNSW tells phases of building.
+        # The view names no index that is not there yet, but of the two kinds only HNSW tells phases of building.
         query = (
             "SELECT CASE WHEN phase LIKE 'building index: %' THEN 'hnsw' ELSE 'gin' END"
             " FROM pg_stat_progress_create_index WHERE datname = current_database()"
