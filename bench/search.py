@@ -64,10 +64,10 @@ def _make(connection: Connection, collection: Collection, reference: str) -> lis
     indexes = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in building.items())
     size = f"mean {characters:.0f} characters; {row[2]}"
     return [
-        Figure(_PART, f"{count:,} documents: backfill", rate, "rows/s", note=size),
+        Figure(_PART, f"{name}, {count:,} documents: backfill", rate, "rows/s", note=size),
         Figure(
             _PART,
-            f"{count:,} documents: building indexes after it",
+            f"{name}, {count:,} documents: building indexes after it",
             sum(building.values()),
             "s",
             note=f"{indexes or 'none seen'}; index {row[0]}, maintenance_work_mem {row[3]}; {elapsed:.0f} s in all",

@@ -68,7 +68,7 @@ def _cases(collection: Collection) -> list[_Case]:
         filters[f"filter leaves {few} rows"] = _FEW
     return [
         _Case(
-            f"{len(collection.documents):,} documents, {function}, {name}",
+            f"{collection.name}, {len(collection.documents):,} documents, {function}, {name}",
             _SEARCH.format(function=function),
             (collection.name,),
             (None if wanted is None else Jsonb(wanted),),
