@@ -17,16 +17,19 @@ chmod 755 "$bin/pgml-tune"
 . "$env_file"
 psql=("$("$(find_pg_config)" --bindir)/psql" --no-psqlrc --quiet --tuples-only --no-align --set ON_ERROR_STOP=1)
 
-if [ -z "$("${psql[@]}" -d postgres -c "SELECT 1 FROM pg_database WHERE datname = 'pgml_tune'")" ]; then
-    "${psql[@]}" -d postgres -c 'CREATE DATABASE pgml_tune'
-fi
+has_database() { [ -n "$("${psql[@]}" -d postgres -c "SELECT 1 FROM pg_database WHERE datname = 'pgml_tune'")" ]; }
 
-# A changed script under the same version number is created anew; the models stay on disk.
+# A changed script under the same version number gets a new database; what was kept in the old one is there under another name,
+# and the models stay on disk.
 script=$(cat "$checkout"/extension/pgml_tune--*.sql | sha256sum | cut -c1-64)
-created=$("${psql[@]}" -c "SELECT 1 FROM pg_extension WHERE extname = 'pgml_tune'")
-if [ -z "$created" ] || [ "$script" != "$(cat "$home/dev/created" 2> /dev/null)" ]; then
-    quietly "creating the extension" "${psql[@]}" -c 'SET client_min_messages = warning' \
-        -c 'DROP EXTENSION IF EXISTS pgml_tune CASCADE' -c 'CREATE EXTENSION pgml_tune CASCADE'
+if has_database && [ "$script" != "$(cat "$home/dev/created" 2> /dev/null)" ]; then
+    before=pgml_tune_before_$(date +%Y%m%d_%H%M%S)
+    "${psql[@]}" -d postgres -c "ALTER DATABASE pgml_tune RENAME TO $before"
+    say "the extension has changed: your database of before is now called $before"
+fi
+if ! has_database; then
+    "${psql[@]}" -d postgres -c 'CREATE DATABASE pgml_tune'
+    quietly "creating the extension" "${psql[@]}" -c 'SET client_min_messages = warning' -c 'CREATE EXTENSION pgml_tune CASCADE'
     echo "$script" > "$home/dev/created"
 fi
 
