@@ -14,12 +14,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT to_jsonb(t) || jsonb_build_object(
         'source_oid', t.source::oid::bigint, 'source', t.source, 'text_search', t.text_search,
-        'source_column', coalesce(p.plain_content, t.source_column), 'model', m.name, 'version', v.version,
+        'source_column', coalesce(p.plain_content, t.source_column),
         'is_lost', p.source IS NULL OR NOT pgml_tune._is_pristine(t.embeddings)
     )
     FROM pgml_tune.collection AS t
-    JOIN pgml_tune.model_version AS v ON v.model_version_id = t.model_version_id
-    JOIN pgml_tune.model AS m ON m.model_id = v.model_id
     LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true
     WHERE t.collection_id = _collection_row.collection_id OR t.name = _collection_row.name
 $$;

@@ -302,7 +302,7 @@ COMMENT ON FUNCTION pgml_tune._build_collection(bigint) IS
     'Makes the side table, the functions and the triggers that the row of a collection asks for.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._finish_collection(collection_id bigint)
-RETURNS void
+RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -315,13 +315,10 @@ DECLARE
 BEGIN
     -- Counts as the owner of the source, and takes the locks in the order in which all take them.
     v_missing := (pgml_tune._fill_collection(collection_id, 'missing', NULL, NULL, NULL, NULL))[1];
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
     IF v_missing > 0 THEN
-        IF t.is_ready THEN
-            RETURN;  -- another partition came: the next maintain() sees it
-        END IF;
-        RAISE EXCEPTION 'collection "%" is not filled yet', t.name USING ERRCODE = '55000';
+        RETURN v_missing;
     END IF;
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
     -- Triggers on partitions attached meanwhile first: once the indexes have locked the side table, no table may be waited for.
     PERFORM pgml_tune._mend_collection(collection_id);
     v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
@@ -336,10 +333,11 @@ BEGIN
     END LOOP;
     UPDATE pgml_tune.collection AS c SET is_ready = true, is_filled = true WHERE c.collection_id = t.collection_id;
     PERFORM pgml_tune._mend_collection(collection_id);
+    RETURN 0;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._finish_collection(bigint) IS
-    'Makes the indexes, the view and the query function of a collection that is filled, and opens it to its readers.';
+    'Makes the indexes, the view and the query function of a collection and opens it to its readers, unless rows are without vectors; says how many are.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._has_hnsw(side regclass)
 RETURNS boolean
@@ -393,7 +391,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    c_most_rows CONSTANT integer := 100000;  -- whose graph is made within half a minute
+    c_most_rows CONSTANT integer := 100000;  -- whose graph is made in about half a minute
     t pgml_tune.collection;
     p record;
     v_source pg_class;

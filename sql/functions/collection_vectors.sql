@@ -197,10 +197,7 @@ DECLARE
     v_is_cut boolean;
     v_stored integer;
 BEGIN
-    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
-    END IF;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
     SELECT format('%I.%I', n.nspname, c.relname) INTO v_leaf
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = leaf;
@@ -258,10 +255,7 @@ DECLARE
     p record;
     v_locked tid[];
 BEGIN
-    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
-    END IF;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
     -- A row that is locked is skipped, so nobody is drawn into a deadlock; so is one whose text is another by now.
     EXECUTE format(
         'SELECT array_agg(l.row_id)
@@ -306,10 +300,7 @@ DECLARE
     v_rows tid[];
     v_deleted integer;
 BEGIN
-    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
-    END IF;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
     -- Locked first and looked at again: a row that comes back meanwhile waits here, and then adds its vectors anew.
     EXECUTE format(
         'SELECT array_agg(o.row_id) FROM (
@@ -375,6 +366,10 @@ BEGIN
     EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', v_embeddings);
     IF NOT pgml_tune._is_pristine(v_embeddings) THEN
         RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
+    END IF;
+    -- What is called below relies on it: both tables are locked now.
+    IF NOT EXISTS (SELECT FROM pgml_tune._collection_parts(collection_id)) THEN
+        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
     END IF;
     EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)
     INTO v_result USING task, leaf, first_block, end_block, max_rows;

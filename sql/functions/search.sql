@@ -146,38 +146,33 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._open_collection(text, integer) IS 'The row of a collection that the caller may search now.';
 
-CREATE OR REPLACE FUNCTION @extschema@.semantic_search(
-    collection text, query text, k integer DEFAULT 10, filter jsonb DEFAULT NULL
+-- What hybrid_search() has both of its parts do: which collection it is, what the filter asks for and whether it leaves few rows has
+-- been found out before, once.
+
+CREATE OR REPLACE FUNCTION pgml_tune._search_by_meaning(
+    opened pgml_tune.collection, query text, depth integer, filter jsonb, condition text, is_exact boolean
 )
 RETURNS TABLE (key jsonb, distance double precision, document jsonb)
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE COST 10000 ROWS 10
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-SET jit = off  -- it takes longer than the search
-SET extra_float_digits = 1 SET bytea_output = 'hex' SET intervalstyle = 'postgres'  -- a key is the same in every session
 AS $$
 DECLARE
     c_ef_search CONSTANT integer := 400;  -- at least: measured, 100 loses a point of nDCG@10 on one-word questions, 400 none
     c_most_ef_search CONSTANT integer := 1000;  -- pgvector's limit
-    c_chunks_per_row CONSTANT integer := 4;  -- looked at in the hope to meet k different rows
-    t pgml_tune.collection := pgml_tune._open_collection(collection, k);
+    c_chunks_per_row CONSTANT integer := 4;  -- looked at in the hope to meet so many different rows
     p record;
-    v_condition text := pgml_tune._filter_condition(t.source, filter);
     v_vector text;
     v_distance text;
     v_head text;
     v_tail text;
-    v_candidates integer := k;
-    v_is_exact boolean;
+    v_candidates integer := depth;
     v_keys jsonb[];
     v_distances double precision[];
     v_documents jsonb[];
     v_ef_search text;
     v_iterative_scan text;
 BEGIN
-    IF query IS NULL THEN
-        RETURN;
-    END IF;
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(t.collection_id);
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(opened.collection_id);
     v_vector := @extschema@.embed_pinned(query, split_part(p.model, '@', 1), split_part(p.model, '@', 2), 'query')::text;
     v_distance := format('e.embedding OPERATOR(%s.<=>) $2::%s', pgml_tune._vector_schema(), p.storage);
     v_head := format(
@@ -190,43 +185,67 @@ BEGIN
                  SELECT %3$s, min(e.distance) AS distance
                  FROM (
                      SELECT e.*, %4$s AS distance FROM %5$s AS e JOIN %6$s AS s ON %7$s WHERE %8$s ORDER BY ',
-        pgml_tune._object_expression(t.source, p.key_attnums), pgml_tune._object_expression(t.source, NULL),
-        p.key_list, v_distance, p.embeddings, p.source, p.key_match, v_condition
+        pgml_tune._object_expression(opened.source, p.key_attnums), pgml_tune._object_expression(opened.source, NULL),
+        p.key_list, v_distance, p.embeddings, p.source, p.key_match, condition
     );
     v_tail := format(
         ' LIMIT $3) AS e GROUP BY %1$s ORDER BY min(e.distance), %1$s LIMIT $4) AS e JOIN %2$s AS s ON %3$s) AS r',
         p.key_list, p.source, p.key_match
     );
 
-    v_is_exact := pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, v_condition, filter);
-    IF NOT v_is_exact THEN
+    IF NOT is_exact THEN
         IF p.chunk_tokens IS NOT NULL THEN
-            v_candidates := k * c_chunks_per_row;
+            v_candidates := depth * c_chunks_per_row;
         END IF;
         v_ef_search := current_setting('hnsw.ef_search');
         v_iterative_scan := current_setting('hnsw.iterative_scan', true);
         PERFORM set_config(
             'hnsw.ef_search', least(greatest(
-                v_ef_search::integer, CASE v_condition WHEN 'true' THEN c_ef_search ELSE c_most_ef_search END, 2 * v_candidates
+                v_ef_search::integer, CASE condition WHEN 'true' THEN c_ef_search ELSE c_most_ef_search END, 2 * v_candidates
             ), c_most_ef_search)::text, true
         );
         IF v_iterative_scan IS NOT NULL THEN  -- pgvector 0.8
             PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true);
         END IF;
         EXECUTE v_head || v_distance || v_tail INTO v_keys, v_distances, v_documents
-        USING filter, v_vector, v_candidates, k;
+        USING filter, v_vector, v_candidates, depth;
         PERFORM set_config('hnsw.ef_search', v_ef_search, true);
         IF v_iterative_scan IS NOT NULL THEN
             PERFORM set_config('hnsw.iterative_scan', v_iterative_scan, true);
         END IF;
     END IF;
-    IF v_is_exact OR coalesce(cardinality(v_keys), 0) < k THEN
+    IF is_exact OR coalesce(cardinality(v_keys), 0) < depth THEN
         -- An index cannot serve a sum.
         EXECUTE v_head || format('(%s) + 0, %s', v_distance, p.key_list) || v_tail INTO v_keys, v_distances, v_documents
-        USING filter, v_vector, CASE WHEN p.chunk_tokens IS NULL THEN k END, k;
+        USING filter, v_vector, CASE WHEN p.chunk_tokens IS NULL THEN depth END, depth;
     END IF;
     RETURN QUERY SELECT u.key, u.distance, u.document
         FROM unnest(v_keys, v_distances, v_documents) AS u (key, distance, document);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._search_by_meaning(pgml_tune.collection, text, integer, jsonb, text, boolean) IS
+    'The rows of an opened collection nearest in meaning to a query; is_exact compares all rows that the condition leaves, else the graph is asked first.';
+
+CREATE OR REPLACE FUNCTION @extschema@.semantic_search(
+    collection text, query text, k integer DEFAULT 10, filter jsonb DEFAULT NULL
+)
+RETURNS TABLE (key jsonb, distance double precision, document jsonb)
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET jit = off  -- it takes longer than the search
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET intervalstyle = 'postgres'  -- a key is the same in every session
+AS $$
+DECLARE
+    t pgml_tune.collection := pgml_tune._open_collection(collection, k);
+    v_condition text := pgml_tune._filter_condition(t.source, filter);
+BEGIN
+    IF query IS NOT NULL THEN
+        RETURN QUERY SELECT m.key, m.distance, m.document
+        FROM pgml_tune._search_by_meaning(
+            t, query, k, filter, v_condition,
+            is_exact => pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, v_condition, filter)
+        ) AS m;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.semantic_search(text, text, integer, jsonb) IS
@@ -266,25 +285,23 @@ $$;
 COMMENT ON FUNCTION pgml_tune._text_query(regclass, regconfig, text) IS
     'The words of a query as alternatives: the rare ones, which find rows, and all, which rank them. Made of lexemes: the syntax of tsquery means nothing in a query.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._text_search(collection_id bigint, query text, depth integer, filter jsonb)
+CREATE OR REPLACE FUNCTION pgml_tune._search_by_words(
+    opened pgml_tune.collection, query text, depth integer, filter jsonb, condition text, is_few boolean
+)
 RETURNS TABLE (key jsonb, place bigint, document jsonb)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-#variable_conflict use_column
 DECLARE
     c_most_candidates CONSTANT integer := 20000;  -- ranked
-    t pgml_tune.collection;
     p record;
-    v_condition text;
     v_rare tsquery;
     v_every tsquery;
 BEGIN
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _text_search.collection_id;
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
-    v_condition := pgml_tune._filter_condition(t.source, filter);
-    SELECT q.rare, q.every INTO v_rare, v_every FROM pgml_tune._text_query(t.embeddings, t.text_search::regconfig, query) AS q;
-    IF pgml_tune._leaves_few(t.source, v_condition, filter) THEN
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(opened.collection_id);
+    SELECT q.rare, q.every INTO v_rare, v_every
+    FROM pgml_tune._text_query(opened.embeddings, opened.text_search::regconfig, query) AS q;
+    IF is_few THEN
         v_rare := v_every;
     END IF;
     RETURN QUERY EXECUTE format(
@@ -296,13 +313,13 @@ BEGIN
                  WHERE e.lexemes @@ $3 AND %4$s LIMIT %8$s
              ) AS e ORDER BY e.rank DESC, %2$s LIMIT $4
          ) AS e JOIN %6$s AS s ON %7$s',
-        pgml_tune._object_expression(t.source, p.key_attnums), 'e.' || replace(p.key_list, ', ', ', e.'),
-        pgml_tune._object_expression(t.source, NULL), v_condition, p.embeddings, p.source, p.key_match, c_most_candidates
+        pgml_tune._object_expression(opened.source, p.key_attnums), 'e.' || replace(p.key_list, ', ', ', e.'),
+        pgml_tune._object_expression(opened.source, NULL), condition, p.embeddings, p.source, p.key_match, c_most_candidates
     ) USING filter, v_every, v_rare, depth;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb) IS
-    'The rows of a collection that full text search ranks highest for a query.';
+COMMENT ON FUNCTION pgml_tune._search_by_words(pgml_tune.collection, text, integer, jsonb, text, boolean) IS
+    'The rows of an opened collection that full text search ranks highest for a query.';
 
 CREATE OR REPLACE FUNCTION @extschema@.hybrid_search(
     collection text, query text, k integer DEFAULT 10, filter jsonb DEFAULT NULL, weight double precision DEFAULT 0.5
@@ -318,6 +335,8 @@ DECLARE
     c_least_depth CONSTANT integer := 50;
     t pgml_tune.collection := pgml_tune._open_collection(collection, k);
     v_depth integer := least(greatest(2 * k, c_least_depth), 10000);
+    v_condition text;
+    v_is_few boolean;
 BEGIN
     IF weight IS NULL OR NOT weight BETWEEN 0 AND 1 THEN
         RAISE EXCEPTION 'weight is not a number from 0 to 1' USING ERRCODE = '22023', HINT = 'Use 0.5 for equal parts.';
@@ -327,12 +346,20 @@ BEGIN
             USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none, or its configuration was dropped.',
                   HINT = format('SELECT drop_auto_embed(%L)', t.name);
     END IF;
+    v_condition := pgml_tune._filter_condition(t.source, filter);
+    IF query IS NULL THEN
+        RETURN;
+    END IF;
+    v_is_few := pgml_tune._leaves_few(t.source, v_condition, filter);
     RETURN QUERY
     WITH semantic AS (
-        SELECT s.key, s.document, row_number() OVER (ORDER BY s.distance, s.key) AS place
-        FROM @extschema@.semantic_search(collection, query, v_depth, filter) AS s
+        SELECT m.key, m.document, row_number() OVER (ORDER BY m.distance, m.key) AS place
+        FROM pgml_tune._search_by_meaning(
+            t, query, v_depth, filter, v_condition, is_exact => v_is_few OR pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE
+        ) AS m
     ), textual AS (
-        SELECT f.key, f.document, f.place FROM pgml_tune._text_search(t.collection_id, query, v_depth, filter) AS f
+        SELECT w.key, w.document, w.place
+        FROM pgml_tune._search_by_words(t, query, v_depth, filter, v_condition, v_is_few) AS w
     ), fused AS (
         SELECT coalesce(s.key, f.key) AS key, coalesce(s.document, f.document) AS document,
                coalesce(weight / (c_damping + s.place), 0) + coalesce((1 - weight) / (c_damping + f.place), 0) AS score

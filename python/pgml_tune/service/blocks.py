@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pgml_tune.db import Session
 from pgml_tune.service.progress import Progress
 
+DEFAULT_BATCH = 1000
+MAX_BATCH = 100_000
 MAX_PASSES = 5
 FIRST_BLOCKS = 16
 MAX_BLOCKS = 16_384  # 128 MB: what one statement reads where nothing is to be done

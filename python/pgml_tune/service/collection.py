@@ -19,7 +19,7 @@ from pgml_tune.errors import (
 )
 from pgml_tune.records import ModelReference
 from pgml_tune.service import blocks
-from pgml_tune.service.blocks import Leaf, Outcome
+from pgml_tune.service.blocks import DEFAULT_BATCH, MAX_BATCH, Leaf, Outcome
 from pgml_tune.service.options import parse_options
 from pgml_tune.service.progress import Progress
 from pgml_tune.service.resolution import Rules
@@ -30,7 +30,6 @@ from pgml_tune.store.collection import Collection, SourceFacts
 
 MODES = ("trigger",)
 MAX_NAME = 200
-MAX_BATCH = 100_000
 _MAX_ROUNDS = 10
 HNSW_DIMENSIONS = {"vector": 2000, "halfvec": 4000}  # pgvector's limits
 _SHOW = "SELECT collection, source, source_column FROM pgml_tune.embedding_collections"
@@ -138,6 +137,7 @@ def _take_up(
             hint=f"SELECT drop_auto_embed('{literal(existing.name)}')",
         )
     reference = None if model is None else ModelReference.parse(model)
+    own_reference = ModelReference.parse(existing.model_reference)
     wanted = {
         "source": facts.source_oid,
         "source_column": column,
@@ -151,8 +151,8 @@ def _take_up(
     found = {
         "source": existing.source_oid,
         "source_column": existing.source_column,
-        "model": existing.model,
-        "version": existing.version,
+        "model": own_reference.name,
+        "version": own_reference.version,
         "storage": existing.storage,
         "chunk_tokens": existing.chunk_tokens,
         "chunk_overlap": existing.chunk_overlap,
@@ -214,7 +214,7 @@ def _settings(
         "storage": storage,
         "chunk_tokens": options.chunk_tokens,
         "chunk_overlap": overlap,
-        "batch_size": options.batch_size or 1000,
+        "batch_size": options.batch_size or DEFAULT_BATCH,
         "text_search": text_search,
     }
 
@@ -241,17 +241,11 @@ def fill(db: Session, collection_id: int) -> None:
             hint=f"CALL auto_embed('{literal(collection.source)}', '{literal(collection.source_column)}',"
             f" collection => '{literal(collection.name)}')",
         )
-    store.finish_collection(db, collection_id)
-    db.commit()
     progress.finish()
 
 
-def _leaves(db: Session, collection: Collection) -> list[Leaf]:
-    return [Leaf(*leaf) for leaf in filling.leaves(db, collection.source_oid)]
-
-
 def _fill_rows(db: Session, collection: Collection, progress: Progress) -> int:
-    """Embed the rows that need it, and say how many are left.
+    """Embed the rows that need it, finish the collection when all have vectors, and say how many have not.
 
     A row that is updated may move to where the walk has been, so it is walked again until nothing is missing.
     """
@@ -261,8 +255,9 @@ def _fill_rows(db: Session, collection: Collection, progress: Progress) -> int:
 
     missing = 0
     for _ in range(_MAX_ROUNDS):
-        blocks.fill(db, _leaves(db, collection), collection.batch_size, keep, progress)
-        missing = store.count_missing(db, collection.collection_id)
+        leaves = [Leaf(*leaf) for leaf in filling.leaves(db, collection.source_oid)]
+        blocks.fill(db, leaves, collection.batch_size, keep, progress)
+        missing = store.finish_collection(db, collection.collection_id)
         db.commit()
         if not missing:
             break
@@ -297,8 +292,7 @@ def _mend_one(db: Session, collection_id: int) -> None:
     if collection.is_ready and not collection.is_filled:
         # A run that was ended leaves any of the partitions behind, so all are looked at.
         progress = Progress(db, what, store.count_missing(db, collection_id))
-        if not _fill_rows(db, collection, progress):
-            store.finish_collection(db, collection_id)
+        _fill_rows(db, collection, progress)
         progress.finish()
     if "partition detached" in changes:
         store.delete_orphans(db, collection_id)

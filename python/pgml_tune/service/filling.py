@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from pgml_tune.db import Session
 from pgml_tune.errors import (
@@ -17,15 +16,14 @@ from pgml_tune.errors import (
     WrongObjectType,
 )
 from pgml_tune.service import blocks
-from pgml_tune.service.blocks import Leaf, Outcome, Store
+from pgml_tune.service.blocks import DEFAULT_BATCH, MAX_BATCH, Leaf, Outcome, Store
+from pgml_tune.service.own_settings import own_settings
 from pgml_tune.service.progress import Progress
 from pgml_tune.service.resolution import Rules
 from pgml_tune.store import filling
 from pgml_tune.store.filling import Column, TargetFacts
 from pgml_tune.store.registry import Target
 
-DEFAULT_BATCH_SIZE = 1000
-MAX_BATCH_SIZE = 100_000
 _MAX_ROUNDS = 5
 
 # The vectors of texts under a version, and how many texts were cut.
@@ -48,9 +46,9 @@ def embed_table(
             "source, source_column, target_column and overwrite must not be empty",
             hint="CALL embed_table('table', 'text column', 'vector column')",
         )
-    size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
-    if not 1 <= size <= MAX_BATCH_SIZE:
-        raise InvalidArgument(f"batch_size is {size}, it must be 1 to {MAX_BATCH_SIZE}")
+    size = DEFAULT_BATCH if batch_size is None else batch_size
+    if not 1 <= size <= MAX_BATCH:
+        raise InvalidArgument(f"batch_size is {size}, it must be 1 to {MAX_BATCH}")
     column = _begin(db, source, source_column, target_column, model, overwrite)
     if not db.commit():
         db.notice(f"{column.label}: in a transaction block nothing is committed before you commit it")
@@ -59,21 +57,13 @@ def embed_table(
     _fill(db, embed, column, size)
 
 
-@contextmanager
-def _own_settings(db: Session) -> Iterator[None]:
-    """For what reads the registry and runs the model; an error takes the settings back with the transaction."""
-    settings = filling.use_own_settings(db)
-    yield
-    filling.restore_settings(db, settings)
-
-
 def _begin(
     db: Session, source: str, source_column: str, target_column: str, model: str | None, overwrite: bool
 ) -> Column:
     """Check that a column can be filled, add it if it is missing, and record its version."""
     relation = filling.relation_oid(db, source)
     facts = _checked_facts(db, relation, source, source_column, target_column)
-    with _own_settings(db):
+    with own_settings(db):
         target, _ = Rules().read(db, model)
         model_version, space_id = filling.version_facts(db, target.model_version_id)
         tracked = filling.tracked_space(db, relation, target_column)
@@ -172,7 +162,7 @@ def _fill(db: Session, embed: Embed, column: Column, batch_size: int) -> None:
             return Outcome(0, 0)
         db.commit()  # the model works without a lock or a snapshot
         try:
-            with _own_settings(db):
+            with own_settings(db):
                 vectors, cut = embed(part.texts, column.model_version)
         except LimitExceeded as error:
             longest = max(range(len(part.texts)), key=lambda place: len(part.texts[place]))

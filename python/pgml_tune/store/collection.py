@@ -22,7 +22,7 @@ SELECT pgml_tune._fill_collection($1::bigint, 'fill', $2::oid, $3::bigint, $4::b
 """
 _COUNT = "SELECT pgml_tune._fill_collection($1::bigint, 'missing', NULL, NULL, NULL, NULL) AS count"
 _DELETE_ORPHANS = "SELECT pgml_tune._fill_collection($1::bigint, 'orphans', NULL, NULL, NULL, NULL)"
-_FINISH = "SELECT pgml_tune._finish_collection($1::bigint)"
+_FINISH = "SELECT pgml_tune._finish_collection($1::bigint) AS missing"
 _DROP = "SELECT pgml_tune._drop_collection($1::bigint)"
 _IDS = "SELECT collection_id FROM pgml_tune._collection_ids() AS c (collection_id)"
 _DROP_LOST = "SELECT name FROM pgml_tune._lost_collections() AS c (name)"
@@ -65,10 +65,7 @@ class Collection:
     source_oid: int
     source: str  # schema-qualified, quoted
     source_column: str
-    model: str
-    version: str
-    mode: str
-    index_method: str
+    model_reference: str  # name@version
     storage: str
     chunk_tokens: int | None
     chunk_overlap: int
@@ -140,9 +137,12 @@ def delete_orphans(db: Database, collection_id: int) -> None:
     db.fetch(_DELETE_ORPHANS, collection_id)
 
 
-def finish_collection(db: Database, collection_id: int) -> None:
-    """Make the indexes, the view and the query function, and open the collection to its readers."""
-    db.fetch(_FINISH, collection_id)
+def finish_collection(db: Database, collection_id: int) -> int:
+    """Make the indexes, the view and the query function, and open the collection to its readers.
+
+    Nothing of this is done while rows of the source have no vectors of their text; says how many.
+    """
+    return int(db.fetch(_FINISH, collection_id)[0]["missing"])
 
 
 def drop_collection(db: Database, collection_id: int) -> None:
