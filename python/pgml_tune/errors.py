@@ -14,7 +14,12 @@ TuneError
 ├── PermissionDenied    42501  the role may not do this
 ├── ParallelMode        25000  called where PL/Python may not run SQL
 ├── DiskFull            53100  no space for an artifact
-└── ArtifactDamaged     XX001  a file of a model is not what its manifest says
+├── OutOfMemory         53200  a job needs more memory than it may have
+├── QuotaExceeded       53400  as many as are allowed wait or run already
+├── QueryCanceled       57014  a wait was ended from outside
+├── SystemFault         58000  a process that is needed does not answer or was lost
+├── ArtifactDamaged     XX001  a file of a model is not what its manifest says
+└── JobFailed           as the job says
 """
 
 
@@ -108,7 +113,39 @@ class DiskFull(TuneError):
     sqlstate = "53100"
 
 
+class OutOfMemory(TuneError):
+    """A job needs more memory than it may have."""
+
+    sqlstate = "53200"
+
+
+class QuotaExceeded(TuneError):
+    """As many as an administrator allows wait or run already."""
+
+    sqlstate = "53400"
+
+
+class QueryCanceled(TuneError):
+    """A cancel or a timeout ended a wait, not what was waited for."""
+
+    sqlstate = "57014"
+
+
+class SystemFault(TuneError):
+    """A process that is needed does not answer or was lost."""
+
+    sqlstate = "58000"
+
+
 class ArtifactDamaged(TuneError):
     """A model file differs from its manifest."""
 
     sqlstate = "XX001"
+
+
+class JobFailed(TuneError):
+    """A job that a caller waited for has failed; the error is the job's."""
+
+    def __init__(self, sqlstate: str, message: str, *, detail: str = "", hint: str = "") -> None:
+        super().__init__(message, detail=detail, hint=hint)
+        self.sqlstate = sqlstate

@@ -11,8 +11,12 @@ from pgml_tune.errors import InvalidArgument
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-TASKS = ("embedding",)
+VERBS = {"embedding": "embed", "classification": "classify"}  # what a model of a task does
+TASKS = tuple(VERBS)
 KINDS = ("passage", "query")
+STORAGE_SUFFIXES = {  # of the name of a version that is stored otherwise than the one it is made from
+    "int8_dynamic": "-int8", "int8_static": "-int8-static", "int8_block": "-int8-block", "fp16": "-fp16",
+}  # fmt: skip
 _INTEGERS = {"dimensions": (1, 16_000), "max_tokens": (2, 1_000_000), "pad_token_id": (0, 2**31 - 1)}
 _TEXTS = {  # longest, in characters
     "task": 63, "engine": 63, "pooling": 200, "prompt_query": 10_000, "prompt_passage": 10_000, "storage": 63,
@@ -20,6 +24,7 @@ _TEXTS = {  # longest, in characters
 }  # fmt: skip
 _BOOLEANS = ("is_normalized", "is_batch_invariant")
 _OBJECTS = ("metrics", "source")
+_LONGEST_LABEL = 1000  # characters
 _DEEPEST = 16  # levels of nesting in metrics and source
 
 
@@ -67,7 +72,7 @@ class ArtifactConfig:
 
     task: str
     engine: str  # "onnxruntime"
-    dimensions: int
+    dimensions: int  # of a classifier: how many labels it has
     max_tokens: int  # special tokens included
     pooling: str  # mean | cls | max | lasttoken ...: informative, it is inside the graph
     is_normalized: bool
@@ -79,6 +84,7 @@ class ArtifactConfig:
     is_batch_invariant: bool
     metrics: dict[str, Any] = field(default_factory=dict)  # parity and invariance, as measured
     source: dict[str, Any] = field(default_factory=dict)  # where the weights came from
+    labels: list[str] = field(default_factory=list)  # of a classifier, in the order of its output
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ArtifactConfig:
@@ -89,6 +95,8 @@ class ArtifactConfig:
         wrong = next((name for name in cls.__slots__ if not _is_valid(name, getattr(config, name))), None)
         if wrong is not None:
             raise InvalidArgument(f'"{wrong}" in config.json of the artifact has a value that is not valid')
+        if len(config.labels) != (config.dimensions if config.task == "classification" else 0):
+            raise InvalidArgument("config.json of the artifact has another number of labels than its output")
         return config
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +116,15 @@ def _is_valid(name: str, value: object) -> bool:
         return fits and (name != "task" or value in TASKS)
     if name in _BOOLEANS:
         return type(value) is bool
+    if name == "labels":
+        return type(value) is list and are_labels(value)
     return name in _OBJECTS and type(value) is dict and _is_plain(value)
+
+
+def are_labels(values: list[Any]) -> bool:
+    """Whether a classifier may have these labels: different texts, none of them empty."""
+    fit = all(type(value) is str and 0 < len(value) <= _LONGEST_LABEL and _is_plain(value) for value in values)
+    return fit and len(set(values)) == len(values)
 
 
 def _is_plain(value: object, depth: int = 0) -> bool:

@@ -52,6 +52,11 @@ class Setting:
             hint=f"SELECT configure('{self.name}', '{self.default}')",
         )
 
+    def parse(self, value: str) -> int | str:
+        """The value as a number or a word, if it is allowed, else 22023."""
+        checked = self.check(value)
+        return checked if self.choices else int(checked)
+
 
 SETTINGS = {
     setting.name: setting
@@ -82,6 +87,29 @@ SETTINGS = {
             "Whether roles see each other's cached vectors, and so by timing what others have asked.",
             choices=("role", "shared"),
         ),
+        Setting(
+            "auto_start_worker",
+            "on",
+            "A CALL that finds no worker starts one that ends when no job is left, or leaves the job to wait.",
+            choices=("on", "off"),
+        ),
+        Setting("jobs_running", "1", "Jobs that a worker runs at the same time, against cores for each.", 1, 64),
+        Setting("jobs_queued", "100", "Jobs of one role that may wait or run.", 1, 100000),
+        Setting("job_rows", "1000000", "Rows that a query of a job may return, against disk and time.", 1, 100000000),
+        Setting(
+            "job_row_bytes", "268435456", "Bytes that those rows may take, against disk and memory.", 1024, 1 << 40
+        ),
+        Setting("job_seconds", "86400", "Time that a job may take, against work that never ends.", 1, 8640000),
+        Setting(
+            "job_memory_bytes",
+            "0",
+            "Memory that the processes of a job may hold; 0 means three quarters of the machine's.",
+            0,
+            1 << 46,
+        ),
+        Setting("job_disk_bytes", "21474836480", "Disk that a running job may use.", 1 << 20, 1 << 46),
+        Setting("job_threads", "0", "Cores that a job uses; 0 means all.", 0, 1024),
+        Setting("job_keep_days", "30", "How long ended jobs and their logs are kept.", 1, 36500),
     )
 }
 CACHE_CHOICES = ("on", "session", "off")  # of the preference pgml_tune.cache
@@ -107,11 +135,25 @@ class Limits:
     table_cache: str
     table_cache_bytes: int
     cache_scope: str
+    auto_start_worker: str
+    jobs_running: int
+    jobs_queued: int
+    job_rows: int
+    job_row_bytes: int
+    job_seconds: int
+    job_memory_bytes: int
+    job_disk_bytes: int
+    job_threads: int
+    job_keep_days: int
 
     @classmethod
     def from_rows(cls, rows: Mapping[str, str]) -> Limits:
-        values = {name: setting.check(rows.get(name, setting.default)) for name, setting in SETTINGS.items()}
-        return cls(**{name: value if SETTINGS[name].choices else int(value) for name, value in values.items()})  # type: ignore[arg-type]
+        # Read with every statement: only what differs from the defaults is parsed.
+        changed = {name: SETTINGS[name].parse(value) for name, value in rows.items() if name in SETTINGS}
+        return cls(**(_DEFAULTS | changed))  # type: ignore[arg-type]
+
+
+_DEFAULTS = {name: setting.parse(setting.default) for name, setting in SETTINGS.items()}
 
 
 def parse_cache_preference(text: str | None) -> str:

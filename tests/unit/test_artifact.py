@@ -1,7 +1,6 @@
 import hashlib
 import json
 import os
-import time
 
 import pytest
 
@@ -10,7 +9,6 @@ from pgml_tune.engine.artifact import (
     Artifact,
     bind_name,
     bound_digest,
-    left_over,
     new_artifact,
     publish,
 )
@@ -136,14 +134,6 @@ def test_an_import_replaces_a_damaged_artifact(tmp_path, artifact, name):
     assert {path.name: path.read_bytes() for path in artifact.folder.iterdir()} == kept
     (aside,) = tmp_path.glob(".building-*")
     assert (aside / name).read_bytes() == b"damaged"
-
-
-def test_folders_of_imports_that_were_killed_are_found_after_a_day(tmp_path):
-    for name, hours in (("old", 25), ("new", 1)):
-        (tmp_path / f".building-{name}").mkdir()
-        then = time.time() - hours * 3600
-        os.utime(tmp_path / f".building-{name}", (then, then))
-    assert left_over(tmp_path) == [tmp_path / ".building-old"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"[]", b"\xff"], ids=lambda content: repr(content[:8]))

@@ -68,6 +68,7 @@ def nested(depth):
         {"is_normalized": 1}, {"is_batch_invariant": "true"}, {"is_batch_invariant": None},
         {"metrics": []}, {"metrics": None}, {"source": "x"}, {"metrics": {"a": float("nan")}},
         {"metrics": {"a": [float("inf")]}}, {"source": {"name": "a\0"}}, {"source": {"a\0": 1}}, {"source": nested(20)},
+        {"labels": ["a"]}, {"labels": None}, {"task": "classification"},
     ],
     ids=lambda change: repr(change)[:40],
 )  # fmt: skip
@@ -80,7 +81,27 @@ def test_a_configuration_with_wrong_values_or_unknown_fields_is_refused(change):
     "change", [{"max_tokens": 2}, {"metrics": nested(10)}, {"source": {"a": [1, 0.5, None, True]}}]
 )
 def test_a_configuration_with_unusual_values_is_taken(change):
-    assert ArtifactConfig.from_json(CONFIG | change).to_json() == CONFIG | {"metrics": {}, "source": {}} | change
+    defaults = {"metrics": {}, "source": {}, "labels": []}
+    assert ArtifactConfig.from_json(CONFIG | change).to_json() == CONFIG | defaults | change
+
+
+LABELS = ["yes", "no", "Ja, gerne", "也许"]
+
+
+def test_a_classifier_has_as_many_labels_as_its_output():
+    config = CONFIG | {"task": "classification", "labels": LABELS}
+    assert ArtifactConfig.from_json(config).labels == LABELS
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS[:3], [*LABELS, "more"], [*LABELS[:3], "yes"], [*LABELS[:3], ""], [*LABELS[:3], "a\0"], [*LABELS[:3], 1],
+     [*LABELS[:3], []], [*LABELS[:3], "x" * 1001], tuple(LABELS)],
+    ids=lambda labels: repr(labels)[:50],
+)  # fmt: skip
+def test_labels_that_are_none_are_refused(labels):
+    with pytest.raises(InvalidArgument):
+        ArtifactConfig.from_json(CONFIG | {"task": "classification", "labels": labels})
 
 
 def test_a_configuration_that_lacks_a_field_is_refused():

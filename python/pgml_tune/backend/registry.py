@@ -28,7 +28,7 @@ def drop_model_version(db: Session, name: str | None, version: str | None) -> No
 
 
 def _try_out(artifact: Artifact) -> None:
-    """Load the model and embed with it; it is loaded here only, because most functions need no model."""
+    """Load the model and compute with it; it is loaded here only, because most functions need no model."""
     with blocked_signals():
-        from pgml_tune.engine.embedder import Embedder
-    Embedder(artifact, threads=1).try_out()
+        from pgml_tune.engine.trial import try_out
+    try_out(artifact)

@@ -3,19 +3,22 @@
     <model_root>/<sha256 of manifest.json>/manifest.json   sha256 and size of each file
                                            config.json     ArtifactConfig
                                            model.onnx, model.onnx.data (its weights), tokenizer.json
+                                           model.plan instead of model.onnx where the engine is TensorRT
     <model_root>/names/<name>@<version>                     the digest that this name means on this machine, for ever
     <model_root>/verified/<digest>                          the file identities under which the hashes were last checked
+    <model_root>/checkpoints/<files_sha256>/                what training starts from: see checkpoint.py
+    <model_root>/plans/                                     what building for a GPU keeps for the next time
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +27,12 @@ from pgml_tune.engine.files import explained, hash_file, identity, open_plain, r
 from pgml_tune.errors import ArtifactDamaged, NameTaken, NotReady
 from pgml_tune.records import ArtifactConfig, ModelReference, is_digest
 
-GRAPH, WEIGHTS = "model.onnx", "model.onnx.data"
-REQUIRED_FILES = frozenset({"config.json", "tokenizer.json", GRAPH})
-ALLOWED_FILES = REQUIRED_FILES | {WEIGHTS}
+GRAPH, WEIGHTS, PLAN = "model.onnx", "model.onnx.data", "model.plan"
+REQUIRED_FILES = frozenset({"config.json", "tokenizer.json"})
+FILE_SETS = tuple(REQUIRED_FILES | network for network in ({GRAPH}, {GRAPH, WEIGHTS}, {PLAN}))
+ALLOWED_FILES = frozenset().union(*FILE_SETS)
+PLANS = "plans"  # of GPUs, with the timings of their kernels: a cache, may be removed at any time
 BUILDING = ".building-"  # begins the name of a folder that is not an artifact yet
-_LEFT_OVER_SECONDS = 24 * 3600
 _MAX_NAME_BYTES = 100
 
 
@@ -49,7 +53,7 @@ class Artifact:
         if hashlib.sha256(manifest).hexdigest() != digest:
             raise self._damaged("manifest.json")
         self.files = _listed_files(self._parse("manifest.json", manifest))
-        if not REQUIRED_FILES <= set(self.files) <= ALLOWED_FILES:
+        if set(self.files) not in FILE_SETS:
             raise self._damaged("manifest.json", "does not list the files of an artifact")
 
     @property
@@ -121,11 +125,15 @@ def _listed_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def new_artifact(model_root: Path) -> Iterator[Path]:
-    """A temporary folder below the model root, removed afterwards; fill it, then `publish` it."""
+def new_artifact(model_root: Path, label: str = "") -> Iterator[Path]:
+    """A temporary folder below the model root, removed afterwards; fill it, then `publish` it.
+
+    The label in its name says which job works there, so that what a killed one leaves can be told.
+    """
+    prefix = f"{BUILDING}{label}-" if label else BUILDING
     with explained(model_root):
         model_root.mkdir(parents=True, exist_ok=True)
-        building = tempfile.TemporaryDirectory(dir=model_root, prefix=BUILDING, ignore_cleanup_errors=True)
+        building = tempfile.TemporaryDirectory(dir=model_root, prefix=prefix, ignore_cleanup_errors=True)
     with building as folder:
         yield Path(folder)
 
@@ -150,13 +158,15 @@ def publish(model_root: Path, folder: Path) -> Artifact:
         folder.chmod(0o755)
         sync(folder)
         digest = hashlib.sha256(manifest).hexdigest()
-        _set_aside_if_damaged(model_root, digest, folder)
-        try:
-            folder.rename(model_root / digest)
-        except OSError as error:
-            # A folder that is there and not empty is this artifact, published before.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
+        with no_removal(model_root):
+            _set_aside_if_damaged(model_root, digest, folder)
+            try:
+                folder.rename(model_root / digest)
+            except OSError as error:
+                # A folder that is there and not empty is this artifact, published before.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            touch(model_root / digest)
         sync(model_root)
     artifact = Artifact(model_root, digest)
     artifact.verify()
@@ -173,15 +183,21 @@ def _set_aside_if_damaged(model_root: Path, digest: str, replacement: Path) -> N
         (model_root / digest).rename(replacement.with_name(f"{replacement.name}-damaged"))
 
 
-def left_over(model_root: Path) -> list[Path]:
-    """The folders of imports that ended more than a day ago without removing them."""
-    latest, found = time.time() - _LEFT_OVER_SECONDS, []
-    with explained(model_root):
-        for folder in sorted(model_root.glob(f"{BUILDING}*")):
-            with contextlib.suppress(FileNotFoundError):  # a running import has just ended
-                if folder.lstat().st_mtime < latest:
-                    found.append(folder)
-    return found
+@contextlib.contextmanager
+def no_removal(model_root: Path, *, alone: bool = False) -> Iterator[None]:
+    """Keep what lies below the model root from being removed meanwhile; whoever removes is alone."""
+    descriptor = os.open(model_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def touch(folder: Path) -> None:
+    """Make a folder young: only what is old and used by nobody may be removed."""
+    with contextlib.suppress(PermissionError):  # somebody else's, who alone may remove it
+        os.utime(folder)
 
 
 def bound_digest(model_root: Path, reference: ModelReference) -> str | None:
@@ -204,7 +220,7 @@ def bind_name(model_root: Path, reference: ModelReference, digest: str) -> None:
     names = model_root / "names"
     with explained(model_root):
         names.mkdir(mode=0o755, exist_ok=True)
-        with written_aside(names, f"{digest}\n".encode()) as file:
+        with no_removal(model_root), written_aside(names, f"{digest}\n".encode()) as file:
             try:
                 os.link(file, names / str(reference))
                 sync(names)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 TokenArray = NDArray[np.int64]  # [batch, tokens]
 VectorArray = NDArray[np.float32]  # [batch, dimensions]
+OUTPUTS = {"embedding": "sentence_embedding", "classification": "logits"}  # what a graph gives, by its task
 
 
 class Runtime(Protocol):
     """A loaded model file."""
 
     def run(self, token_ids: TokenArray, attention_mask: TokenArray) -> VectorArray:
-        """One vector for each row of a right-padded batch; the mask is 1 on tokens and 0 on padding."""
+        """One vector, or the logits of all labels, for each row of a right-padded batch; the mask is 0 on padding, else 1."""
         ...

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
-from pgml_tune.engine.artifact import WEIGHTS
-from pgml_tune.engine.contract import TokenArray, VectorArray
+from pgml_tune.engine.artifact import PLANS, WEIGHTS
+from pgml_tune.engine.contract import OUTPUTS, TokenArray, VectorArray
 from pgml_tune.engine.files import open_plain
 from pgml_tune.errors import ArtifactDamaged
 
 # On the CPU these two take longer than the operators they replace (13 % for fp32, 30 % for dynamic INT8).
-_SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
+SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
+_CPU = "CPUExecutionProvider"
 _INPUTS, _TYPES = frozenset({"input_ids", "attention_mask"}), "token_type_ids"
-OUTPUT = "sentence_embedding"
+ENGINE = "onnxruntime"
+OUTPUT = OUTPUTS["embedding"]
 _FAILURES = (
     failures.Fail,
     failures.InvalidArgument,
@@ -28,10 +31,26 @@ _FAILURES = (
 )
 
 
-class OnnxRuntime:
-    """An ONNX Runtime session on the CPU."""
+def choose_providers(available: Sequence[str], cache: Path) -> list[tuple[str, dict[str, str]]]:
+    """Where the network runs: on what an ONNX Runtime for GPUs reports, each falling back on the next."""
+    kept = {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(cache),
+    }
+    known = {
+        "TensorrtExecutionProvider": kept,
+        "CUDAExecutionProvider": {"use_tf32": "0"},  # 10 bits of a factor: not the vectors that a version stands for
+        _CPU: {},
+    }
+    return [(name, options) for name, options in known.items() if name in available]
 
-    def __init__(self, model_file: Path, threads: int) -> None:
+
+class OnnxRuntime:
+    """An ONNX Runtime session on the CPU, or on a GPU where the installed ONNX Runtime is one for GPUs."""
+
+    def __init__(self, model_file: Path, threads: int, output: str = OUTPUT) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -44,31 +63,34 @@ class OnnxRuntime:
             with os.fdopen(open_plain(weights), "rb") as file:
                 content = file.read()
             options.add_external_initializers_from_files_in_memory([WEIGHTS], [content], [len(content)])
+        # The artifact's folder is never written to; plans that are made on the way lie beside all artifacts.
+        providers = choose_providers(onnxruntime.get_available_providers(), model_file.parent.with_name(PLANS))
         try:
             self._session = onnxruntime.InferenceSession(
                 str(model_file),
                 sess_options=options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=_SLOW_FUSIONS,
+                providers=providers,
+                disabled_optimizers=SLOW_FUSIONS if providers[0][0] == _CPU else None,
             )
         except _FAILURES as error:
             raise ArtifactDamaged("ONNX Runtime cannot load the model", detail=str(error)) from None
         inputs = {entry.name: entry.type for entry in self._session.get_inputs()}
         outputs = {entry.name: entry.type for entry in self._session.get_outputs()}
         names_fit = _INPUTS <= set(inputs) <= {*_INPUTS, _TYPES}
-        if not names_fit or set(inputs.values()) != {"tensor(int64)"} or outputs.get(OUTPUT) != "tensor(float)":
+        if not names_fit or set(inputs.values()) != {"tensor(int64)"} or outputs.get(output) != "tensor(float)":
             raise ArtifactDamaged(
                 "the model does not have the inputs and the output of a text encoder",
-                detail=f"Inputs are {', '.join(sorted(_INPUTS))} and perhaps {_TYPES}, the output is {OUTPUT}.",
+                detail=f"Inputs are {', '.join(sorted(_INPUTS))} and perhaps {_TYPES}, the output is {output}.",
             )
         self._wants_types = _TYPES in inputs
+        self._output = output
 
     def run(self, token_ids: TokenArray, attention_mask: TokenArray) -> VectorArray:
         feed = {"input_ids": token_ids, "attention_mask": attention_mask}
         if self._wants_types:
             feed[_TYPES] = np.zeros_like(token_ids)
         try:
-            vectors: VectorArray = self._session.run([OUTPUT], feed)[0]
+            vectors: VectorArray = self._session.run([self._output], feed)[0]
         except _FAILURES as error:
             raise ArtifactDamaged("ONNX Runtime cannot run the model", detail=str(error)) from None
         return vectors

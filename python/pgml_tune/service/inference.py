@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +12,23 @@ import orjson
 from pgml_tune.db import Session
 from pgml_tune.engine.artifact import bound_digest
 from pgml_tune.engine.contract import VectorArray
-from pgml_tune.engine.embedder import Embedder, Work
+from pgml_tune.engine.embedder import Embedder
+from pgml_tune.engine.encoder import Work
 from pgml_tune.errors import InvalidArgument, LimitExceeded, ObjectNotFound
 from pgml_tune.records import KINDS, ModelReference, check_name
+from pgml_tune.service.calls import Calls
 from pgml_tune.service.chunking import check_sizes, cut
-from pgml_tune.service.counters import Counters
+from pgml_tune.service.inputs import encoded, raise_limit, refuse_cut
 from pgml_tune.service.keys import KeyMaker
 from pgml_tune.service.models import Models
-from pgml_tune.service.resolution import Rules
 from pgml_tune.service.session_cache import SessionCache
 from pgml_tune.service.table_cache import TableCache
-from pgml_tune.settings import SETTINGS, Limits, parse_cache_preference
+from pgml_tune.settings import Limits, parse_cache_preference
 from pgml_tune.store.cache import CacheEntry
 from pgml_tune.store.registry import Target
 
 COMPUTE_TEXTS = 2048  # computed and cached before the next are taken up
 _PINNED_LIMITS = Limits.from_rows({})  # embed_pinned() reads no table, so it runs under the defaults
-_CALL_ID_BITS = 24
 
 
 @dataclass(slots=True)
@@ -62,33 +61,31 @@ class Inference:
     def __init__(
         self,
         model_root: Path,
+        models: Models,
+        calls: Calls,
         keys: KeyMaker,
         vectors: SessionCache,
         table: TableCache,
-        counters: Counters,
     ) -> None:
         self._model_root = model_root
+        self._models = models
+        self._calls = calls
         self._keys = keys
         self._vectors = vectors
         self._table = table
-        self._counters = counters
-        self._rules = Rules()
-        self._models = Models(model_root)
         self._pinned: dict[ModelReference, str] = {}
         self._session_cache_bytes = _PINNED_LIMITS.session_cache_bytes  # as last seen
-        self._next_call_id = secrets.randbits(63 - _CALL_ID_BITS) << _CALL_ID_BITS
-        self.last_call_id: int | None = None
 
     def embed(self, db: Session, text: str, model: str | None, kind: str | None) -> str:
         """The vector of a text, in the text form of type vector."""
         call = self._begin(db, model, kind)
-        content = _encoded(text, call.limits)
+        content = encoded(text, call.limits)
         key = self._keys.key(call.scope(), content) if call.uses_session_cache else b""
         vector = self._vectors.get(key) if call.uses_session_cache else None
         if vector is None:
             vector = self._look_further(db, call, {key: text})[0][key]
         else:
-            self._counters.of(call.target.model_version_id).session_hits += 1
+            self._calls.count(call.target).session_hits += 1
         self._finish(db, call, 1)
         return vector
 
@@ -100,7 +97,7 @@ class Inference:
         if len(texts) > call.limits.max_batch_texts:
             raise LimitExceeded(
                 f"array has {len(texts)} texts, the limit is {call.limits.max_batch_texts}",
-                hint=_raise_limit("max_batch_texts", len(texts)),
+                hint=raise_limit("max_batch_texts", len(texts)),
             )
         vectors, truncated = self._embed_all(db, call, texts)
         self._finish(db, call, len(texts))
@@ -115,7 +112,7 @@ class Inference:
         """
         call = self._begin(db, model, "passage")
         for text in texts:
-            _encoded(text, call.limits)
+            encoded(text, call.limits)
         places: list[tuple[int, int]] = []
         passages: list[str] = []
         for text_no, chunks in enumerate(self._cut(db, call, texts, chunk_tokens, chunk_overlap), 1):
@@ -134,13 +131,15 @@ class Inference:
         """The vector of a text under an immutable version, found by file name: no SQL, so it runs anywhere."""
         digest = self._pinned_digest(model, version)
         kind = _check_kind(kind)
-        key = self._key(f"{digest}:{kind}:pinned:{role}", text, _PINNED_LIMITS)
+        # No setting reaches this function, so none is proposed.
+        content = encoded(text, _PINNED_LIMITS, is_bounded_by_setting=False)
+        key = self._keys.key(f"{digest}:{kind}:pinned:{role}", content)
         vector = self._vectors.get(key)
         if vector is None:
             # Alone, whatever the version: this function must give one result for one text.
-            vector = _text_form(self._models.get(digest, None).embed([text], kind, Work())[0])
+            vector = _text_form(self._models.get(Embedder, digest, None).embed([text], kind, Work())[0])
             self._vectors.put(key, vector, self._session_cache_bytes)
-        self._next_call()
+        self._calls.number()
         return vector
 
     def similarity(self, db: Session, a: str, b: str, model: str | None) -> float:
@@ -153,7 +152,7 @@ class Inference:
     def count_tokens(self, db: Session, text: str, model: str | None) -> int:
         """The tokens of a text, special tokens included and nothing cut."""
         call = self._begin(db, model, "passage")
-        _encoded(text, call.limits)
+        encoded(text, call.limits)
         return self._embedder(call).count_tokens(text)
 
     def _cut(
@@ -169,31 +168,20 @@ class Inference:
                 yield [text[begin:end] for begin, end in cut(text, spans, chunk_tokens, chunk_overlap)]
 
     def _embedder(self, call: _Call) -> Embedder:
-        return self._models.get(call.target.digest, call.limits.threads)
+        return self._models.get(Embedder, call.target.digest, call.limits.threads)
 
     def _begin(self, db: Session, model: str | None, kind: str | None) -> _Call:
         preference = parse_cache_preference(db.preference(b"pgml_tune.cache"))
-        target, limits = self._rules.read(db, model)
+        target, limits = self._calls.begin(db, model, Embedder.task)
         self._session_cache_bytes = limits.session_cache_bytes
         return _Call(target, limits, _check_kind(kind), db.role(), preference)
 
     def _finish(self, db: Session, call: _Call, text_count: int) -> None:
-        count = self._counters.of(call.target.model_version_id)
-        count.calls += 1
-        count.texts += text_count
-        self._table.flush_if_due(db)
-        self._next_call()
-
-    def _next_call(self) -> None:
-        self.last_call_id = self._next_call_id
-        self._next_call_id += 1
-
-    def _key(self, scope: str, text: str, limits: Limits) -> bytes:
-        return self._keys.key(scope, _encoded(text, limits))
+        self._calls.finish(db, call.target, text_count)
 
     def _embed_all(self, db: Session, call: _Call, texts: Sequence[str]) -> tuple[list[str], int]:
         scope = call.scope()
-        keys = [self._key(scope, text, call.limits) for text in texts]
+        keys = [self._keys.key(scope, encoded(text, call.limits)) for text in texts]
         vectors: dict[bytes, str] = {}
         missing: dict[bytes, str] = {}
         for key, text in zip(keys, texts, strict=True):
@@ -203,7 +191,7 @@ class Inference:
             else:
                 vectors[key] = vector
         # A text that stands twice in the array is computed once, so its second place counts as a hit.
-        self._counters.of(call.target.model_version_id).session_hits += len(texts) - len(missing)
+        self._calls.count(call.target).session_hits += len(texts) - len(missing)
         truncated = 0
         if missing:
             found, truncated = self._look_further(db, call, missing)
@@ -218,7 +206,7 @@ class Inference:
                 vector = self._keys.unseal(key, sealed, call.target.dimensions)
                 if vector is not None:
                     vectors[key] = self._remember(call, key, vector)
-            self._counters.of(call.target.model_version_id).table_hits += len(vectors)
+            self._calls.count(call.target).table_hits += len(vectors)
         left = {key: text for key, text in missing.items() if key not in vectors}
         return (vectors, 0) if not left else self._compute(db, call, left, vectors)
 
@@ -230,21 +218,13 @@ class Inference:
         for start in range(0, len(texts), COMPUTE_TEXTS):
             group = slice(start, start + COMPUTE_TEXTS)
             computed = embedder.embed(texts[group], call.kind, work, db.checkpoint)
-            if work.truncated and call.limits.long_input == "error":
-                raise LimitExceeded(
-                    f"input is longer than the {embedder.config.max_tokens} tokens the model reads",
-                    detail="Setting long_input is error.",
-                    hint="SELECT configure('long_input', 'truncate')",
-                )
+            refuse_cut(work, call.limits, embedder.config.max_tokens)
             for key, vector in zip(keys[group], computed, strict=True):
                 vectors[key] = self._remember(call, key, vector)
                 if call.uses_table_cache:
                     entry = CacheEntry(key, call.target.model_version_id, call.role, self._keys.seal(key, vector))
                     self._table.add(db, entry)
-        count = self._counters.of(call.target.model_version_id)
-        count.tokens += work.tokens
-        count.truncated += work.truncated
-        count.compute_ms += work.seconds * 1000
+        self._calls.count_work(call.target, work)
         return vectors, work.truncated
 
     def _remember(self, call: _Call, key: bytes, vector: VectorArray) -> str:
@@ -272,27 +252,6 @@ class Inference:
 
 def _text_form(vector: VectorArray) -> str:
     return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-
-
-def _encoded(text: str, limits: Limits) -> bytes:
-    # A text has at least as many bytes as characters: what is far too long is not even encoded.
-    size = len(text)
-    if size <= limits.max_input_bytes:
-        content = text.encode()
-        size = len(content)
-        if size <= limits.max_input_bytes:
-            return content
-    raise LimitExceeded(
-        f"input has {size} bytes or more, the limit is {limits.max_input_bytes}",
-        # No setting reaches embed_pinned().
-        hint="" if limits is _PINNED_LIMITS else _raise_limit("max_input_bytes", size),
-    )
-
-
-def _raise_limit(name: str, value: int) -> str:
-    """The statement that would let a value pass, if any may."""
-    possible = value <= SETTINGS[name].maximum
-    return f"SELECT configure('{name}', '{value}')" if possible else ""
 
 
 def _check_kind(kind: str | None) -> str:

@@ -54,33 +54,54 @@ def register(
     if version is not None:
         check_name(version, "version")
     chosen = RegisterOptions.parse(options)
-    digest = _digest_of(model_root, artifact)
-    files = Artifact(model_root, digest)
-    files.verify(force=True)
-    config = files.config()
-    if config.task != task:
-        raise NotSupported(f'the artifact does "{config.task}", not "{task}"')
-
+    files = checked_artifact(model_root, _digest_of(model_root, artifact), task)
     # Before the versions are read: it takes long, and others may register meanwhile.
     try_out(files)
     existing = registry.versions_of(db, name)
     if version is None:
-        version = _next_version(model_root, name, digest, existing)
+        version = next_version(model_root, name, files.digest, existing)
     reference = ModelReference(name, version)
     if any(row.version == version for row in existing):
         raise _taken(reference)
+    add_version(db, reference, task, files, chosen.description, chosen.base)
+    # Last, because no rollback undoes it.
+    bind_name(model_root, reference, files.digest)
+    return version
+
+
+def checked_artifact(model_root: Path, digest: str, task: str) -> Artifact:
+    """An artifact whose files are what its manifest says, and that does this task."""
+    files = Artifact(model_root, digest)
+    files.verify(force=True)
+    does = files.config().task
+    if does != task:
+        raise NotSupported(f'the artifact does "{does}", not "{task}"')
+    return files
+
+
+def add_version(
+    db: Database,
+    reference: ModelReference,
+    task: str,
+    files: Artifact,
+    description: str | None,
+    base: str | None,
+    created_by: str | None = None,
+) -> None:
+    """Add a version to the registry, as the session's user or in somebody's name."""
     outcome = registry.register_version(
-        db, reference, task, digest, files.size_bytes, config.to_json(), chosen.description, chosen.base
+        db, reference, task, files.digest, files.size_bytes, files.config().to_json(), description, base, created_by
     )
     if outcome == "taken":
         raise _taken(reference)
     if outcome == "no base":
-        raise ObjectNotFound(f'model "{name}" has no version of the name given as base', hint=_SHOW_VERSIONS)
+        raise ObjectNotFound(
+            f'model "{reference.name}" has no version of the name given as base', hint=_SHOW_VERSIONS
+        )
     if outcome == "other task":
-        raise NameTaken(f'model "{name}" exists and has another task', hint="SELECT model, task FROM pgml_tune.models")
-    # Last, because no rollback undoes it.
-    bind_name(model_root, reference, digest)
-    return version
+        raise NameTaken(
+            f'model "{reference.name}" exists and has another task', hint="SELECT model, task FROM pgml_tune.models"
+        )
 
 
 def drop(db: Database, name: str | None, version: str | None) -> None:
@@ -126,7 +147,7 @@ def _digest_of(model_root: Path, artifact: str) -> str:
     return digest
 
 
-def _next_version(model_root: Path, name: str, digest: str, existing: Sequence[VersionRow]) -> str:
+def next_version(model_root: Path, name: str, digest: str, existing: Sequence[VersionRow]) -> str:
     """The first of v1, v2, ... that is free here and does not mean another artifact on this machine."""
     for row in existing:
         if row.digest == digest:

@@ -7,36 +7,40 @@ from functools import lru_cache
 from pgml_tune import __version__
 from pgml_tune.db import Database, Session
 from pgml_tune.errors import NotReady, NotSupported, ObjectNotFound, TuneError
-from pgml_tune.records import ModelReference
+from pgml_tune.records import VERBS, ModelReference
 from pgml_tune.settings import Limits
 from pgml_tune.store import registry
 from pgml_tune.store.registry import Target
 from pgml_tune.store.setting import read_settings
 
-TASK = "embedding"
 _SQL_VERSIONS = (__version__,)
+_MAKE = {
+    "embedding": "Run: pgml-tune import SOURCE --name NAME",
+    "classification": "CALL finetune_classifier('model', 'SELECT body, label FROM examples', 'new_model')",
+}
 _SHOW_VERSIONS = "SELECT model, version, state FROM pgml_tune.model_versions"
 
 _parse_reference = lru_cache(maxsize=256)(ModelReference.parse)
 
 
-def _resolve(db: Database, model: str | None) -> Target:
+def _resolve(db: Database, model: str | None, task: str) -> Target:
     reference = None if model is None else _parse_reference(model)
-    target = registry.find_target(db, reference, TASK)
+    target = registry.find_target(db, reference, task)
     if target is None:
-        raise _why_not(db, reference)
+        raise _why_not(db, reference, task)
     return target
 
 
-def _why_not(db: Database, reference: ModelReference | None) -> TuneError:
+def _why_not(db: Database, reference: ModelReference | None, task: str) -> TuneError:
     if reference is None:
-        return ObjectNotFound("there is no default embedding model", hint="Run: pgml-tune import SOURCE --name NAME")
+        return ObjectNotFound(f"there is no default {task} model", hint=_MAKE[task])
     versions = registry.versions_of(db, reference.name)
     if not versions:
         return ObjectNotFound(f'model "{reference.name}" does not exist', hint=_SHOW_VERSIONS)
     hint = f"{_SHOW_VERSIONS} WHERE model = '{reference.name}'"
-    if versions[0].task != TASK:
-        return NotSupported(f'model "{reference.name}" does not embed', detail=f"Its task is {versions[0].task}.")
+    if versions[0].task != task:
+        detail = f"Its task is {versions[0].task}."
+        return NotSupported(f'model "{reference.name}" does not {VERBS[task]}', detail=detail)
     named = [row for row in versions if row.version == reference.version]
     if reference.version is not None and not named:
         return ObjectNotFound(f'model "{reference.name}" has no version "{reference.version}"', hint=hint)
@@ -50,10 +54,10 @@ class Rules:
     def __init__(self) -> None:
         self._state: tuple[int, ...] = ()
         self._limits = Limits.from_rows({})
-        self._targets: dict[str | None, Target] = {}
+        self._targets: dict[tuple[str | None, str], Target] = {}
 
-    def read(self, db: Session, model: str | None) -> tuple[Target, Limits]:
-        """The version that `model` means, None meaning the default, and the settings."""
+    def read(self, db: Session, model: str | None, task: str = "embedding") -> tuple[Target, Limits]:
+        """The version that `model` means, None meaning the default of the task, and the settings."""
         state = db.visible_state()
         if not state or state != self._state:
             self._state = ()  # until all is read
@@ -62,9 +66,9 @@ class Rules:
             self._limits = Limits.from_rows(settings)
             self._targets.clear()
             self._state = state
-        target = self._targets.get(model)
+        target = self._targets.get((model, task))
         if target is None:
-            target = self._targets[model] = _resolve(db, model)
+            target = self._targets[model, task] = _resolve(db, model, task)
         return target, self._limits
 
 
