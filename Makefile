@@ -2,9 +2,9 @@ EXTENSION = pgml_tune
 EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" pgml_tune.control)
 
 STATE = sql/types.sql $(addprefix sql/tables/, setting.sql model.sql model_version.sql serving.sql serving_history.sql \
-	cache_entry.sql call_count.sql collection.sql tracked_column.sql)
-CODE = $(addprefix sql/functions/, internal.sql embedding.sql registry.sql cache.sql \
-	collection_names.sql collection_vectors.sql collection_objects.sql collection.sql filling.sql search.sql operations.sql roles.sql) \
+	cache_entry.sql call_count.sql collection.sql tracked_column.sql job.sql evaluation.sql)
+CODE = $(addprefix sql/functions/, internal.sql embedding.sql classification.sql registry.sql cache.sql \
+	collection_names.sql collection_vectors.sql collection_objects.sql collection.sql filling.sql search.sql job.sql job_worker.sql training.sql operations.sql roles.sql) \
 	sql/views.sql sql/privileges.sql
 SOURCES = sql/guard.sql $(STATE) $(CODE)
 
@@ -49,7 +49,7 @@ clean:
 endif
 
 .PHONY: install-sql install-package uninstall-package install-deps install-train dev dev-stop demo test lint unit \
-	check-generated private-installcheck integration clients fuzz bench dist
+	check-generated private-installcheck integration clients fuzz soak-jobs bench bench-train dist
 
 ifndef SQL_ONLY
 install: install-package
@@ -71,7 +71,7 @@ dev dev-stop demo:
 
 test:
 	@scripts/test.sh lint unit check-generated installcheck integration clients
-lint unit integration clients fuzz bench:
+lint unit integration clients fuzz soak-jobs bench bench-train:
 	@scripts/test.sh $@
 private-installcheck:
 	@scripts/test.sh installcheck

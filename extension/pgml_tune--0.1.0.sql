@@ -57,10 +57,12 @@ BEGIN
     JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
     WHERE pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.=) '@extschema@'
       AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[
-          'embed', 'embed_pinned', 'semantic_similarity', 'token_count', 'last_call_id',
+          'embed', 'embed_pinned', 'semantic_similarity', 'token_count', 'last_call_id', 'classify',
           'register_model', 'drop_model_version', 'cache_purge', 'configure', 'doctor',
           'embed_table', 'track_column', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
-          'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search'
+          'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
+          'import_model', 'finetune_sbert', 'finetune_classifier', 'distill_model', 'quantize_model',
+          'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log'
       ]::pg_catalog.name[])
       AND NOT EXISTS (
           SELECT FROM pg_catalog.pg_depend AS d
@@ -106,7 +108,7 @@ CREATE TABLE pgml_tune.model (
     created_at  timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT model_name_key UNIQUE (name),
     CONSTRAINT model_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_.-]{0,62}$' AND name !~ '\.\.'),
-    CONSTRAINT model_task_check CHECK (task IN ('embedding'))
+    CONSTRAINT model_task_check CHECK (task IN ('embedding', 'classification'))
 );
 -- No foreign key leads from one of these tables to another: a parallel restore fills them in any order. The functions that
 -- write them hold the locks that keep them together.
@@ -344,6 +346,129 @@ COMMENT ON FUNCTION pgml_tune._check_tracked_column() IS 'Lets only those record
 CREATE TRIGGER tracked_column_privilege BEFORE INSERT OR UPDATE ON pgml_tune.tracked_column
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_tracked_column();
 
+CREATE TYPE pgml_tune.job_state AS ENUM (
+    'queued',     -- waits for a worker
+    'running',    -- a worker holds its lease
+    'succeeded',
+    'failed',     -- sqlstate and message say why
+    'cancelled'
+);
+COMMENT ON TYPE pgml_tune.job_state IS 'Where a job stands: queued, running, or ended in one of three ways.';
+
+-- What runs in one database is of no use in another: none of the tables of jobs is dumped.
+CREATE TABLE pgml_tune.job (
+    job_id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind           text NOT NULL,
+    parameters     jsonb NOT NULL,
+    request_sha256 text NOT NULL,
+    role_id        oid NOT NULL DEFAULT current_user::regrole::oid,  -- whose job it is; nobody may name another
+    created_by     text NOT NULL DEFAULT session_user,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    state          pgml_tune.job_state NOT NULL DEFAULT 'queued',
+    fencing_token  integer NOT NULL DEFAULT 0,  -- grows with each claim: what an earlier holder writes is refused
+    cancel_requested_at timestamptz,            -- NULL: nobody wants it cancelled
+    started_at     timestamptz,                 -- NULL: no worker has claimed it yet
+    ended_at       timestamptz,                 -- NULL: it has not ended
+    artifacts      jsonb NOT NULL DEFAULT '[]', -- what it has published below the model root; registered when it ends
+    evaluations    jsonb NOT NULL DEFAULT '[]', -- what it has measured; becomes rows of evaluation when it ends
+    result         jsonb,                       -- NULL: its process has not ended well; else it is not run again
+    sqlstate       text,                        -- NULL, as the next three: it has not failed
+    message        text,
+    detail         text,
+    hint           text,
+    CONSTRAINT job_parameters_check CHECK (jsonb_typeof(parameters) = 'object'),
+    CONSTRAINT job_request_sha256_check CHECK (request_sha256 ~ '^[0-9a-f]{64}$'),
+    CONSTRAINT job_ended_at_check CHECK ((ended_at IS NULL) = (state IN ('queued', 'running')))
+);
+COMMENT ON TABLE pgml_tune.job IS 'What was asked of the worker, by whom, and how it ended; see pgml_tune.jobs.';
+-- The same call twice is one job, as long as the first has not ended.
+CREATE UNIQUE INDEX job_request_sha256_key ON pgml_tune.job (request_sha256) WHERE state IN ('queued', 'running');
+-- The worker asks for the oldest of the few that wait or run.
+CREATE INDEX job_state_idx ON pgml_tune.job (job_id) WHERE state IN ('queued', 'running');
+
+-- Beside the job because it changes every few seconds.
+CREATE TABLE pgml_tune.job_progress (
+    job_id        bigint PRIMARY KEY,
+    fencing_token integer NOT NULL,
+    worker        text NOT NULL,          -- host:pid
+    lease_until   timestamptz NOT NULL,   -- by the clock of the server
+    phase         text NOT NULL DEFAULT 'starting',
+    step          bigint,                 -- NULL, as the next: the phase has no steps
+    steps         bigint,
+    loss          double precision,       -- NULL: the phase has none
+    metric        text,                   -- NULL, as the next: nothing measured yet
+    metric_value  double precision,
+    lost_count    integer NOT NULL DEFAULT 0,  -- how often its worker was lost or its process killed from outside
+    memory_bytes  bigint,                 -- most memory that its processes have held; NULL: not measured yet
+    phase_started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 20, autovacuum_vacuum_scale_factor = 0);
+COMMENT ON TABLE pgml_tune.job_progress IS 'Who runs a job until when, and how far it has come; a row for each job that was ever claimed.';
+
+-- The rows that a job works on, as its caller could read them; deleted when it ends.
+CREATE TABLE pgml_tune.job_rows (
+    job_id   bigint NOT NULL,
+    part     text NOT NULL,
+    chunk_no integer NOT NULL,
+    row_count integer NOT NULL,
+    lines    text NOT NULL,  -- a JSON object per line
+    role_id  oid NOT NULL DEFAULT current_user::regrole::oid,
+    CONSTRAINT job_rows_pkey PRIMARY KEY (job_id, part, chunk_no),
+    CONSTRAINT job_rows_part_check CHECK (part IN ('train', 'eval', 'calibration'))
+);
+COMMENT ON TABLE pgml_tune.job_rows IS 'Snapshots of training, evaluation and calibration rows of jobs that have not ended.';
+
+-- What those rows were: stays as long as the job, and goes into the version that is made of them.
+CREATE TABLE pgml_tune.job_part (
+    job_id      bigint NOT NULL,
+    part        text NOT NULL,
+    query       text NOT NULL,
+    row_count   bigint NOT NULL,
+    rows_sha256 text NOT NULL,
+    column_names text[] NOT NULL,
+    shape       text NOT NULL,
+    role_id     oid NOT NULL DEFAULT current_user::regrole::oid,
+    CONSTRAINT job_part_pkey PRIMARY KEY (job_id, part)
+);
+COMMENT ON TABLE pgml_tune.job_part IS 'The queries of a job: their text, and number, hash, columns and shape of the rows.';
+
+CREATE TABLE pgml_tune.job_line (
+    job_line_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id      bigint NOT NULL,
+    logged_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    line        text NOT NULL
+);
+COMMENT ON TABLE pgml_tune.job_line IS 'What jobs have told while they ran; see job_log().';
+-- job_log() reads the lines of one job.
+CREATE INDEX job_line_job_id_idx ON pgml_tune.job_line (job_id, job_line_id);
+
+CREATE TABLE pgml_tune.worker (
+    name          text PRIMARY KEY,      -- host:pid
+    backend_pid   integer NOT NULL,      -- of its session: whoever has lost that is gone
+    is_one_shot   boolean NOT NULL,
+    started_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE pgml_tune.worker IS 'The workers of this database; one that was not seen for half a minute, or has lost its session, is gone.';
+CREATE TABLE pgml_tune.evaluation (
+    evaluation_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    model          text NOT NULL,
+    version        text NOT NULL,
+    artifact_sha256 text NOT NULL,
+    metric         text NOT NULL,
+    metric_value   double precision NOT NULL,
+    dataset_query  text,  -- NULL, as the next two: the texts that come with the package
+    dataset_rows   bigint,
+    dataset_sha256 text,
+    job_id         bigint NOT NULL,
+    created_by     text NOT NULL,
+    created_at     timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE pgml_tune.evaluation IS 'Figures of model versions: what was measured, on which rows, by which job.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.evaluation', '');
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.evaluation_evaluation_id_seq', '');
+-- evaluations and model_card() look for one version.
+CREATE INDEX evaluation_model_version_idx ON pgml_tune.evaluation (model, version);
 -- What the Python package needs and callers must not have directly: SECURITY DEFINER, and no free text of users.
 
 CREATE OR REPLACE FUNCTION pgml_tune._move_serving(model_id bigint, model_version_id bigint, reason text)
@@ -411,11 +536,12 @@ $$;
 COMMENT ON FUNCTION pgml_tune._move_default(text, bigint, text) IS
     'Points a task at its default model, or with NULL at none, and writes the history.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._register_version(
-    model text, task text, description text, version text, base text, artifact_sha256 text, bytes bigint, config jsonb
+CREATE OR REPLACE FUNCTION pgml_tune._add_version(
+    model text, task text, description text, version text, base text, artifact_sha256 text, bytes bigint, config jsonb,
+    created_by text
 )
 RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -426,29 +552,29 @@ BEGIN
     -- One registration at a time: two first models would both become the default. Nobody who only reads holds it up, and
     -- the move of a pointer does not wait for it.
     LOCK TABLE pgml_tune.model IN SHARE ROW EXCLUSIVE MODE;
-    INSERT INTO pgml_tune.model (name, task, description)
-    VALUES (_register_version.model, _register_version.task, _register_version.description)
+    INSERT INTO pgml_tune.model (name, task, description, created_by)
+    VALUES (_add_version.model, _add_version.task, _add_version.description, _add_version.created_by)
     ON CONFLICT (name) DO NOTHING;
-    SELECT m.* INTO STRICT v_model FROM pgml_tune.model AS m WHERE m.name = _register_version.model;
-    IF v_model.task <> _register_version.task THEN
+    SELECT m.* INTO STRICT v_model FROM pgml_tune.model AS m WHERE m.name = _add_version.model;
+    IF v_model.task <> _add_version.task THEN
         RETURN 'other task';
     END IF;
 
-    IF _register_version.base IS NOT NULL AND NOT EXISTS (
+    IF _add_version.base IS NOT NULL AND NOT EXISTS (
         SELECT FROM pgml_tune.model_version AS v
-        WHERE v.model_id = v_model.model_id AND v.version = _register_version.base
+        WHERE v.model_id = v_model.model_id AND v.version = _add_version.base
     ) THEN
         RETURN 'no base';
     END IF;
 
     INSERT INTO pgml_tune.model_version (
         model_id, version, state, artifact_sha256, space_id, dimensions, max_tokens, storage, bytes,
-        is_batch_invariant, base_version, metrics, source
+        is_batch_invariant, base_version, metrics, source, created_by
     )
-    SELECT v_model.model_id, _register_version.version, 'ready', _register_version.artifact_sha256, c.space_id,
-           c.dimensions, c.max_tokens, c.storage, _register_version.bytes, c.is_batch_invariant, _register_version.base,
-           c.metrics, c.source
-    FROM jsonb_to_record(_register_version.config) AS c (
+    SELECT v_model.model_id, _add_version.version, 'ready', _add_version.artifact_sha256, c.space_id,
+           c.dimensions, c.max_tokens, c.storage, _add_version.bytes, c.is_batch_invariant, _add_version.base,
+           c.metrics, c.source, _add_version.created_by
+    FROM jsonb_to_record(_add_version.config) AS c (
         space_id text, dimensions integer, max_tokens integer, storage text, is_batch_invariant boolean,
         metrics jsonb, source jsonb
     )
@@ -466,6 +592,19 @@ BEGIN
     END IF;
     RETURN 'registered';
 END
+$$;
+COMMENT ON FUNCTION pgml_tune._add_version(text, text, text, text, text, text, bigint, jsonb, text) IS
+    'Adds a version and its model in the name of a user; says registered, taken, no base or other task.';
+
+-- Whoever may register does so in his own name; the worker, which owns all this, in that of whose job it has run.
+CREATE OR REPLACE FUNCTION pgml_tune._register_version(
+    model text, task text, description text, version text, base text, artifact_sha256 text, bytes bigint, config jsonb
+)
+RETURNS text
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pgml_tune._add_version(model, task, description, version, base, artifact_sha256, bytes, config, session_user)
 $$;
 COMMENT ON FUNCTION pgml_tune._register_version(text, text, text, text, text, text, bigint, jsonb) IS
     'Adds a version and its model; says registered, taken, no base or other task.';
@@ -802,6 +941,17 @@ return embedding.last_call_id()
 $python$;
 COMMENT ON FUNCTION @extschema@.last_call_id() IS
     'Identifier of the last inference call of this session; NULL before the first.';
+
+CREATE OR REPLACE FUNCTION @extschema@.classify(input text, model text, top_k integer DEFAULT 1)
+RETURNS TABLE (label text, score double precision)
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 10000 ROWS 1  -- not STRICT: a NULL for top_k is an error
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import classification
+return classification.classify(input, model, top_k)
+$python$;
+COMMENT ON FUNCTION @extschema@.classify(text, text, integer) IS
+    'The top_k most probable labels of a text under a classification model (name or name@version), with their probabilities, the greatest first; no rows for NULL.';
 
 CREATE OR REPLACE FUNCTION @extschema@.register_model(
     name text, artifact text, task text, version text DEFAULT NULL, options jsonb DEFAULT '{}'
@@ -1328,10 +1478,7 @@ DECLARE
     v_is_cut boolean;
     v_stored integer;
 BEGIN
-    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
-    END IF;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
     SELECT format('%I.%I', n.nspname, c.relname) INTO v_leaf
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = leaf;
@@ -1389,10 +1536,7 @@ DECLARE
     p record;
     v_locked tid[];
 BEGIN
-    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
-    END IF;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
     -- A row that is locked is skipped, so nobody is drawn into a deadlock; so is one whose text is another by now.
     EXECUTE format(
         'SELECT array_agg(l.row_id)
@@ -1437,10 +1581,7 @@ DECLARE
     v_rows tid[];
     v_deleted integer;
 BEGIN
-    SELECT * INTO p FROM pgml_tune._collection_parts(collection_id);
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
-    END IF;
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
     -- Locked first and looked at again: a row that comes back meanwhile waits here, and then adds its vectors anew.
     EXECUTE format(
         'SELECT array_agg(o.row_id) FROM (
@@ -1506,6 +1647,10 @@ BEGIN
     EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', v_embeddings);
     IF NOT pgml_tune._is_pristine(v_embeddings) THEN
         RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
+    END IF;
+    -- What is called below relies on it: both tables are locked now.
+    IF NOT EXISTS (SELECT FROM pgml_tune._collection_parts(collection_id)) THEN
+        RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
     END IF;
     EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)
     INTO v_result USING task, leaf, first_block, end_block, max_rows;
@@ -1864,7 +2009,7 @@ COMMENT ON FUNCTION pgml_tune._build_collection(bigint) IS
     'Makes the side table, the functions and the triggers that the row of a collection asks for.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._finish_collection(collection_id bigint)
-RETURNS void
+RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1877,13 +2022,10 @@ DECLARE
 BEGIN
     -- Counts as the owner of the source, and takes the locks in the order in which all take them.
     v_missing := (pgml_tune._fill_collection(collection_id, 'missing', NULL, NULL, NULL, NULL))[1];
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
     IF v_missing > 0 THEN
-        IF t.is_ready THEN
-            RETURN;  -- another partition came: the next maintain() sees it
-        END IF;
-        RAISE EXCEPTION 'collection "%" is not filled yet', t.name USING ERRCODE = '55000';
+        RETURN v_missing;
     END IF;
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
     -- Triggers on partitions attached meanwhile first: once the indexes have locked the side table, no table may be waited for.
     PERFORM pgml_tune._mend_collection(collection_id);
     v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
@@ -1898,10 +2040,11 @@ BEGIN
     END LOOP;
     UPDATE pgml_tune.collection AS c SET is_ready = true, is_filled = true WHERE c.collection_id = t.collection_id;
     PERFORM pgml_tune._mend_collection(collection_id);
+    RETURN 0;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._finish_collection(bigint) IS
-    'Makes the indexes, the view and the query function of a collection that is filled, and opens it to its readers.';
+    'Makes the indexes, the view and the query function of a collection and opens it to its readers, unless rows are without vectors; says how many are.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._has_hnsw(side regclass)
 RETURNS boolean
@@ -1955,7 +2098,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    c_most_rows CONSTANT integer := 100000;  -- whose graph is made within half a minute
+    c_most_rows CONSTANT integer := 100000;  -- whose graph is made in about half a minute
     t pgml_tune.collection;
     p record;
     v_source pg_class;
@@ -2303,12 +2446,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT to_jsonb(t) || jsonb_build_object(
         'source_oid', t.source::oid::bigint, 'source', t.source, 'text_search', t.text_search,
-        'source_column', coalesce(p.plain_content, t.source_column), 'model', m.name, 'version', v.version,
+        'source_column', coalesce(p.plain_content, t.source_column),
         'is_lost', p.source IS NULL OR NOT pgml_tune._is_pristine(t.embeddings)
     )
     FROM pgml_tune.collection AS t
-    JOIN pgml_tune.model_version AS v ON v.model_version_id = t.model_version_id
-    JOIN pgml_tune.model AS m ON m.model_id = v.model_id
     LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true
     WHERE t.collection_id = _collection_row.collection_id OR t.name = _collection_row.name
 $$;
@@ -2934,38 +3075,33 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._open_collection(text, integer) IS 'The row of a collection that the caller may search now.';
 
-CREATE OR REPLACE FUNCTION @extschema@.semantic_search(
-    collection text, query text, k integer DEFAULT 10, filter jsonb DEFAULT NULL
+-- What hybrid_search() has both of its parts do: which collection it is, what the filter asks for and whether it leaves few rows has
+-- been found out before, once.
+
+CREATE OR REPLACE FUNCTION pgml_tune._search_by_meaning(
+    opened pgml_tune.collection, query text, depth integer, filter jsonb, condition text, is_exact boolean
 )
 RETURNS TABLE (key jsonb, distance double precision, document jsonb)
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE COST 10000 ROWS 10
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-SET jit = off  -- it takes longer than the search
-SET extra_float_digits = 1 SET bytea_output = 'hex' SET intervalstyle = 'postgres'  -- a key is the same in every session
 AS $$
 DECLARE
     c_ef_search CONSTANT integer := 400;  -- at least: measured, 100 loses a point of nDCG@10 on one-word questions, 400 none
     c_most_ef_search CONSTANT integer := 1000;  -- pgvector's limit
-    c_chunks_per_row CONSTANT integer := 4;  -- looked at in the hope to meet k different rows
-    t pgml_tune.collection := pgml_tune._open_collection(collection, k);
+    c_chunks_per_row CONSTANT integer := 4;  -- looked at in the hope to meet so many different rows
     p record;
-    v_condition text := pgml_tune._filter_condition(t.source, filter);
     v_vector text;
     v_distance text;
     v_head text;
     v_tail text;
-    v_candidates integer := k;
-    v_is_exact boolean;
+    v_candidates integer := depth;
     v_keys jsonb[];
     v_distances double precision[];
     v_documents jsonb[];
     v_ef_search text;
     v_iterative_scan text;
 BEGIN
-    IF query IS NULL THEN
-        RETURN;
-    END IF;
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(t.collection_id);
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(opened.collection_id);
     v_vector := @extschema@.embed_pinned(query, split_part(p.model, '@', 1), split_part(p.model, '@', 2), 'query')::text;
     v_distance := format('e.embedding OPERATOR(%s.<=>) $2::%s', pgml_tune._vector_schema(), p.storage);
     v_head := format(
@@ -2978,43 +3114,67 @@ BEGIN
                  SELECT %3$s, min(e.distance) AS distance
                  FROM (
                      SELECT e.*, %4$s AS distance FROM %5$s AS e JOIN %6$s AS s ON %7$s WHERE %8$s ORDER BY ',
-        pgml_tune._object_expression(t.source, p.key_attnums), pgml_tune._object_expression(t.source, NULL),
-        p.key_list, v_distance, p.embeddings, p.source, p.key_match, v_condition
+        pgml_tune._object_expression(opened.source, p.key_attnums), pgml_tune._object_expression(opened.source, NULL),
+        p.key_list, v_distance, p.embeddings, p.source, p.key_match, condition
     );
     v_tail := format(
         ' LIMIT $3) AS e GROUP BY %1$s ORDER BY min(e.distance), %1$s LIMIT $4) AS e JOIN %2$s AS s ON %3$s) AS r',
         p.key_list, p.source, p.key_match
     );
 
-    v_is_exact := pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, v_condition, filter);
-    IF NOT v_is_exact THEN
+    IF NOT is_exact THEN
         IF p.chunk_tokens IS NOT NULL THEN
-            v_candidates := k * c_chunks_per_row;
+            v_candidates := depth * c_chunks_per_row;
         END IF;
         v_ef_search := current_setting('hnsw.ef_search');
         v_iterative_scan := current_setting('hnsw.iterative_scan', true);
         PERFORM set_config(
             'hnsw.ef_search', least(greatest(
-                v_ef_search::integer, CASE v_condition WHEN 'true' THEN c_ef_search ELSE c_most_ef_search END, 2 * v_candidates
+                v_ef_search::integer, CASE condition WHEN 'true' THEN c_ef_search ELSE c_most_ef_search END, 2 * v_candidates
             ), c_most_ef_search)::text, true
         );
         IF v_iterative_scan IS NOT NULL THEN  -- pgvector 0.8
             PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true);
         END IF;
         EXECUTE v_head || v_distance || v_tail INTO v_keys, v_distances, v_documents
-        USING filter, v_vector, v_candidates, k;
+        USING filter, v_vector, v_candidates, depth;
         PERFORM set_config('hnsw.ef_search', v_ef_search, true);
         IF v_iterative_scan IS NOT NULL THEN
             PERFORM set_config('hnsw.iterative_scan', v_iterative_scan, true);
         END IF;
     END IF;
-    IF v_is_exact OR coalesce(cardinality(v_keys), 0) < k THEN
+    IF is_exact OR coalesce(cardinality(v_keys), 0) < depth THEN
         -- An index cannot serve a sum.
         EXECUTE v_head || format('(%s) + 0, %s', v_distance, p.key_list) || v_tail INTO v_keys, v_distances, v_documents
-        USING filter, v_vector, CASE WHEN p.chunk_tokens IS NULL THEN k END, k;
+        USING filter, v_vector, CASE WHEN p.chunk_tokens IS NULL THEN depth END, depth;
     END IF;
     RETURN QUERY SELECT u.key, u.distance, u.document
         FROM unnest(v_keys, v_distances, v_documents) AS u (key, distance, document);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._search_by_meaning(pgml_tune.collection, text, integer, jsonb, text, boolean) IS
+    'The rows of an opened collection nearest in meaning to a query; is_exact compares all rows that the condition leaves, else the graph is asked first.';
+
+CREATE OR REPLACE FUNCTION @extschema@.semantic_search(
+    collection text, query text, k integer DEFAULT 10, filter jsonb DEFAULT NULL
+)
+RETURNS TABLE (key jsonb, distance double precision, document jsonb)
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+SET jit = off  -- it takes longer than the search
+SET extra_float_digits = 1 SET bytea_output = 'hex' SET intervalstyle = 'postgres'  -- a key is the same in every session
+AS $$
+DECLARE
+    t pgml_tune.collection := pgml_tune._open_collection(collection, k);
+    v_condition text := pgml_tune._filter_condition(t.source, filter);
+BEGIN
+    IF query IS NOT NULL THEN
+        RETURN QUERY SELECT m.key, m.distance, m.document
+        FROM pgml_tune._search_by_meaning(
+            t, query, k, filter, v_condition,
+            is_exact => pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, v_condition, filter)
+        ) AS m;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.semantic_search(text, text, integer, jsonb) IS
@@ -3054,25 +3214,23 @@ $$;
 COMMENT ON FUNCTION pgml_tune._text_query(regclass, regconfig, text) IS
     'The words of a query as alternatives: the rare ones, which find rows, and all, which rank them. Made of lexemes: the syntax of tsquery means nothing in a query.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._text_search(collection_id bigint, query text, depth integer, filter jsonb)
+CREATE OR REPLACE FUNCTION pgml_tune._search_by_words(
+    opened pgml_tune.collection, query text, depth integer, filter jsonb, condition text, is_few boolean
+)
 RETURNS TABLE (key jsonb, place bigint, document jsonb)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-#variable_conflict use_column
 DECLARE
     c_most_candidates CONSTANT integer := 20000;  -- ranked
-    t pgml_tune.collection;
     p record;
-    v_condition text;
     v_rare tsquery;
     v_every tsquery;
 BEGIN
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _text_search.collection_id;
-    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
-    v_condition := pgml_tune._filter_condition(t.source, filter);
-    SELECT q.rare, q.every INTO v_rare, v_every FROM pgml_tune._text_query(t.embeddings, t.text_search::regconfig, query) AS q;
-    IF pgml_tune._leaves_few(t.source, v_condition, filter) THEN
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(opened.collection_id);
+    SELECT q.rare, q.every INTO v_rare, v_every
+    FROM pgml_tune._text_query(opened.embeddings, opened.text_search::regconfig, query) AS q;
+    IF is_few THEN
         v_rare := v_every;
     END IF;
     RETURN QUERY EXECUTE format(
@@ -3084,13 +3242,13 @@ BEGIN
                  WHERE e.lexemes @@ $3 AND %4$s LIMIT %8$s
              ) AS e ORDER BY e.rank DESC, %2$s LIMIT $4
          ) AS e JOIN %6$s AS s ON %7$s',
-        pgml_tune._object_expression(t.source, p.key_attnums), 'e.' || replace(p.key_list, ', ', ', e.'),
-        pgml_tune._object_expression(t.source, NULL), v_condition, p.embeddings, p.source, p.key_match, c_most_candidates
+        pgml_tune._object_expression(opened.source, p.key_attnums), 'e.' || replace(p.key_list, ', ', ', e.'),
+        pgml_tune._object_expression(opened.source, NULL), condition, p.embeddings, p.source, p.key_match, c_most_candidates
     ) USING filter, v_every, v_rare, depth;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb) IS
-    'The rows of a collection that full text search ranks highest for a query.';
+COMMENT ON FUNCTION pgml_tune._search_by_words(pgml_tune.collection, text, integer, jsonb, text, boolean) IS
+    'The rows of an opened collection that full text search ranks highest for a query.';
 
 CREATE OR REPLACE FUNCTION @extschema@.hybrid_search(
     collection text, query text, k integer DEFAULT 10, filter jsonb DEFAULT NULL, weight double precision DEFAULT 0.5
@@ -3106,6 +3264,8 @@ DECLARE
     c_least_depth CONSTANT integer := 50;
     t pgml_tune.collection := pgml_tune._open_collection(collection, k);
     v_depth integer := least(greatest(2 * k, c_least_depth), 10000);
+    v_condition text;
+    v_is_few boolean;
 BEGIN
     IF weight IS NULL OR NOT weight BETWEEN 0 AND 1 THEN
         RAISE EXCEPTION 'weight is not a number from 0 to 1' USING ERRCODE = '22023', HINT = 'Use 0.5 for equal parts.';
@@ -3115,12 +3275,20 @@ BEGIN
             USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none, or its configuration was dropped.',
                   HINT = format('SELECT drop_auto_embed(%L)', t.name);
     END IF;
+    v_condition := pgml_tune._filter_condition(t.source, filter);
+    IF query IS NULL THEN
+        RETURN;
+    END IF;
+    v_is_few := pgml_tune._leaves_few(t.source, v_condition, filter);
     RETURN QUERY
     WITH semantic AS (
-        SELECT s.key, s.document, row_number() OVER (ORDER BY s.distance, s.key) AS place
-        FROM @extschema@.semantic_search(collection, query, v_depth, filter) AS s
+        SELECT m.key, m.document, row_number() OVER (ORDER BY m.distance, m.key) AS place
+        FROM pgml_tune._search_by_meaning(
+            t, query, v_depth, filter, v_condition, is_exact => v_is_few OR pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE
+        ) AS m
     ), textual AS (
-        SELECT f.key, f.document, f.place FROM pgml_tune._text_search(t.collection_id, query, v_depth, filter) AS f
+        SELECT w.key, w.document, w.place
+        FROM pgml_tune._search_by_words(t, query, v_depth, filter, v_condition, v_is_few) AS w
     ), fused AS (
         SELECT coalesce(s.key, f.key) AS key, coalesce(s.document, f.document) AS document,
                coalesce(weight / (c_damping + s.place), 0) + coalesce((1 - weight) / (c_damping + f.place), 0) AS score
@@ -3131,6 +3299,721 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision) IS
     'semantic_search() and PostgreSQL full text search fused by reciprocal ranks: score = weight/(60 + place in meaning) + (1 - weight)/(60 + place in words), highest first.';
+CREATE OR REPLACE FUNCTION pgml_tune._may_see_job(role_id oid)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(pg_has_role(current_user, role_id, 'USAGE'), false)
+        OR has_function_privilege(current_user, '@extschema@.register_model(text, text, text, text, jsonb)', 'EXECUTE')
+$$;
+COMMENT ON FUNCTION pgml_tune._may_see_job(oid) IS 'Whether a job of that role is the caller''s, or the caller is an administrator.';
+
+-- Who may CALL the procedure of a kind may add a job of it; a job added past the procedure gains nothing.
+CREATE OR REPLACE FUNCTION pgml_tune._check_job()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_limit integer;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_proc AS p
+        JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+        JOIN pg_extension AS e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+        WHERE e.extname = 'pgml_tune' AND p.prokind = 'p' AND p.proname = NEW.kind AND 'job_id' = ANY (p.proargnames)
+          AND has_function_privilege(NEW.role_id, p.oid, 'EXECUTE')
+    ) THEN
+        RAISE EXCEPTION 'permission denied for jobs of kind "%"', NEW.kind USING ERRCODE = '42501';
+    END IF;
+    SELECT s.value::integer INTO v_limit FROM pgml_tune.setting AS s WHERE s.name = 'jobs_queued';
+    v_limit := coalesce(v_limit, 100);  -- the default in settings.py
+    IF (
+        SELECT count(*) FROM pgml_tune.job AS j WHERE j.role_id = NEW.role_id AND j.state IN ('queued', 'running')
+    ) >= v_limit THEN
+        RAISE EXCEPTION 'role "%" has % jobs that wait or run', pg_get_userbyid(NEW.role_id), v_limit
+            USING ERRCODE = '53400',
+                  DETAIL = 'More are not accepted before one of them has ended.',
+                  HINT = 'SELECT job_id, kind, state FROM pgml_tune.jobs WHERE ended_at IS NULL';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._check_job() IS 'Lets only those add a job who may call its procedure, and not too many.';
+CREATE OR REPLACE TRIGGER job_check BEFORE INSERT ON pgml_tune.job
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_job();
+
+CREATE OR REPLACE FUNCTION pgml_tune._check_job_rows()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pgml_tune.job AS j
+        WHERE j.job_id = NEW.job_id AND j.role_id = NEW.role_id AND j.state = 'queued'
+    ) THEN
+        RAISE EXCEPTION 'job % takes no rows', NEW.job_id USING ERRCODE = '42501';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._check_job_rows() IS 'Lets a role add to its own jobs only, and before they run.';
+CREATE OR REPLACE TRIGGER job_rows_check BEFORE INSERT ON pgml_tune.job_rows
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_job_rows();
+CREATE OR REPLACE TRIGGER job_part_check BEFORE INSERT ON pgml_tune.job_part
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_job_rows();
+
+-- As its caller: only that tells who asks for the cancel.
+CREATE OR REPLACE FUNCTION pgml_tune._guard_job()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NEW.cancel_requested_at IS DISTINCT FROM OLD.cancel_requested_at THEN
+        IF NOT pgml_tune._may_see_job(OLD.role_id) THEN
+            RAISE EXCEPTION 'permission denied for job %', OLD.job_id USING ERRCODE = '42501';
+        END IF;
+        IF OLD.ended_at IS NOT NULL THEN
+            RETURN NULL;
+        END IF;
+        IF OLD.state = 'queued' THEN
+            NEW.state := 'cancelled';
+            NEW.ended_at := clock_timestamp();
+        END IF;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._guard_job() IS 'Lets a job be cancelled by its role or an administrator; one that waits ends at once.';
+CREATE OR REPLACE TRIGGER job_guard BEFORE UPDATE ON pgml_tune.job
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._guard_job();
+
+CREATE OR REPLACE FUNCTION pgml_tune._forget_job_rows()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM pgml_tune.job_rows AS r WHERE r.job_id = NEW.job_id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._forget_job_rows() IS 'Deletes the snapshots of a job that has ended.';
+CREATE OR REPLACE TRIGGER job_ended AFTER UPDATE ON pgml_tune.job
+    FOR EACH ROW WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL) EXECUTE FUNCTION pgml_tune._forget_job_rows();
+
+CREATE OR REPLACE FUNCTION pgml_tune._add_job(kind text, parameters jsonb, request text)
+RETURNS TABLE (job_id bigint, is_new boolean)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_sha256 text := encode(sha256(convert_to(current_user::regrole::oid || ' ' || request, 'UTF8')), 'hex');
+    v_job_id bigint;
+BEGIN
+    -- Whoever adds the same at the same time is waited for.
+    INSERT INTO pgml_tune.job AS j (kind, parameters, request_sha256)
+    VALUES (_add_job.kind, _add_job.parameters, v_sha256)
+    ON CONFLICT DO NOTHING
+    RETURNING j.job_id INTO v_job_id;
+    IF FOUND THEN
+        RETURN QUERY SELECT v_job_id, true;
+    ELSE
+        RETURN QUERY SELECT pgml_tune._active_job(v_sha256), false;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._add_job(text, jsonb, text) IS
+    'Adds a job of the caller, or finds the one that was added for the same request and has not ended.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._active_job(request_sha256 text)
+RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT j.job_id FROM pgml_tune.job AS j
+    WHERE j.request_sha256 = _active_job.request_sha256 AND j.state IN ('queued', 'running')
+$$;
+COMMENT ON FUNCTION pgml_tune._active_job(text) IS 'The job of a request that has not ended; whoever knows the hash knows the request.';
+
+-- No SET clause, because the query is the caller's own and finds its names as he does; all of ours are qualified. A string
+-- of several statements cannot be opened as a cursor, and what changes data is refused while rows are fetched.
+CREATE OR REPLACE FUNCTION pgml_tune._take_rows(job_id bigint, part text, query text, max_rows bigint, max_bytes bigint)
+RETURNS text
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_rows refcursor;
+    v_line text;
+    v_lines text[];
+    v_count bigint := 0;
+    v_bytes bigint := 0;
+    v_chunk_bytes integer;
+    v_is_done boolean := false;
+BEGIN
+    OPEN v_rows NO SCROLL FOR EXECUTE
+        pg_catalog.format(E'SELECT pg_catalog.row_to_json(q.*)::pg_catalog.text FROM (\n%s\n) AS q', query);
+    FOR v_chunk_no IN 1 .. 2147483647 LOOP
+        v_lines := '{}';
+        v_chunk_bytes := 0;
+        BEGIN
+            PERFORM pg_catalog.set_config('transaction_read_only', 'on', true);
+            FOR v_place IN 1 .. 1000 LOOP
+                FETCH v_rows INTO v_line;
+                v_is_done := NOT FOUND;
+                EXIT WHEN v_is_done;
+                v_lines[v_place] := v_line;
+                v_chunk_bytes := v_chunk_bytes OPERATOR(pg_catalog.+) pg_catalog.octet_length(v_line);
+                EXIT WHEN v_chunk_bytes OPERATOR(pg_catalog.>) 4194304;
+            END LOOP;
+            -- Takes the transaction back to what it was; the cursor and the variables stay.
+            RAISE EXCEPTION USING ERRCODE = 'PGML0';
+        EXCEPTION WHEN SQLSTATE 'PGML0' THEN
+            NULL;
+        END;
+        v_count := v_count OPERATOR(pg_catalog.+) pg_catalog.cardinality(v_lines);
+        v_bytes := v_bytes OPERATOR(pg_catalog.+) v_chunk_bytes;
+        IF v_count OPERATOR(pg_catalog.>) max_rows THEN
+            CLOSE v_rows;
+            RETURN 'rows';
+        END IF;
+        IF v_bytes OPERATOR(pg_catalog.>) max_bytes THEN
+            CLOSE v_rows;
+            RETURN 'bytes';
+        END IF;
+        PERFORM pgml_tune._add_rows(job_id, part, v_chunk_no, v_lines);
+        EXIT WHEN v_is_done;
+    END LOOP;
+    CLOSE v_rows;
+    RETURN 'taken';
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint) IS
+    'Keeps the rows of a query of the caller for a job; says taken, or rows or bytes when there are more than allowed.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._add_rows(job_id bigint, part text, chunk_no integer, lines text[])
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pgml_tune.job_rows (job_id, part, chunk_no, row_count, lines)
+    SELECT _add_rows.job_id, _add_rows.part, _add_rows.chunk_no, cardinality(_add_rows.lines),
+           array_to_string(_add_rows.lines, E'\n')
+    WHERE cardinality(_add_rows.lines) > 0
+$$;
+COMMENT ON FUNCTION pgml_tune._add_rows(bigint, text, integer, text[]) IS 'Keeps a chunk of rows for a job.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._worker_is_alive()
+RETURNS boolean
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pgml_tune.worker AS w
+        WHERE w.seen_at > clock_timestamp() - interval '30 seconds'
+          AND EXISTS (SELECT FROM pg_stat_get_activity(w.backend_pid))
+    )
+$$;
+COMMENT ON FUNCTION pgml_tune._worker_is_alive() IS 'Whether some worker of this database was seen in the last half minute and still has its session.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._server_address()
+RETURNS TABLE (host text, port text, database text, role text)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+               nullif(btrim(split_part(current_setting('unix_socket_directories'), ',', 1), ' "'), ''),
+               'localhost'
+           ),
+           current_setting('port'), current_database()::text, pg_get_userbyid(e.extowner)::text
+    FROM pg_extension AS e WHERE e.extname = 'pgml_tune'
+$$;
+COMMENT ON FUNCTION pgml_tune._server_address() IS 'Where a worker on this machine reaches this database, and as whom.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._job_status(job_id bigint)
+RETURNS TABLE (
+    kind text, state text, phase text, step bigint, steps bigint, loss double precision, metric text,
+    metric_value double precision, seconds_left double precision, result text, sqlstate text, message text, detail text,
+    hint text
+)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT j.kind, j.state::text, p.phase, p.steps_done, p.steps_total, p.loss, p.metric, p.metric_value,
+           p.seconds_left, j.result::text, j.sqlstate, j.message, j.detail, j.hint
+    FROM pgml_tune.jobs AS j
+    LEFT JOIN pgml_tune.stat_progress AS p ON p.job_id = j.job_id
+    WHERE j.job_id = _job_status.job_id
+$$;
+COMMENT ON FUNCTION pgml_tune._job_status(bigint) IS 'What whoever waits for a job tells of it.';
+
+CREATE OR REPLACE FUNCTION @extschema@.cancel_job(job_id bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pgml_tune.jobs AS j WHERE j.job_id = cancel_job.job_id) THEN
+        RAISE EXCEPTION 'job % does not exist', coalesce(job_id::text, 'NULL')
+            USING ERRCODE = '42704', HINT = 'SELECT job_id, kind, state FROM pgml_tune.jobs';
+    END IF;
+    UPDATE pgml_tune.job AS j SET cancel_requested_at = clock_timestamp() WHERE j.job_id = cancel_job.job_id;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.cancel_job(bigint) IS
+    'Cancels a job: one that waits at once, one that runs within ten seconds; false if it had ended already.';
+
+CREATE OR REPLACE FUNCTION @extschema@.job_log(job_id bigint)
+RETURNS SETOF text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pgml_tune.jobs AS j WHERE j.job_id = job_log.job_id) THEN
+        RAISE EXCEPTION 'job % does not exist', coalesce(job_id::text, 'NULL')
+            USING ERRCODE = '42704', HINT = 'SELECT job_id, kind, state FROM pgml_tune.jobs';
+    END IF;
+    RETURN QUERY
+        SELECT to_char(l.logged_at, 'HH24:MI:SS') || '  ' || l.line
+        FROM pgml_tune._job_lines AS l WHERE l.job_id = job_log.job_id ORDER BY l.job_line_id;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.job_log(bigint) IS 'What a job has told while it ran, line by line, the oldest first.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._expire_jobs()
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_jobs bigint[];
+BEGIN
+    SELECT array_agg(j.job_id) INTO v_jobs
+    FROM pgml_tune.job AS j
+    WHERE j.ended_at < now() - make_interval(days => coalesce(
+        (SELECT s.value::integer FROM pgml_tune.setting AS s WHERE s.name = 'job_keep_days'),
+        30  -- the default in settings.py
+    ));
+    DELETE FROM pgml_tune.job_line AS l WHERE l.job_id = ANY (v_jobs);
+    DELETE FROM pgml_tune.job_part AS p WHERE p.job_id = ANY (v_jobs);
+    DELETE FROM pgml_tune.job_progress AS p WHERE p.job_id = ANY (v_jobs);
+    DELETE FROM pgml_tune.job AS j WHERE j.job_id = ANY (v_jobs);
+    DELETE FROM pgml_tune.worker AS w WHERE w.seen_at < now() - interval '1 day';
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._expire_jobs() IS 'Deletes jobs that ended long ago, with all that was kept of them.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._file_users()
+RETURNS TABLE (database_id oid, digests text[], labels text[])
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT d.oid,
+           ARRAY(
+               SELECT v.artifact_sha256 FROM pgml_tune.model_version AS v
+               UNION
+               SELECT a.artifact ->> 'digest'
+               FROM pgml_tune.job AS j, jsonb_array_elements(j.artifacts) AS a (artifact)
+               WHERE j.state IN ('queued', 'running') AND a.artifact ->> 'digest' IS NOT NULL
+           ),
+           ARRAY(
+               SELECT concat_ws('-', d.oid, j.job_id, j.fencing_token) FROM pgml_tune.job AS j WHERE j.state = 'running'
+           )
+    FROM pg_database AS d WHERE d.datname = current_database()
+$$;
+COMMENT ON FUNCTION pgml_tune._file_users() IS 'The artifacts that this database needs, and what the folders of the jobs that run now are called.';
+-- What the worker calls, as owner of the extension or as a superuser: granted to nobody. Whatever the holder of a job
+-- writes carries the fencing token of its claim, and is refused when the job has been claimed again or has ended.
+
+CREATE OR REPLACE FUNCTION pgml_tune._take_back_jobs()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_lost record;
+BEGIN
+    FOR v_lost IN
+        SELECT j.job_id, p.lost_count FROM pgml_tune.job AS j
+        JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
+        WHERE j.state = 'running' AND p.lease_until < clock_timestamp()
+        -- Its holder may be about to end it, or to prove that it lives on.
+        FOR UPDATE SKIP LOCKED
+    LOOP
+        UPDATE pgml_tune.job_progress AS p SET lost_count = v_lost.lost_count + 1 WHERE p.job_id = v_lost.job_id;
+        IF v_lost.lost_count < 2 THEN
+            UPDATE pgml_tune.job AS j SET
+                state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END::pgml_tune.job_state,
+                ended_at = CASE WHEN j.cancel_requested_at IS NULL THEN NULL ELSE clock_timestamp() END
+            WHERE j.job_id = v_lost.job_id;
+        ELSE
+            UPDATE pgml_tune.job AS j SET
+                state = 'failed', ended_at = clock_timestamp(), sqlstate = '58000',
+                message = 'the worker was lost three times',
+                detail = 'It ended, or did not answer, before the job was done.',
+                hint = format('SELECT * FROM @extschema@.job_log(%s)', j.job_id)
+            WHERE j.job_id = v_lost.job_id;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._take_back_jobs() IS 'Queues the jobs whose lease has run out; one that is lost for the third time fails.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._claim_job(worker text, lease interval, most_running integer)
+RETURNS TABLE (
+    job_id bigint, fencing_token integer, kind text, parameters jsonb, created_by text, artifacts jsonb,
+    evaluations jsonb, result jsonb, lost_count integer, database_id oid
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_job pgml_tune.job;
+    v_lost_count integer;
+BEGIN
+    -- It is asked every other second, and there is hardly ever anything to claim.
+    IF NOT EXISTS (
+        SELECT FROM pgml_tune.job AS j
+        LEFT JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
+        WHERE j.state = 'queued' OR (j.state = 'running' AND p.lease_until < clock_timestamp())
+    ) THEN
+        RETURN;
+    END IF;
+    -- One at a time: two workers could each start the last job that may run.
+    LOCK TABLE pgml_tune.worker IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM pgml_tune._take_back_jobs();
+    IF (SELECT count(*) FROM pgml_tune.job AS j WHERE j.state = 'running') >= most_running THEN
+        RETURN;
+    END IF;
+    UPDATE pgml_tune.job AS j SET
+        state = 'running', fencing_token = j.fencing_token + 1, started_at = coalesce(j.started_at, clock_timestamp())
+    WHERE j.job_id = (
+        SELECT q.job_id FROM pgml_tune.job AS q WHERE q.state = 'queued' ORDER BY q.job_id LIMIT 1 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING j.* INTO v_job;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    INSERT INTO pgml_tune.job_progress AS p (job_id, fencing_token, worker, lease_until)
+    VALUES (v_job.job_id, v_job.fencing_token, _claim_job.worker, clock_timestamp() + _claim_job.lease)
+    ON CONFLICT (job_id) DO UPDATE SET
+        fencing_token = excluded.fencing_token, worker = excluded.worker, lease_until = excluded.lease_until,
+        phase = excluded.phase, step = NULL, steps = NULL, loss = NULL, metric = NULL, metric_value = NULL,
+        phase_started_at = excluded.phase_started_at, updated_at = excluded.updated_at
+    RETURNING p.lost_count INTO v_lost_count;
+    RETURN QUERY SELECT v_job.job_id, v_job.fencing_token, v_job.kind, v_job.parameters, v_job.created_by,
+        v_job.artifacts, v_job.evaluations, v_job.result, v_lost_count,
+        (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._claim_job(text, interval, integer) IS
+    'Gives a worker the oldest job that waits, until the lease ends; nothing if enough of them run.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._holds_job(job_id bigint, fencing_token integer)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pgml_tune.job AS j
+        WHERE j.job_id = _holds_job.job_id AND j.fencing_token = _holds_job.fencing_token AND j.state = 'running'
+    )
+$$;
+COMMENT ON FUNCTION pgml_tune._holds_job(bigint, integer) IS 'Whether a job runs under this claim.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._beat_job(job_id bigint, fencing_token integer, lease interval, memory_bytes bigint)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_is_cancelled boolean;
+BEGIN
+    -- First, because it waits for whoever is about to take the job back.
+    UPDATE pgml_tune.job_progress AS p SET
+        lease_until = clock_timestamp() + _beat_job.lease,
+        memory_bytes = greatest(p.memory_bytes, _beat_job.memory_bytes)
+    WHERE p.job_id = _beat_job.job_id AND p.fencing_token = _beat_job.fencing_token;
+    SELECT j.cancel_requested_at IS NOT NULL INTO v_is_cancelled FROM pgml_tune.job AS j
+    WHERE j.job_id = _beat_job.job_id AND j.fencing_token = _beat_job.fencing_token AND j.state = 'running';
+    RETURN CASE WHEN v_is_cancelled IS NULL THEN 'lost' WHEN v_is_cancelled THEN 'cancel' ELSE 'ok' END;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._beat_job(bigint, integer, interval, bigint) IS
+    'Renews the lease of a job; says ok, cancel if its end is wanted, or lost if somebody else has it.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._progress_job(job_id bigint, fencing_token integer, progress jsonb)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE pgml_tune.job_progress AS p SET
+        phase = n.phase, step = n.step, steps = n.steps, loss = n.loss, metric = n.metric, metric_value = n.value,
+        phase_started_at = CASE WHEN p.phase = n.phase THEN p.phase_started_at ELSE clock_timestamp() END,
+        updated_at = clock_timestamp()
+    FROM jsonb_to_record(progress) AS n (
+        phase text, step bigint, steps bigint, loss double precision, metric text, value double precision
+    )
+    WHERE p.job_id = _progress_job.job_id AND p.fencing_token = _progress_job.fencing_token
+      AND pgml_tune._holds_job(p.job_id, p.fencing_token);
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._progress_job(bigint, integer, jsonb) IS 'Writes down how far a job has come; false if it is held no more.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._log_job(job_id bigint, fencing_token integer, lines text[])
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    c_most CONSTANT bigint := 10000;
+    v_count bigint;
+BEGIN
+    IF NOT pgml_tune._holds_job(job_id, fencing_token) THEN
+        RETURN false;
+    END IF;
+    SELECT count(*) INTO v_count FROM pgml_tune.job_line AS l WHERE l.job_id = _log_job.job_id;
+    INSERT INTO pgml_tune.job_line (job_id, line)
+    SELECT _log_job.job_id, CASE WHEN v_count + l.place = c_most THEN 'the log is full' ELSE l.line END
+    FROM unnest(lines) WITH ORDINALITY AS l (line, place)
+    WHERE v_count + l.place <= c_most
+    ORDER BY l.place;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._log_job(bigint, integer, text[]) IS
+    'Adds lines to the log of a job, up to 10,000 in all; false if it is held no more.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._publish_job(
+    job_id bigint, fencing_token integer, artifacts jsonb, evaluations jsonb, result jsonb
+)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE pgml_tune.job AS j SET
+        artifacts = _publish_job.artifacts, evaluations = _publish_job.evaluations, result = _publish_job.result
+    WHERE j.job_id = _publish_job.job_id AND j.fencing_token = _publish_job.fencing_token AND j.state = 'running';
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._publish_job(bigint, integer, jsonb, jsonb, jsonb) IS
+    'Writes down what a job has published and measured, and in the end its result; false if it is held no more.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._fail_job(
+    job_id bigint, fencing_token integer, sqlstate text, message text, detail text, hint text
+)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE pgml_tune.job AS j SET
+        state = 'failed', ended_at = clock_timestamp(), sqlstate = _fail_job.sqlstate, message = _fail_job.message,
+        detail = _fail_job.detail, hint = _fail_job.hint
+    WHERE j.job_id = _fail_job.job_id AND j.fencing_token = _fail_job.fencing_token AND j.state = 'running';
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._fail_job(bigint, integer, text, text, text, text) IS
+    'Ends a job with an error; false if it is held no more.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._end_cancelled(job_id bigint, fencing_token integer)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE pgml_tune.job AS j SET state = 'cancelled', ended_at = clock_timestamp()
+    WHERE j.job_id = _end_cancelled.job_id AND j.fencing_token = _end_cancelled.fencing_token AND j.state = 'running';
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._end_cancelled(bigint, integer) IS 'Ends a job that was cancelled; false if it is held no more.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._give_back_job(job_id bigint, fencing_token integer, is_lost boolean)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE pgml_tune.job AS j SET
+        state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END::pgml_tune.job_state,
+        ended_at = CASE WHEN j.cancel_requested_at IS NULL THEN NULL ELSE clock_timestamp() END
+    WHERE j.job_id = _give_back_job.job_id AND j.fencing_token = _give_back_job.fencing_token AND j.state = 'running';
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE pgml_tune.job_progress AS p SET lost_count = p.lost_count + is_lost::integer, phase = 'waiting'
+    WHERE p.job_id = _give_back_job.job_id;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._give_back_job(bigint, integer, boolean) IS
+    'Queues a job again that was not done, lost or not; false if it is held no more.';
+-- None of these has a SET clause: a procedure that has one cannot commit, and the queries are the caller's own.
+CREATE OR REPLACE PROCEDURE @extschema@.import_model(
+    name text, source text, task text DEFAULT 'embedding', version text DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.import_model(name, source, task, version, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.import_model(text, text, text, text, jsonb, boolean, bigint) IS
+    'Brings a model in: exports a folder below import_dirs, or org/model of a hub, to ONNX, compares it with the original and registers it; options: quantize, threads, description.';
+
+CREATE OR REPLACE PROCEDURE @extschema@.finetune_sbert(
+    model text, train_query text, new_version text DEFAULT NULL, eval_query text DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.finetune_sbert(model, train_query, new_version, eval_query, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.finetune_sbert(text, text, text, text, jsonb, boolean, bigint) IS
+    'Trains an embedding model on rows (text, text, score), (anchor, positive), (anchor, positive, negative) or (text, text, label 0/1) into a new version with vectors of its own space; prints the metric before and after.';
+
+CREATE OR REPLACE PROCEDURE @extschema@.finetune_classifier(
+    model text, train_query text, new_model text DEFAULT NULL, eval_query text DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.finetune_classifier(model, train_query, new_model, eval_query, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.finetune_classifier(text, text, text, text, jsonb, boolean, bigint) IS
+    'Trains a classifier for classify() on rows (text, label): a head on an embedding model, as model new_model, or a classifier further, as its next version.';
+
+CREATE OR REPLACE PROCEDURE @extschema@.distill_model(
+    teacher text, student text, train_query text, eval_query text DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.distill_model(teacher, student, train_query, eval_query, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.distill_model(text, text, text, text, jsonb, boolean, bigint) IS
+    'Teaches a smaller model to answer as the teacher does, on rows (text, label) for a classifier and (text) for an embedding model; student is a model or layers:N, so many of the teacher''s own.';
+
+CREATE OR REPLACE PROCEDURE @extschema@.quantize_model(
+    model text, method text DEFAULT 'int8_dynamic', calibration_query text DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.quantize_model(model, method, calibration_query, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.quantize_model(text, text, text, jsonb, boolean, bigint) IS
+    'Adds a smaller version of a model: int8_dynamic, int8_static (calibrated on rows (text)), int8_block or fp16; refused, with the figures, if its vectors or answers differ too much.';
+
+CREATE OR REPLACE PROCEDURE @extschema@.export_onnx(
+    model text, options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.export_onnx(model, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.export_onnx(text, jsonb, boolean, bigint) IS
+    'Exports a version again, with another opset or its graph optimised, as a version of the same space; options: opset, optimize, new_version, threads, description.';
+
+CREATE OR REPLACE PROCEDURE @extschema@.export_tensorrt(
+    model text, dtype text DEFAULT 'fp16',
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.export_tensorrt(model, dtype, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.export_tensorrt(text, text, jsonb, boolean, bigint) IS
+    'Builds a TensorRT engine (fp16 or fp32) of a version for the GPU of this machine; options: shapes, workspace_bytes, builder, timing_cache, new_version, description.';
+
+CREATE OR REPLACE PROCEDURE @extschema@.evaluate_model(
+    model text, eval_query text, metrics text[] DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.evaluate_model(model, eval_query, metrics, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.evaluate_model(text, text, text[], jsonb, boolean, bigint) IS
+    'Measures a version on rows (text, text, score), (query, document, grade) or (text, label) and keeps the figures in pgml_tune.evaluations; scores times 100, latency in ms.';
+
+CREATE OR REPLACE FUNCTION @extschema@.model_card(name text, version text DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_card jsonb;
+BEGIN
+    SELECT jsonb_build_object(
+        'model', v.model,
+        'version', v.version,
+        'task', v.task,
+        'description', coalesce(v.source #>> '{made_by,parameters,description}', m.description),
+        'state', v.state,
+        'is_serving', v.is_serving,
+        'created_by', v.created_by,
+        'created_at', v.created_at,
+        'artifact', jsonb_build_object(
+            'sha256', v.artifact_sha256, 'storage', v.storage, 'bytes', v.bytes, 'max_tokens', v.max_tokens,
+            'dimensions', v.dimensions, 'space_id', v.space_id, 'is_batch_invariant', v.is_batch_invariant
+        ),
+        'lineage', jsonb_strip_nulls(jsonb_build_object(
+            'source', v.source ->> 'name', 'base_version', v.base_version, 'made_by', v.source -> 'made_by',
+            'weights_sha256', v.source ->> 'weights_sha256'
+        )),
+        'derived_versions', (
+            SELECT coalesce(jsonb_agg(d.version ORDER BY d.created_at), '[]')
+            FROM pgml_tune.model_versions AS d WHERE d.model = v.model AND d.base_version = v.version
+        ),
+        'checks', v.metrics,
+        'evaluations', (
+            SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+                'metric', e.metric, 'value', e.metric_value, 'rows', e.dataset_rows, 'query', e.dataset_query,
+                'rows_sha256', e.dataset_sha256, 'measured_at', e.created_at, 'job_id', e.job_id
+            )) ORDER BY e.evaluation_id), '[]')
+            FROM pgml_tune.evaluations AS e WHERE e.model = v.model AND e.version = v.version
+        )
+    ) INTO v_card
+    FROM pgml_tune.model_versions AS v JOIN pgml_tune.models AS m ON m.model = v.model
+    WHERE v.model = model_card.name
+      AND v.version = coalesce(model_card.version, m.serving_version);
+    IF v_card IS NULL THEN
+        RAISE EXCEPTION 'version "%" does not exist', concat_ws('@', coalesce(model_card.name, 'NULL'), model_card.version)
+            USING ERRCODE = '42704', HINT = 'SELECT model, version, state FROM pgml_tune.model_versions';
+    END IF;
+    RETURN v_card;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.model_card(text, text) IS
+    'What is known of a version, NULL meaning the one that serves: where it comes from, what it was trained on, how it was checked and measured.';
 CREATE OR REPLACE FUNCTION @extschema@.configure(name text, value text)
 RETURNS text
 LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
@@ -3163,10 +4046,23 @@ $python$;
 COMMENT ON FUNCTION @extschema@.doctor() IS
     'One row per check of the installation: ok, warn or fail, what was found, and the command or statement that mends it.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._clear_files()
+RETURNS integer
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import operations
+return operations.clear_files()
+$python$;
+COMMENT ON FUNCTION pgml_tune._clear_files() IS
+    'Removes what killed jobs and imports left below the model root and what no version uses, an hour after it was made, and says how many folders.';
+
 -- No SET clause: a procedure that has one cannot commit.
 CREATE OR REPLACE PROCEDURE @extschema@.maintain()
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    v_removed integer;
 BEGIN
     BEGIN
         IF pgml_tune._rotate_cache() THEN
@@ -3179,12 +4075,18 @@ BEGIN
     COMMIT;
     PERFORM pgml_tune._compact_counts();
     PERFORM pgml_tune._forget_columns();
+    PERFORM pgml_tune._expire_jobs();
+    COMMIT;
+    v_removed := pgml_tune._clear_files();
+    IF v_removed OPERATOR(pg_catalog.>) 0 THEN
+        RAISE NOTICE 'model root: % folders that nothing uses removed', v_removed;
+    END IF;
     COMMIT;
     CALL pgml_tune._mend();
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.maintain() IS
-    'Empties the oldest generation of a full table cache, adds up the counters, and brings collections in line with their tables (partitions, owners, grants, row security); run it every few minutes, outside a transaction block.';
+    'Empties the oldest generation of a full table cache, adds up the counters, deletes old jobs and files that nothing uses, and brings collections in line with their tables (partitions, owners, grants, row security); run it every few minutes, outside a transaction block.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._grant(role regrole, level text)
 RETURNS void
@@ -3397,6 +4299,89 @@ WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS t WHERE t.oid = c.source);
 COMMENT ON VIEW pgml_tune.tracked_columns IS
     'Vector columns of users'' own tables that embed_table() filled or track_column() recorded, and the version their vectors are of.';
 
+CREATE OR REPLACE VIEW pgml_tune.jobs WITH (security_barrier) AS
+SELECT j.job_id,
+       j.kind,
+       coalesce(j.parameters #>> '{models,model,reference}', j.parameters #>> '{models,teacher,reference}', j.parameters #>> '{target,model}')
+           AS model,
+       j.state,
+       p.phase,
+       j.created_by,
+       j.created_at,
+       j.started_at,
+       j.ended_at,
+       coalesce(j.ended_at, clock_timestamp()) - j.started_at AS run_time,
+       j.cancel_requested_at,
+       j.result,
+       j.sqlstate,
+       j.message,
+       j.detail,
+       j.hint,
+       p.worker,
+       p.memory_bytes,
+       j.parameters
+FROM pgml_tune.job AS j
+LEFT JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
+WHERE pgml_tune._may_see_job(j.role_id);
+COMMENT ON VIEW pgml_tune.jobs IS
+    'Your jobs (an administrator sees all): what was asked, where it stands, what came out, or why it failed.';
+
+CREATE OR REPLACE VIEW pgml_tune.stat_progress WITH (security_barrier) AS
+SELECT j.job_id,
+       d.oid AS datid,
+       d.datname,
+       j.kind,
+       coalesce(j.parameters #>> '{models,model,reference}', j.parameters #>> '{models,teacher,reference}', j.parameters #>> '{target,model}')
+           AS model,
+       p.phase,
+       p.steps AS steps_total,
+       p.step AS steps_done,
+       p.loss,
+       p.metric,
+       p.metric_value,
+       CASE WHEN p.step BETWEEN 1 AND p.steps THEN
+           extract(epoch FROM p.updated_at - p.phase_started_at)::double precision * (p.steps - p.step) / p.step
+       END AS seconds_left,
+       p.memory_bytes,
+       j.started_at,
+       p.updated_at
+FROM pgml_tune.job AS j
+JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
+JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
+WHERE j.state = 'running' AND pgml_tune._may_see_job(j.role_id);
+COMMENT ON VIEW pgml_tune.stat_progress IS
+    'One row for each of your jobs that runs now (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
+
+CREATE OR REPLACE VIEW pgml_tune._job_lines WITH (security_barrier) AS
+SELECT l.job_line_id, l.job_id, l.logged_at, l.line
+FROM pgml_tune.job_line AS l
+JOIN pgml_tune.job AS j ON j.job_id = l.job_id
+WHERE pgml_tune._may_see_job(j.role_id);
+COMMENT ON VIEW pgml_tune._job_lines IS 'The log lines of the jobs that the caller may see.';
+
+-- Whoever may become the role that took the rows could read them as that role did.
+CREATE OR REPLACE VIEW pgml_tune._own_rows WITH (security_barrier) AS
+SELECT r.job_id, r.part, r.chunk_no, r.row_count, r.lines
+FROM pgml_tune.job_rows AS r WHERE pg_has_role(current_user, r.role_id, 'USAGE');
+COMMENT ON VIEW pgml_tune._own_rows IS 'The rows that the caller has taken for jobs that have not ended.';
+
+CREATE OR REPLACE VIEW pgml_tune.evaluations AS
+SELECT e.evaluation_id,
+       e.model,
+       e.version,
+       e.metric,
+       e.metric_value,
+       e.dataset_query,
+       e.dataset_rows,
+       e.dataset_sha256,
+       e.artifact_sha256,
+       e.job_id,
+       e.created_by,
+       e.created_at
+FROM pgml_tune.evaluation AS e;
+COMMENT ON VIEW pgml_tune.evaluations IS
+    'Every figure that jobs have measured of versions: scores times 100, latency_ms, texts_per_second, bytes; and on which rows.';
+
 -- What each level of grant_usage(), grant_operate() and grant_admin() adds to the level before it.
 CREATE OR REPLACE VIEW pgml_tune._privilege AS
 SELECT p.level, p.privilege, p.object
@@ -3410,8 +4395,10 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_similarity(text, text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.token_count(text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.last_call_id()'),
+    ('usage', 'EXECUTE', 'FUNCTION @extschema@.classify(text, text, integer)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history'),
-    ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns, pgml_tune.evaluations'),
+    ('usage', 'EXECUTE', 'FUNCTION @extschema@.model_card(text, text)'),
     -- embed() reads the registry and the settings as its caller; neither holds a text or a secret.
     ('usage', 'SELECT', 'TABLE pgml_tune.model, pgml_tune.model_version, pgml_tune.serving'),
     ('usage', 'SELECT', 'TABLE pgml_tune.setting'),
@@ -3427,7 +4414,8 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_query(regclass, regconfig, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._object_expression(oid, smallint[])'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._search_by_meaning'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._search_by_words'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_hnsw(regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._count_rows(bigint, text)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.collection, pgml_tune.embedding_collections'),
@@ -3495,6 +4483,35 @@ FROM (
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.maintain()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rotate_cache()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._compact_counts()'),
+    -- Who trains reads his rows as himself; what he adds is checked by triggers, which know him by his role.
+    ('operate', 'SELECT', 'TABLE pgml_tune.jobs, pgml_tune.stat_progress, pgml_tune._job_lines, pgml_tune._own_rows'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.worker'),
+    ('operate', 'SELECT (job_id)', 'TABLE pgml_tune.job'),
+    ('operate', 'INSERT (kind, parameters, request_sha256)', 'TABLE pgml_tune.job'),
+    ('operate', 'UPDATE (cancel_requested_at)', 'TABLE pgml_tune.job'),
+    ('operate', 'INSERT (job_id, part, chunk_no, row_count, lines)', 'TABLE pgml_tune.job_rows'),
+    ('operate', 'INSERT (job_id, part, query, row_count, rows_sha256, column_names, shape)', 'TABLE pgml_tune.job_part'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_job(text, jsonb, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._active_job(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_rows(bigint, text, integer, text[])'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._server_address()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._job_status(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._expire_jobs()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._file_users()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._clear_files()'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.cancel_job(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.job_log(bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.finetune_sbert(text, text, text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.finetune_classifier(text, text, text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.distill_model(text, text, text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.quantize_model(text, text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.export_onnx(text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.export_tensorrt(text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.evaluate_model(text, text, text[], jsonb, boolean, bigint)'),
+    ('admin', 'EXECUTE', 'PROCEDURE @extschema@.import_model(text, text, text, text, jsonb, boolean, bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.register_model(text, text, text, text, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.drop_model_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.configure(text, text)'),

@@ -153,6 +153,89 @@ WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS t WHERE t.oid = c.source);
 COMMENT ON VIEW pgml_tune.tracked_columns IS
     'Vector columns of users'' own tables that embed_table() filled or track_column() recorded, and the version their vectors are of.';
 
+CREATE OR REPLACE VIEW pgml_tune.jobs WITH (security_barrier) AS
+SELECT j.job_id,
+       j.kind,
+       coalesce(j.parameters #>> '{models,model,reference}', j.parameters #>> '{models,teacher,reference}', j.parameters #>> '{target,model}')
+           AS model,
+       j.state,
+       p.phase,
+       j.created_by,
+       j.created_at,
+       j.started_at,
+       j.ended_at,
+       coalesce(j.ended_at, clock_timestamp()) - j.started_at AS run_time,
+       j.cancel_requested_at,
+       j.result,
+       j.sqlstate,
+       j.message,
+       j.detail,
+       j.hint,
+       p.worker,
+       p.memory_bytes,
+       j.parameters
+FROM pgml_tune.job AS j
+LEFT JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
+WHERE pgml_tune._may_see_job(j.role_id);
+COMMENT ON VIEW pgml_tune.jobs IS
+    'Your jobs (an administrator sees all): what was asked, where it stands, what came out, or why it failed.';
+
+CREATE OR REPLACE VIEW pgml_tune.stat_progress WITH (security_barrier) AS
+SELECT j.job_id,
+       d.oid AS datid,
+       d.datname,
+       j.kind,
+       coalesce(j.parameters #>> '{models,model,reference}', j.parameters #>> '{models,teacher,reference}', j.parameters #>> '{target,model}')
+           AS model,
+       p.phase,
+       p.steps AS steps_total,
+       p.step AS steps_done,
+       p.loss,
+       p.metric,
+       p.metric_value,
+       CASE WHEN p.step BETWEEN 1 AND p.steps THEN
+           extract(epoch FROM p.updated_at - p.phase_started_at)::double precision * (p.steps - p.step) / p.step
+       END AS seconds_left,
+       p.memory_bytes,
+       j.started_at,
+       p.updated_at
+FROM pgml_tune.job AS j
+JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
+JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
+WHERE j.state = 'running' AND pgml_tune._may_see_job(j.role_id);
+COMMENT ON VIEW pgml_tune.stat_progress IS
+    'One row for each of your jobs that runs now (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
+
+CREATE OR REPLACE VIEW pgml_tune._job_lines WITH (security_barrier) AS
+SELECT l.job_line_id, l.job_id, l.logged_at, l.line
+FROM pgml_tune.job_line AS l
+JOIN pgml_tune.job AS j ON j.job_id = l.job_id
+WHERE pgml_tune._may_see_job(j.role_id);
+COMMENT ON VIEW pgml_tune._job_lines IS 'The log lines of the jobs that the caller may see.';
+
+-- Whoever may become the role that took the rows could read them as that role did.
+CREATE OR REPLACE VIEW pgml_tune._own_rows WITH (security_barrier) AS
+SELECT r.job_id, r.part, r.chunk_no, r.row_count, r.lines
+FROM pgml_tune.job_rows AS r WHERE pg_has_role(current_user, r.role_id, 'USAGE');
+COMMENT ON VIEW pgml_tune._own_rows IS 'The rows that the caller has taken for jobs that have not ended.';
+
+CREATE OR REPLACE VIEW pgml_tune.evaluations AS
+SELECT e.evaluation_id,
+       e.model,
+       e.version,
+       e.metric,
+       e.metric_value,
+       e.dataset_query,
+       e.dataset_rows,
+       e.dataset_sha256,
+       e.artifact_sha256,
+       e.job_id,
+       e.created_by,
+       e.created_at
+FROM pgml_tune.evaluation AS e;
+COMMENT ON VIEW pgml_tune.evaluations IS
+    'Every figure that jobs have measured of versions: scores times 100, latency_ms, texts_per_second, bytes; and on which rows.';
+
 -- What each level of grant_usage(), grant_operate() and grant_admin() adds to the level before it.
 CREATE OR REPLACE VIEW pgml_tune._privilege AS
 SELECT p.level, p.privilege, p.object
@@ -166,8 +249,10 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_similarity(text, text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.token_count(text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.last_call_id()'),
+    ('usage', 'EXECUTE', 'FUNCTION @extschema@.classify(text, text, integer)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history'),
-    ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns, pgml_tune.evaluations'),
+    ('usage', 'EXECUTE', 'FUNCTION @extschema@.model_card(text, text)'),
     -- embed() reads the registry and the settings as its caller; neither holds a text or a secret.
     ('usage', 'SELECT', 'TABLE pgml_tune.model, pgml_tune.model_version, pgml_tune.serving'),
     ('usage', 'SELECT', 'TABLE pgml_tune.setting'),
@@ -183,7 +268,8 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_query(regclass, regconfig, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._object_expression(oid, smallint[])'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_search(bigint, text, integer, jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._search_by_meaning'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._search_by_words'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_hnsw(regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._count_rows(bigint, text)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.collection, pgml_tune.embedding_collections'),
@@ -251,6 +337,35 @@ FROM (
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.maintain()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rotate_cache()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._compact_counts()'),
+    -- Who trains reads his rows as himself; what he adds is checked by triggers, which know him by his role.
+    ('operate', 'SELECT', 'TABLE pgml_tune.jobs, pgml_tune.stat_progress, pgml_tune._job_lines, pgml_tune._own_rows'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.worker'),
+    ('operate', 'SELECT (job_id)', 'TABLE pgml_tune.job'),
+    ('operate', 'INSERT (kind, parameters, request_sha256)', 'TABLE pgml_tune.job'),
+    ('operate', 'UPDATE (cancel_requested_at)', 'TABLE pgml_tune.job'),
+    ('operate', 'INSERT (job_id, part, chunk_no, row_count, lines)', 'TABLE pgml_tune.job_rows'),
+    ('operate', 'INSERT (job_id, part, query, row_count, rows_sha256, column_names, shape)', 'TABLE pgml_tune.job_part'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_job(text, jsonb, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._active_job(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_rows(bigint, text, integer, text[])'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive(boolean)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._server_address()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._job_status(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._expire_jobs()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._file_users()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._clear_files()'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.cancel_job(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.job_log(bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.finetune_sbert(text, text, text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.finetune_classifier(text, text, text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.distill_model(text, text, text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.quantize_model(text, text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.export_onnx(text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.export_tensorrt(text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.evaluate_model(text, text, text[], jsonb, boolean, bigint)'),
+    ('admin', 'EXECUTE', 'PROCEDURE @extschema@.import_model(text, text, text, text, jsonb, boolean, bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.register_model(text, text, text, text, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.drop_model_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.configure(text, text)'),

@@ -65,11 +65,12 @@ $$;
 COMMENT ON FUNCTION pgml_tune._move_default(text, bigint, text) IS
     'Points a task at its default model, or with NULL at none, and writes the history.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._register_version(
-    model text, task text, description text, version text, base text, artifact_sha256 text, bytes bigint, config jsonb
+CREATE OR REPLACE FUNCTION pgml_tune._add_version(
+    model text, task text, description text, version text, base text, artifact_sha256 text, bytes bigint, config jsonb,
+    created_by text
 )
 RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -80,29 +81,29 @@ BEGIN
     -- One registration at a time: two first models would both become the default. Nobody who only reads holds it up, and
     -- the move of a pointer does not wait for it.
     LOCK TABLE pgml_tune.model IN SHARE ROW EXCLUSIVE MODE;
-    INSERT INTO pgml_tune.model (name, task, description)
-    VALUES (_register_version.model, _register_version.task, _register_version.description)
+    INSERT INTO pgml_tune.model (name, task, description, created_by)
+    VALUES (_add_version.model, _add_version.task, _add_version.description, _add_version.created_by)
     ON CONFLICT (name) DO NOTHING;
-    SELECT m.* INTO STRICT v_model FROM pgml_tune.model AS m WHERE m.name = _register_version.model;
-    IF v_model.task <> _register_version.task THEN
+    SELECT m.* INTO STRICT v_model FROM pgml_tune.model AS m WHERE m.name = _add_version.model;
+    IF v_model.task <> _add_version.task THEN
         RETURN 'other task';
     END IF;
 
-    IF _register_version.base IS NOT NULL AND NOT EXISTS (
+    IF _add_version.base IS NOT NULL AND NOT EXISTS (
         SELECT FROM pgml_tune.model_version AS v
-        WHERE v.model_id = v_model.model_id AND v.version = _register_version.base
+        WHERE v.model_id = v_model.model_id AND v.version = _add_version.base
     ) THEN
         RETURN 'no base';
     END IF;
 
     INSERT INTO pgml_tune.model_version (
         model_id, version, state, artifact_sha256, space_id, dimensions, max_tokens, storage, bytes,
-        is_batch_invariant, base_version, metrics, source
+        is_batch_invariant, base_version, metrics, source, created_by
     )
-    SELECT v_model.model_id, _register_version.version, 'ready', _register_version.artifact_sha256, c.space_id,
-           c.dimensions, c.max_tokens, c.storage, _register_version.bytes, c.is_batch_invariant, _register_version.base,
-           c.metrics, c.source
-    FROM jsonb_to_record(_register_version.config) AS c (
+    SELECT v_model.model_id, _add_version.version, 'ready', _add_version.artifact_sha256, c.space_id,
+           c.dimensions, c.max_tokens, c.storage, _add_version.bytes, c.is_batch_invariant, _add_version.base,
+           c.metrics, c.source, _add_version.created_by
+    FROM jsonb_to_record(_add_version.config) AS c (
         space_id text, dimensions integer, max_tokens integer, storage text, is_batch_invariant boolean,
         metrics jsonb, source jsonb
     )
@@ -120,6 +121,19 @@ BEGIN
     END IF;
     RETURN 'registered';
 END
+$$;
+COMMENT ON FUNCTION pgml_tune._add_version(text, text, text, text, text, text, bigint, jsonb, text) IS
+    'Adds a version and its model in the name of a user; says registered, taken, no base or other task.';
+
+-- Whoever may register does so in his own name; the worker, which owns all this, in that of whose job it has run.
+CREATE OR REPLACE FUNCTION pgml_tune._register_version(
+    model text, task text, description text, version text, base text, artifact_sha256 text, bytes bigint, config jsonb
+)
+RETURNS text
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pgml_tune._add_version(model, task, description, version, base, artifact_sha256, bytes, config, session_user)
 $$;
 COMMENT ON FUNCTION pgml_tune._register_version(text, text, text, text, text, text, bigint, jsonb) IS
     'Adds a version and its model; says registered, taken, no base or other task.';

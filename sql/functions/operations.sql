@@ -30,10 +30,23 @@ $python$;
 COMMENT ON FUNCTION @extschema@.doctor() IS
     'One row per check of the installation: ok, warn or fail, what was found, and the command or statement that mends it.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._clear_files()
+RETURNS integer
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import operations
+return operations.clear_files()
+$python$;
+COMMENT ON FUNCTION pgml_tune._clear_files() IS
+    'Removes what killed jobs and imports left below the model root and what no version uses, an hour after it was made, and says how many folders.';
+
 -- No SET clause: a procedure that has one cannot commit.
 CREATE OR REPLACE PROCEDURE @extschema@.maintain()
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    v_removed integer;
 BEGIN
     BEGIN
         IF pgml_tune._rotate_cache() THEN
@@ -46,10 +59,16 @@ BEGIN
     COMMIT;
     PERFORM pgml_tune._compact_counts();
     PERFORM pgml_tune._forget_columns();
+    PERFORM pgml_tune._expire_jobs();
+    COMMIT;
+    v_removed := pgml_tune._clear_files();
+    IF v_removed OPERATOR(pg_catalog.>) 0 THEN
+        RAISE NOTICE 'model root: % folders that nothing uses removed', v_removed;
+    END IF;
     COMMIT;
     CALL pgml_tune._mend();
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.maintain() IS
-    'Empties the oldest generation of a full table cache, adds up the counters, and brings collections in line with their tables (partitions, owners, grants, row security); run it every few minutes, outside a transaction block.';
+    'Empties the oldest generation of a full table cache, adds up the counters, deletes old jobs and files that nothing uses, and brings collections in line with their tables (partitions, owners, grants, row security); run it every few minutes, outside a transaction block.';
 

@@ -5,21 +5,39 @@ from typing import Any
 import psycopg
 
 DEFINERS = {
+    "_active_job",
     "_build_collection",
+    "_check_job",
+    "_check_job_rows",
     "_compact_counts",
     "_drop_version",
+    "_expire_jobs",
+    "_file_users",
     "_fill_collection",
     "_finish_collection",
     "_forget_columns",
+    "_forget_job_rows",
     "_lost_collections",
     "_mend_collection",
     "_purge_cache",
     "_read_cache",
     "_register_version",
     "_rotate_cache",
+    "_server_address",
     "_write_cache",
     "_write_counts",
     "_write_setting",
+}
+# The procedures that start jobs: they commit, and run queries of their callers.
+JOBS = {
+    "distill_model",
+    "evaluate_model",
+    "export_onnx",
+    "export_tensorrt",
+    "finetune_classifier",
+    "finetune_sbert",
+    "import_model",
+    "quantize_model",
 }
 WITHOUT_SEARCH_PATH = {
     # A procedure with a SET clause could not commit.
@@ -35,6 +53,9 @@ WITHOUT_SEARCH_PATH = {
     "_has_vectors",
     "_read_part",
     "_store_part",
+    # It runs the query of its caller, who finds his tables as usual.
+    "_take_rows",
+    *JOBS,
 }
 FUNCTIONS = """
 SELECT p.oid, p.proname, p.prosecdef, p.proconfig, p.provolatile, p.proparallel, p.proacl::text,
@@ -101,8 +122,11 @@ def test_only_embed_pinned_is_immutable_or_parallel_safe(db: psycopg.Connection[
 def test_functions_that_only_read_are_stable(db: psycopg.Connection[Any]) -> None:
     own = {row[1]: row[4] for row in functions(db) if row[7] == "public"}
     assert {name for name, volatility in own.items() if volatility == "s"} == {
+        "classify",
         "embed",
         "hybrid_search",
+        "job_log",
+        "model_card",
         "semantic_search",
         "semantic_similarity",
         "token_count",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +27,14 @@ class Transaction:
     is_standby: bool
 
 
+class Connection(Database, Protocol):
+    """The database seen from outside, where each statement is committed by itself."""
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """What is done inside is committed together, or not at all."""
+        ...
+
+
 class Session(Database, Protocol):
     """The database seen from inside one of its sessions, with what can be known there without SQL."""
 
@@ -46,7 +55,7 @@ class Session(Database, Protocol):
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait, unless a cancel or a timeout arrives."""
+        """Wait; QueryCanceled when a cancel or a timeout arrives."""
         ...
 
     def notice(self, message: str) -> None:

@@ -10,7 +10,7 @@ import plpy
 
 from pgml_tune.db import Row, Transaction, server
 from pgml_tune.db.gate import check_value
-from pgml_tune.errors import ParallelMode
+from pgml_tune.errors import ParallelMode, QueryCanceled
 
 _PARAMETER = re.compile(r"\$(\d+)::((?:pg_catalog\.)?[a-z0-9]+(?:\[\])?)")
 _OPERATOR_INTERVENTION = "57"  # class of the SQLSTATEs of a cancel and of a shutdown
@@ -58,7 +58,10 @@ class SpiDatabase:
         return True
 
     def sleep(self, seconds: float) -> None:
-        self.fetch("SELECT pg_catalog.pg_sleep($1::float8)", seconds)
+        try:
+            self.fetch("SELECT pg_catalog.pg_sleep($1::float8)", seconds)
+        except plpy.spiexceptions.QueryCanceled as error:
+            raise QueryCanceled(str(error)) from None
 
     def notice(self, message: str) -> None:
         plpy.notice(check_value(message))

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pgml_tune import __version__
 from pgml_tune.db import Database
-from pgml_tune.engine.artifact import Artifact, bound_digest, left_over
+from pgml_tune.engine.artifact import Artifact, bound_digest
+from pgml_tune.engine.orphans import left_over
 from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.records import Check, ModelReference
 from pgml_tune.service.secret import FILE_NAME

@@ -37,12 +37,12 @@ class Progress:
 def progress_line(done: int, total: int, seconds: float) -> str:
     """Rows of all rows, their rate, and the time left at that rate."""
     line = f"{done:,} of {max(done, total):,} rows, {_rate(done, seconds)}"
-    return line if done == 0 or done >= total else f"{line}, {_duration((total - done) * seconds / done)} left"
+    return line if done == 0 or done >= total else f"{line}, {duration((total - done) * seconds / done)} left"
 
 
 def final_line(done: int, seconds: float) -> str:
     """Rows, the time they took, and their rate."""
-    return f"{done:,} rows in {_duration(seconds)}" + (f", {_rate(done, seconds)}" if done else "")
+    return f"{done:,} rows in {duration(seconds)}" + (f", {_rate(done, seconds)}" if done else "")
 
 
 def _rate(done: int, seconds: float) -> str:
@@ -50,7 +50,8 @@ def _rate(done: int, seconds: float) -> str:
     return f"{rate:,.0f} rows/s" if rate >= 10 or done == 0 else f"{rate:.1f} rows/s"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people write them."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

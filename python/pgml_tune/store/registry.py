@@ -38,6 +38,14 @@ SELECT pgml_tune._register_version(
     $1::text, $2::text, $3::text, $4::text, $5::text, $6::text, $7::bigint, $8::jsonb
 ) AS outcome
 """
+# What a worker does in the name of whose job it has run.
+_ADD = """
+SELECT pgml_tune._add_version(
+    $1::text, $2::text, $3::text, $4::text, $5::text, $6::text, $7::bigint, $8::jsonb, $9::text
+) AS outcome
+"""
+# As both do it, but before the versions are read.
+_LOCK = "LOCK TABLE pgml_tune.model IN SHARE ROW EXCLUSIVE MODE"
 _DROP = "SELECT pgml_tune._drop_version($1::text, $2::text) AS outcome"
 
 
@@ -91,10 +99,18 @@ def register_version(
     config: dict[str, Any],
     description: str | None,
     base: str | None,
+    created_by: str | None = None,
 ) -> str:
-    """Add a version; says registered, taken, no base or other task."""
+    """Add a version, as the session's user or in somebody's name; says registered, taken, no base or other task."""
     values = (reference.name, task, description, reference.version, base, digest, size_bytes, json.dumps(config))
-    return str(db.fetch(_REGISTER, *values)[0]["outcome"])
+    if created_by is None:
+        return str(db.fetch(_REGISTER, *values)[0]["outcome"])
+    return str(db.fetch(_ADD, *values, created_by)[0]["outcome"])
+
+
+def hold_registry(db: Database) -> None:
+    """Let nobody else add or drop versions until the transaction ends."""
+    db.fetch(_LOCK)
 
 
 def drop_version(db: Database, model: str, version: str) -> str:

@@ -1,0 +1,63 @@
+"""The database seen from outside: a connection of psycopg."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+from psycopg.types.string import TextLoader
+
+from pgml_tune.db import Row
+
+# What the role or the database has set must not change what our statements mean, nor end them early or late.
+_SESSION = """
+SET search_path = pg_catalog, pg_temp;
+SET client_min_messages = warning;
+SET default_transaction_isolation = 'read committed';
+SET default_transaction_read_only = off;
+SET statement_timeout = '1min';
+SET lock_timeout = '20s';
+SET idle_in_transaction_session_timeout = 0;
+SET TimeZone = 'UTC'
+"""
+
+
+class ConnectionDatabase:
+    """Statements are committed one by one, but for those inside `transaction()`."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    @classmethod
+    def connect(cls, dsn: str, application_name: str, database: str | None = None) -> ConnectionDatabase:
+        """A session where `dsn` says, or in another database there."""
+        place = make_conninfo(dsn, dbname=database, application_name=application_name, connect_timeout=10)
+        connection = psycopg.connect(place, autocommit=True)
+        connection.execute(_SESSION)
+        # As SPI has it: a JSON value is its text.
+        for name in ("json", "jsonb"):
+            connection.adapters.register_loader(name, TextLoader)
+        return cls(connection)
+
+    def fetch(self, sql: str, *args: Any) -> list[Row]:
+        with psycopg.RawCursor(self._connection, row_factory=dict_row) as cursor:
+            cursor.execute(sql, args)
+            return cursor.fetchall() if cursor.description else []
+
+    def transaction(self) -> AbstractContextManager[object]:
+        return self._connection.transaction()
+
+    @property
+    def name(self) -> str:
+        """The name of the database."""
+        return self._connection.info.dbname
+
+    @property
+    def is_lost(self) -> bool:
+        return self._connection.broken or self._connection.closed
+
+    def close(self) -> None:
+        self._connection.close()

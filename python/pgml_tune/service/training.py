@@ -1,0 +1,297 @@
+"""What the procedures of sql/functions/training.sql ask for: arguments checked, versions looked up, a request made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pgml_tune.db import Session
+from pgml_tune.errors import InvalidArgument, NameTaken, NotSupported, ObjectNotFound
+from pgml_tune.records import STORAGE_SUFFIXES, TASKS, ModelReference, check_name
+from pgml_tune.service.job import Request, RowQuery
+from pgml_tune.service.job_options import parse_job_options
+from pgml_tune.service.resolution import Rules
+from pgml_tune.store import job as store
+from pgml_tune.store import registry
+
+_SHOW_VERSIONS = "SELECT model, version, task FROM pgml_tune.model_versions"
+_LAYERS = re.compile(r"layers:([1-9][0-9]{0,2})\Z")
+_MAX_SOURCE = 4096
+_SBERT_SHAPES = ("pair_score", "pair_label", "pair", "triplet")
+DTYPES = ("fp16", "fp32")
+
+# Metrics by the shape of the rows that they are measured on.
+METRICS = {
+    "pair_score": ("spearman", "pearson"),
+    "retrieval": ("ndcg", "recall", "mrr"),
+    "text_label": ("accuracy", "macro_f1"),
+}
+SPEED = ("latency", "throughput")
+_RANKED = METRICS["retrieval"]
+
+# Fails where the version of a reference, an artifact of that digest, cannot be trained further on this machine.
+CheckCheckpoint = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A version that a job begins with."""
+
+    name: str
+    version: str
+    digest: str
+    task: str
+    storage: str
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    def for_job(self) -> dict[str, str]:
+        return {"reference": self.reference, "digest": self.digest, "task": self.task}
+
+
+def import_model(
+    db: Session, name: str | None, source: str | None, task: str | None, version: str | None, options: str | None
+) -> Request:
+    """A request to bring a model in."""
+    if not name or not source:
+        raise InvalidArgument("name and source must not be empty", hint="CALL import_model('name', '/folder')")
+    if len(source) > _MAX_SOURCE or not source.isprintable():
+        raise InvalidArgument("source is neither a folder nor a model of a hub")
+    check_name(name, "model")
+    if task not in TASKS:
+        raise InvalidArgument("there is no such task", detail=f"Tasks are: {', '.join(TASKS)}.")
+    values = parse_job_options("import_model", options)
+    _check_target(db, name, version, task)
+    parameters = values | {"source": source, "task": task, "target": _target(name, version, None, task, values)}
+    return Request("import_model", parameters)
+
+
+def finetune_sbert(
+    db: Session,
+    check_checkpoint: CheckCheckpoint,
+    model: str | None,
+    train_query: str | None,
+    new_version: str | None,
+    eval_query: str | None,
+    options: str | None,
+) -> Request:
+    """A request to train an embedding model further."""
+    values = parse_job_options("finetune_sbert", options)
+    base = _find(db, model, "embedding")
+    queries = _queries(train_query, eval_query, _SBERT_SHAPES, (*_SBERT_SHAPES, "retrieval"))
+    _check_target(db, base.name, new_version, base.task)
+    check_checkpoint(base.reference, base.digest)
+    target = _target(base.name, new_version, base.version, base.task, values)
+    return Request("finetune_sbert", values | {"models": {"model": base.for_job()}, "target": target}, queries)
+
+
+def finetune_classifier(
+    db: Session,
+    check_checkpoint: CheckCheckpoint,
+    model: str | None,
+    train_query: str | None,
+    new_model: str | None,
+    eval_query: str | None,
+    options: str | None,
+) -> Request:
+    """A request to train a classifier."""
+    values = parse_job_options("finetune_classifier", options)
+    base = _find(db, model)
+    queries = _queries(train_query, eval_query, ("text_label",))
+    if new_model is None and base.task != "classification":
+        raise InvalidArgument(
+            f'model "{base.name}" is no classifier, and none can be its version',
+            hint=f"CALL finetune_classifier('{base.reference}', 'SELECT body, label FROM ...', 'new_model')",
+        )
+    name = base.name if new_model is None else check_name(new_model, "model")
+    _check_target(db, name, values["new_version"], "classification")
+    check_checkpoint(base.reference, base.digest)
+    base_version = base.version if name == base.name else None
+    target = _target(name, values["new_version"], base_version, "classification", values)
+    return Request("finetune_classifier", values | {"models": {"model": base.for_job()}, "target": target}, queries)
+
+
+def distill_model(
+    db: Session,
+    check_checkpoint: CheckCheckpoint,
+    teacher: str | None,
+    student: str | None,
+    train_query: str | None,
+    eval_query: str | None,
+    options: str | None,
+) -> Request:
+    """A request to teach a smaller model."""
+    values = parse_job_options("distill_model", options)
+    from_model = _find(db, teacher, what="teacher")
+    if student is None:
+        raise InvalidArgument(
+            "student must not be NULL", hint="CALL distill_model('teacher', 'layers:3', 'SELECT ...')"
+        )
+    models = {"teacher": from_model.for_job()}
+    check_checkpoint(from_model.reference, from_model.digest)
+    if _LAYERS.match(student) is None:
+        pupil = _find(db, student, what="student")
+        if pupil.task not in (from_model.task, "embedding"):
+            raise NotSupported(f'student "{pupil.reference}" does not embed', detail=f"Its task is {pupil.task}.")
+        check_checkpoint(pupil.reference, pupil.digest)
+        models["student"] = pupil.for_job()
+    is_classifier = from_model.task == "classification"
+    train_shape, eval_shape = ("text_label", "text_label") if is_classifier else ("text", "pair_score")
+    queries = _queries(train_query, eval_query, (train_shape,), (eval_shape,))
+    name = values["new_model"] or check_name(f"{from_model.name}-distilled", "model")
+    _check_target(db, name, values["new_version"], from_model.task)
+    base_version = from_model.version if name == from_model.name else None
+    target = _target(name, values["new_version"], base_version, from_model.task, values)
+    return Request("distill_model", values | {"student": student, "models": models, "target": target}, queries)
+
+
+def quantize_model(
+    db: Session, model: str | None, method: str | None, calibration_query: str | None, options: str | None
+) -> Request:
+    """A request for a smaller version."""
+    values = parse_job_options("quantize_model", options)
+    if method not in STORAGE_SUFFIXES:
+        raise InvalidArgument("there is no such method", detail=f"Methods are: {', '.join(STORAGE_SUFFIXES)}.")
+    base = _find_full(db, model)
+    queries: tuple[RowQuery, ...] = ()
+    if method == "int8_static":
+        queries = (_query("calibration", calibration_query, ("text",)),)
+    elif calibration_query is not None:
+        raise InvalidArgument(f'method "{method}" needs no calibration_query', detail="Only int8_static does.")
+    if values["eval_query"] is not None:
+        shapes = ("text_label",) if base.task == "classification" else ("pair_score", "retrieval")
+        queries += (_query("eval", values["eval_query"], shapes),)
+    version = values["new_version"] or _derived(base, STORAGE_SUFFIXES[method])
+    _check_target(db, base.name, version, base.task)
+    target = _target(base.name, version, base.version, base.task, values)
+    parameters = values | {"method": method, "models": {"model": base.for_job()}, "target": target}
+    return Request("quantize_model", parameters, queries)
+
+
+def export_onnx(db: Session, check_checkpoint: CheckCheckpoint, model: str | None, options: str | None) -> Request:
+    """A request to export a version again."""
+    values = parse_job_options("export_onnx", options)
+    base = _find_full(db, model)
+    check_checkpoint(base.reference, base.digest)
+    # Without a name of its own the version gets what the job adds to the one of its base.
+    version = values["new_version"] or base.version
+    if values["new_version"] is not None:
+        _check_target(db, base.name, version, base.task)
+    target = _target(base.name, version, base.version, base.task, values)
+    return Request("export_onnx", values | {"models": {"model": base.for_job()}, "target": target})
+
+
+def export_tensorrt(
+    db: Session, check_checkpoint: CheckCheckpoint, model: str | None, dtype: str | None, options: str | None
+) -> Request:
+    """A request for an engine of the GPU."""
+    values = parse_job_options("export_tensorrt", options)
+    if dtype not in DTYPES:
+        raise InvalidArgument("there is no such dtype", detail=f"They are: {', '.join(DTYPES)}.")
+    base = _find_full(db, model)
+    check_checkpoint(base.reference, base.digest)
+    version = values["new_version"] or _derived(base, f"-trt-{dtype}")
+    _check_target(db, base.name, version, base.task)
+    target = _target(base.name, version, base.version, base.task, values)
+    return Request("export_tensorrt", values | {"dtype": dtype, "models": {"model": base.for_job()}, "target": target})
+
+
+def evaluate_model(
+    db: Session, model: str | None, eval_query: str | None, metrics: list[str | None] | None, options: str | None
+) -> Request:
+    """A request to measure a version."""
+    values = parse_job_options("evaluate_model", options)
+    measured = _find(db, model)
+    possible = ("text_label",) if measured.task == "classification" else ("pair_score", "retrieval")
+    names, shapes = _metrics(metrics, possible, values["k"])
+    queries = (_query("eval", eval_query, shapes),)
+    parameters = values | {"metrics": names, "models": {"model": measured.for_job()}, "target": None}
+    return Request("evaluate_model", parameters, queries)
+
+
+def _metrics(
+    metrics: list[str | None] | None, shapes: tuple[str, ...], k: int
+) -> tuple[list[str] | None, tuple[str, ...]]:
+    """Metrics by their full names, and the shapes of rows that all of them can be measured on."""
+    if metrics is None:
+        return None, shapes
+    if not metrics:
+        raise InvalidArgument("metrics is empty", detail="NULL means all that the rows allow.")
+    names = []
+    for metric in metrics:
+        name, at, place = (metric or "").partition("@")
+        fitting = tuple(shape for shape in shapes if name in METRICS[shape])
+        is_place = not at or (name in _RANKED and place.isascii() and place.isdigit() and 1 <= int(place[:5]) <= 1000)
+        if not (fitting or name in SPEED) or not is_place or len(place) > 4:
+            valid = ", ".join([metric for shape in shapes for metric in METRICS[shape]] + list(SPEED))
+            raise InvalidArgument(
+                "there is no such metric for this model",
+                detail=f"Metrics are: {valid}; of {', '.join(_RANKED)} also those @k, 1 to 1000.",
+            )
+        names.append(f"{name}@{int(place) if at else k}" if name in _RANKED else name)
+        if fitting:
+            shapes = fitting
+    return list(dict.fromkeys(names)), shapes
+
+
+def _find(db: Session, model: str | None, task: str | None = None, what: str = "model") -> _Version:
+    """The ready version that a reference means; without a task a model of any task."""
+    if task is None:
+        if model is None:
+            raise InvalidArgument(f"{what} must not be NULL", hint=_SHOW_VERSIONS)
+        versions = registry.versions_of(db, ModelReference.parse(model).name)
+        task = versions[0].task if versions else TASKS[0]
+    target, _ = Rules().read(db, model, task)
+    facts = store.version_facts(db, target.model_version_id)
+    if facts is None:
+        raise ObjectNotFound(f"the version of {what} is gone", hint=_SHOW_VERSIONS)
+    return _Version(facts.name, facts.version, facts.digest, facts.task, facts.storage)
+
+
+def _find_full(db: Session, model: str | None) -> _Version:
+    """The version that a reference means, which must be one in full precision."""
+    found = _find(db, model)
+    if found.storage != "fp32":
+        raise NotSupported(
+            f'version "{found.reference}" is stored as {found.storage}',
+            detail="Smaller and exported versions are made from the one in full precision.",
+            hint=f"SELECT version, storage FROM pgml_tune.model_versions WHERE model = '{found.name}'",
+        )
+    return found
+
+
+def _queries(
+    train_query: str | None, eval_query: str | None, shapes: tuple[str, ...], eval_shapes: tuple[str, ...] | None = None
+) -> tuple[RowQuery, ...]:
+    train = _query("train", train_query, shapes)
+    return (train,) if eval_query is None else (train, _query("eval", eval_query, eval_shapes or shapes))
+
+
+def _query(part: str, text: str | None, shapes: tuple[str, ...]) -> RowQuery:
+    if text is None or not text.strip():
+        raise InvalidArgument(f"{part}_query must not be empty", hint="Pass a SELECT as a text: $$SELECT a, b FROM t$$")
+    return RowQuery(part, text, shapes)
+
+
+def _check_target(db: Session, name: str, version: str | None, task: str) -> None:
+    """Refuse a version that exists, and a model of another task."""
+    existing = registry.versions_of(db, name)
+    if existing and existing[0].task != task:
+        raise NameTaken(f'model "{name}" exists and has another task', hint="SELECT model, task FROM pgml_tune.models")
+    if version is not None:
+        check_name(version, "version")
+        if any(row.version == version for row in existing):
+            raise NameTaken(f'version "{name}@{version}" exists already', hint=_SHOW_VERSIONS)
+
+
+def _derived(base: _Version, suffix: str) -> str:
+    return check_name(f"{base.version}{suffix}", "version")
+
+
+def _target(name: str, version: str | None, base: str | None, task: str, values: dict[str, Any]) -> dict[str, Any]:
+    """What the job makes, as it will be registered."""
+    return {"model": name, "version": version, "base": base, "task": task, "description": values["description"]}

@@ -1,0 +1,142 @@
+"""Statements on jobs, as their callers make them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pgml_tune.db import Database
+from pgml_tune.engine.orphans import Users
+
+_ADD = "SELECT a.job_id, a.is_new FROM pgml_tune._add_job($1::text, $2::jsonb, $3::text) AS a"
+_TAKE = """
+SELECT pgml_tune._take_rows($1::bigint, $2::text, $3::text, $4::bigint, $5::bigint) AS outcome
+"""
+_CHUNK = """
+SELECT r.lines FROM pgml_tune._own_rows AS r
+WHERE r.job_id OPERATOR(pg_catalog.=) $1::bigint AND r.part OPERATOR(pg_catalog.=) $2::text
+  AND r.chunk_no OPERATOR(pg_catalog.=) $3::integer
+"""
+_DESCRIBE = """
+INSERT INTO pgml_tune.job_part (job_id, part, query, row_count, rows_sha256, column_names, shape)
+VALUES ($1::bigint, $2::text, $3::text, $4::bigint, $5::text, $6::text[], $7::text)
+"""
+_STATUS = "SELECT s.* FROM pgml_tune._job_status($1::bigint) AS s"
+_ALIVE = "SELECT pgml_tune._worker_is_alive($1::bool) AS is_alive"
+_ADDRESS = "SELECT a.host, a.port, a.database, a.role FROM pgml_tune._server_address() AS a"
+_TRANSACTION = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS xid"
+_VERSION = """
+SELECT m.name, v.version, v.artifact_sha256 AS digest, v.storage, m.task
+FROM pgml_tune.model_version AS v
+JOIN pgml_tune.model AS m ON m.model_id OPERATOR(pg_catalog.=) v.model_id
+WHERE v.model_version_id OPERATOR(pg_catalog.=) $1::bigint
+"""
+_USERS = """
+SELECT u.database_id::pg_catalog.int8 AS database_id, u.digests, u.labels FROM pgml_tune._file_users() AS u
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Where a job stands, as whoever waits for it is told."""
+
+    kind: str
+    state: str  # queued | running | succeeded | failed | cancelled
+    phase: str | None
+    step: int | None
+    steps: int | None
+    loss: float | None
+    metric: str | None
+    metric_value: float | None
+    seconds_left: float | None
+    result: str | None
+    sqlstate: str | None
+    message: str | None
+    detail: str | None
+    hint: str | None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state not in ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a worker on this machine reaches the database."""
+
+    host: str
+    port: str
+    database: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFacts:
+    """What a job must know of a version that it begins with."""
+
+    name: str
+    version: str
+    digest: str
+    storage: str
+    task: str
+
+
+def add_job(db: Database, kind: str, parameters: dict[str, Any], request: str) -> tuple[int, bool]:
+    """Add a job, or find the one that was added for the same request and has not ended; says whether it is new."""
+    row = db.fetch(_ADD, kind, json.dumps(parameters), request)[0]
+    return int(row["job_id"]), bool(row["is_new"])
+
+
+def take_rows(db: Database, job_id: int, part: str, query: str, max_rows: int, max_bytes: int) -> str:
+    """Keep the rows of a query, run as the caller; says taken, rows or bytes."""
+    return str(db.fetch(_TAKE, job_id, part, query, max_rows, max_bytes)[0]["outcome"])
+
+
+def kept_chunks(db: Database, job_id: int, part: str) -> Iterator[str]:
+    """The rows that were kept, in chunks of one JSON object per line."""
+    chunk_no = 1
+    while rows := db.fetch(_CHUNK, job_id, part, chunk_no):
+        yield rows[0]["lines"]
+        chunk_no += 1
+
+
+def describe_part(
+    db: Database, job_id: int, part: str, query: str, count: int, sha256: str, columns: list[str], shape: str
+) -> None:
+    """Record what the rows of a query are."""
+    db.fetch(_DESCRIBE, job_id, part, query, count, sha256, columns, shape)
+
+
+def job_status(db: Database, job_id: int) -> JobStatus | None:
+    """Where a job of the caller stands; None if there is none of that number."""
+    rows = db.fetch(_STATUS, job_id)
+    return JobStatus(**rows[0]) if rows else None
+
+
+def is_worker_alive(db: Database, *, is_lasting: bool = False) -> bool:
+    """Whether a worker serves this database; one that is lasting does not end when no job is left."""
+    return bool(db.fetch(_ALIVE, is_lasting)[0]["is_alive"])
+
+
+def server_address(db: Database) -> Address:
+    """Where a worker on this machine reaches the database."""
+    return Address(**db.fetch(_ADDRESS)[0])
+
+
+def transaction_id(db: Database) -> str:
+    """The number of the current transaction."""
+    return str(db.fetch(_TRANSACTION)[0]["xid"])
+
+
+def file_users(db: Database) -> Users:
+    """The artifacts that this database needs, and the jobs of it that run."""
+    row = db.fetch(_USERS)[0]
+    return Users(int(row["database_id"]), frozenset(row["digests"]), frozenset(row["labels"]))
+
+
+def version_facts(db: Database, model_version_id: int) -> VersionFacts | None:
+    """The facts of a registered version."""
+    rows = db.fetch(_VERSION, model_version_id)
+    return VersionFacts(**rows[0]) if rows else None

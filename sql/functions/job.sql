@@ -1,0 +1,330 @@
+CREATE OR REPLACE FUNCTION pgml_tune._may_see_job(role_id oid)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(pg_has_role(current_user, role_id, 'USAGE'), false)
+        OR has_function_privilege(current_user, '@extschema@.register_model(text, text, text, text, jsonb)', 'EXECUTE')
+$$;
+COMMENT ON FUNCTION pgml_tune._may_see_job(oid) IS 'Whether a job of that role is the caller''s, or the caller is an administrator.';
+
+-- Who may CALL the procedure of a kind may add a job of it; a job added past the procedure gains nothing.
+CREATE OR REPLACE FUNCTION pgml_tune._check_job()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_limit integer;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_proc AS p
+        JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+        JOIN pg_extension AS e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+        WHERE e.extname = 'pgml_tune' AND p.prokind = 'p' AND p.proname = NEW.kind AND 'job_id' = ANY (p.proargnames)
+          AND has_function_privilege(NEW.role_id, p.oid, 'EXECUTE')
+    ) THEN
+        RAISE EXCEPTION 'permission denied for jobs of kind "%"', NEW.kind USING ERRCODE = '42501';
+    END IF;
+    SELECT s.value::integer INTO v_limit FROM pgml_tune.setting AS s WHERE s.name = 'jobs_queued';
+    v_limit := coalesce(v_limit, 100);  -- the default in settings.py
+    IF (
+        SELECT count(*) FROM pgml_tune.job AS j WHERE j.role_id = NEW.role_id AND j.state IN ('queued', 'running')
+    ) >= v_limit THEN
+        RAISE EXCEPTION 'role "%" has % jobs that wait or run', pg_get_userbyid(NEW.role_id), v_limit
+            USING ERRCODE = '53400',
+                  DETAIL = 'More are not accepted before one of them has ended.',
+                  HINT = 'SELECT job_id, kind, state FROM pgml_tune.jobs WHERE ended_at IS NULL';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._check_job() IS 'Lets only those add a job who may call its procedure, and not too many.';
+CREATE OR REPLACE TRIGGER job_check BEFORE INSERT ON pgml_tune.job
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_job();
+
+CREATE OR REPLACE FUNCTION pgml_tune._check_job_rows()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pgml_tune.job AS j
+        WHERE j.job_id = NEW.job_id AND j.role_id = NEW.role_id AND j.state = 'queued'
+    ) THEN
+        RAISE EXCEPTION 'job % takes no rows', NEW.job_id USING ERRCODE = '42501';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._check_job_rows() IS 'Lets a role add to its own jobs only, and before they run.';
+CREATE OR REPLACE TRIGGER job_rows_check BEFORE INSERT ON pgml_tune.job_rows
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_job_rows();
+CREATE OR REPLACE TRIGGER job_part_check BEFORE INSERT ON pgml_tune.job_part
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_job_rows();
+
+-- As its caller: only that tells who asks for the cancel.
+CREATE OR REPLACE FUNCTION pgml_tune._guard_job()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NEW.cancel_requested_at IS DISTINCT FROM OLD.cancel_requested_at THEN
+        IF NOT pgml_tune._may_see_job(OLD.role_id) THEN
+            RAISE EXCEPTION 'permission denied for job %', OLD.job_id USING ERRCODE = '42501';
+        END IF;
+        IF OLD.ended_at IS NOT NULL THEN
+            RETURN NULL;
+        END IF;
+        IF OLD.state = 'queued' THEN
+            NEW.state := 'cancelled';
+            NEW.ended_at := clock_timestamp();
+        END IF;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._guard_job() IS 'Lets a job be cancelled by its role or an administrator; one that waits ends at once.';
+CREATE OR REPLACE TRIGGER job_guard BEFORE UPDATE ON pgml_tune.job
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._guard_job();
+
+CREATE OR REPLACE FUNCTION pgml_tune._forget_job_rows()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM pgml_tune.job_rows AS r WHERE r.job_id = NEW.job_id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._forget_job_rows() IS 'Deletes the snapshots of a job that has ended.';
+CREATE OR REPLACE TRIGGER job_ended AFTER UPDATE ON pgml_tune.job
+    FOR EACH ROW WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL) EXECUTE FUNCTION pgml_tune._forget_job_rows();
+
+CREATE OR REPLACE FUNCTION pgml_tune._add_job(kind text, parameters jsonb, request text)
+RETURNS TABLE (job_id bigint, is_new boolean)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_sha256 text := encode(sha256(convert_to(current_user::regrole::oid || ' ' || request, 'UTF8')), 'hex');
+    v_job_id bigint;
+BEGIN
+    -- Whoever adds the same at the same time is waited for.
+    INSERT INTO pgml_tune.job AS j (kind, parameters, request_sha256)
+    VALUES (_add_job.kind, _add_job.parameters, v_sha256)
+    ON CONFLICT DO NOTHING
+    RETURNING j.job_id INTO v_job_id;
+    IF FOUND THEN
+        RETURN QUERY SELECT v_job_id, true;
+    ELSE
+        RETURN QUERY SELECT pgml_tune._active_job(v_sha256), false;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._add_job(text, jsonb, text) IS
+    'Adds a job of the caller, or finds the one that was added for the same request and has not ended.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._active_job(request_sha256 text)
+RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT j.job_id FROM pgml_tune.job AS j
+    WHERE j.request_sha256 = _active_job.request_sha256 AND j.state IN ('queued', 'running')
+$$;
+COMMENT ON FUNCTION pgml_tune._active_job(text) IS 'The job of a request that has not ended; whoever knows the hash knows the request.';
+
+-- No SET clause, because the query is the caller's own and finds its names as he does; all of ours are qualified. A string
+-- of several statements cannot be opened as a cursor, and what changes data is refused while rows are fetched.
+CREATE OR REPLACE FUNCTION pgml_tune._take_rows(job_id bigint, part text, query text, max_rows bigint, max_bytes bigint)
+RETURNS text
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_rows refcursor;
+    v_line text;
+    v_lines text[];
+    v_count bigint := 0;
+    v_bytes bigint := 0;
+    v_chunk_bytes integer;
+    v_is_done boolean := false;
+BEGIN
+    OPEN v_rows NO SCROLL FOR EXECUTE
+        pg_catalog.format(E'SELECT pg_catalog.row_to_json(q.*)::pg_catalog.text FROM (\n%s\n) AS q', query);
+    FOR v_chunk_no IN 1 .. 2147483647 LOOP
+        v_lines := '{}';
+        v_chunk_bytes := 0;
+        BEGIN
+            PERFORM pg_catalog.set_config('transaction_read_only', 'on', true);
+            FOR v_place IN 1 .. 1000 LOOP
+                FETCH v_rows INTO v_line;
+                v_is_done := NOT FOUND;
+                EXIT WHEN v_is_done;
+                v_lines[v_place] := v_line;
+                v_chunk_bytes := v_chunk_bytes OPERATOR(pg_catalog.+) pg_catalog.octet_length(v_line);
+                EXIT WHEN v_chunk_bytes OPERATOR(pg_catalog.>) 4194304;
+            END LOOP;
+            -- Takes the transaction back to what it was; the cursor and the variables stay.
+            RAISE EXCEPTION USING ERRCODE = 'PGML0';
+        EXCEPTION WHEN SQLSTATE 'PGML0' THEN
+            NULL;
+        END;
+        v_count := v_count OPERATOR(pg_catalog.+) pg_catalog.cardinality(v_lines);
+        v_bytes := v_bytes OPERATOR(pg_catalog.+) v_chunk_bytes;
+        IF v_count OPERATOR(pg_catalog.>) max_rows THEN
+            CLOSE v_rows;
+            RETURN 'rows';
+        END IF;
+        IF v_bytes OPERATOR(pg_catalog.>) max_bytes THEN
+            CLOSE v_rows;
+            RETURN 'bytes';
+        END IF;
+        PERFORM pgml_tune._add_rows(job_id, part, v_chunk_no, v_lines);
+        EXIT WHEN v_is_done;
+    END LOOP;
+    CLOSE v_rows;
+    RETURN 'taken';
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint) IS
+    'Keeps the rows of a query of the caller for a job; says taken, or rows or bytes when there are more than allowed.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._add_rows(job_id bigint, part text, chunk_no integer, lines text[])
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pgml_tune.job_rows (job_id, part, chunk_no, row_count, lines)
+    SELECT _add_rows.job_id, _add_rows.part, _add_rows.chunk_no, cardinality(_add_rows.lines),
+           array_to_string(_add_rows.lines, E'\n')
+    WHERE cardinality(_add_rows.lines) > 0
+$$;
+COMMENT ON FUNCTION pgml_tune._add_rows(bigint, text, integer, text[]) IS 'Keeps a chunk of rows for a job.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._worker_is_alive(is_lasting boolean)
+RETURNS boolean
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pgml_tune.worker AS w
+        WHERE w.seen_at > clock_timestamp() - interval '30 seconds'
+          AND NOT (w.is_one_shot AND _worker_is_alive.is_lasting)
+          AND EXISTS (SELECT FROM pg_stat_get_activity(w.backend_pid))
+    )
+$$;
+COMMENT ON FUNCTION pgml_tune._worker_is_alive(boolean) IS
+    'Whether a worker of this database was seen in the last half minute and still has its session; is_lasting leaves out those that end when no job is left.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._server_address()
+RETURNS TABLE (host text, port text, database text, role text)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+               nullif(btrim(split_part(current_setting('unix_socket_directories'), ',', 1), ' "'), ''),
+               'localhost'
+           ),
+           current_setting('port'), current_database()::text, pg_get_userbyid(e.extowner)::text
+    FROM pg_extension AS e WHERE e.extname = 'pgml_tune'
+$$;
+COMMENT ON FUNCTION pgml_tune._server_address() IS 'Where a worker on this machine reaches this database, and as whom.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._job_status(job_id bigint)
+RETURNS TABLE (
+    kind text, state text, phase text, step bigint, steps bigint, loss double precision, metric text,
+    metric_value double precision, seconds_left double precision, result text, sqlstate text, message text, detail text,
+    hint text
+)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT j.kind, j.state::text, p.phase, p.steps_done, p.steps_total, p.loss, p.metric, p.metric_value,
+           p.seconds_left, j.result::text, j.sqlstate, j.message, j.detail, j.hint
+    FROM pgml_tune.jobs AS j
+    LEFT JOIN pgml_tune.stat_progress AS p ON p.job_id = j.job_id
+    WHERE j.job_id = _job_status.job_id
+$$;
+COMMENT ON FUNCTION pgml_tune._job_status(bigint) IS 'What whoever waits for a job tells of it.';
+
+CREATE OR REPLACE FUNCTION @extschema@.cancel_job(job_id bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pgml_tune.jobs AS j WHERE j.job_id = cancel_job.job_id) THEN
+        RAISE EXCEPTION 'job % does not exist', coalesce(job_id::text, 'NULL')
+            USING ERRCODE = '42704', HINT = 'SELECT job_id, kind, state FROM pgml_tune.jobs';
+    END IF;
+    UPDATE pgml_tune.job AS j SET cancel_requested_at = clock_timestamp() WHERE j.job_id = cancel_job.job_id;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.cancel_job(bigint) IS
+    'Cancels a job: one that waits at once, one that runs within ten seconds; false if it had ended already.';
+
+CREATE OR REPLACE FUNCTION @extschema@.job_log(job_id bigint)
+RETURNS SETOF text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pgml_tune.jobs AS j WHERE j.job_id = job_log.job_id) THEN
+        RAISE EXCEPTION 'job % does not exist', coalesce(job_id::text, 'NULL')
+            USING ERRCODE = '42704', HINT = 'SELECT job_id, kind, state FROM pgml_tune.jobs';
+    END IF;
+    RETURN QUERY
+        SELECT to_char(l.logged_at, 'HH24:MI:SS') || '  ' || l.line
+        FROM pgml_tune._job_lines AS l WHERE l.job_id = job_log.job_id ORDER BY l.job_line_id;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.job_log(bigint) IS 'What a job has told while it ran, line by line, the oldest first.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._expire_jobs()
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_jobs bigint[];
+BEGIN
+    SELECT array_agg(j.job_id) INTO v_jobs
+    FROM pgml_tune.job AS j
+    WHERE j.ended_at < now() - make_interval(days => coalesce(
+        (SELECT s.value::integer FROM pgml_tune.setting AS s WHERE s.name = 'job_keep_days'),
+        30  -- the default in settings.py
+    ));
+    DELETE FROM pgml_tune.job_line AS l WHERE l.job_id = ANY (v_jobs);
+    DELETE FROM pgml_tune.job_part AS p WHERE p.job_id = ANY (v_jobs);
+    DELETE FROM pgml_tune.job_progress AS p WHERE p.job_id = ANY (v_jobs);
+    DELETE FROM pgml_tune.job AS j WHERE j.job_id = ANY (v_jobs);
+    DELETE FROM pgml_tune.worker AS w WHERE w.seen_at < now() - interval '1 day';
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._expire_jobs() IS 'Deletes jobs that ended long ago, with all that was kept of them.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._file_users()
+RETURNS TABLE (database_id oid, digests text[], labels text[])
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT d.oid,
+           ARRAY(
+               SELECT v.artifact_sha256 FROM pgml_tune.model_version AS v
+               UNION
+               SELECT a.artifact ->> 'digest'
+               FROM pgml_tune.job AS j, jsonb_array_elements(j.artifacts) AS a (artifact)
+               WHERE j.state IN ('queued', 'running') AND a.artifact ->> 'digest' IS NOT NULL
+           ),
+           ARRAY(
+               SELECT concat_ws('-', d.oid, j.job_id, j.fencing_token) FROM pgml_tune.job AS j WHERE j.state = 'running'
+           )
+    FROM pg_database AS d WHERE d.datname = current_database()
+$$;
+COMMENT ON FUNCTION pgml_tune._file_users() IS 'The artifacts that this database needs, and what the folders of the jobs that run now are called.';
