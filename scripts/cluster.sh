@@ -33,7 +33,7 @@ END
 }
 
 initialize() {
-    postgres_folder "$folder" "$folder/models" "$folder/log"
+    postgres_folder "$folder" "$folder/models" "$folder/import" "$folder/log"
     postgres_folder -m 700 "$folder/spool" "$folder/data"
     (cd / && as_postgres "$bin/initdb" -D "$folder/data" --username=postgres --auth=trust --encoding=UTF8 \
         --locale=C.UTF-8 --no-instructions --no-sync)
@@ -41,7 +41,7 @@ initialize() {
     cat > "$folder/pgml_tune.toml" <<END
 model_root = "$folder/models"
 spool_dir = "$folder/spool"
-import_dirs = []
+import_dirs = ["$folder/import"]
 END
 }
 

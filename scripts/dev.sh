@@ -34,6 +34,8 @@ if ! has_database; then
 fi
 
 if [ -z "$("${psql[@]}" -c "SELECT 1 FROM pgml_tune.model_versions WHERE model = 'minilm'")" ]; then
+    # What an earlier checkout imported has nothing to train from.
+    [ -d "$home/dev/models/checkpoints" ] || rm -f "$home/dev/models/names"/minilm@v1*
     if [ -e "$home/dev/models/names/minilm@v1" ]; then
         "${psql[@]}" -c "SELECT register_model('minilm', 'minilm@v1', 'embedding', 'v1')" > /dev/null
     else

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Installs or removes the Python side of the extension: package, command, .pth file, configuration, model root.
+# Installs or removes the Python side of the extension: package, command, .pth file, configuration, model root, and the
+# systemd unit of the worker, which `systemctl enable FILE` takes into use.
 # The Makefile passes DESTDIR FOLDER PYTHON_SITE SYSCONFDIR MODEL_ROOT.
 set -euo pipefail
 umask 022
@@ -7,6 +8,7 @@ umask 022
 source=$(cd "$(dirname "$0")/../python" && pwd)
 package=$DESTDIR$FOLDER/package
 command=$DESTDIR$FOLDER/bin/pgml-tune
+unit=$DESTDIR$FOLDER/lib/systemd/system/pgml-tune-worker.service
 site_file=$DESTDIR${PYTHON_SITE:?is empty: pass PG_CONFIG or PYTHON}/pgml_tune.pth
 config=$DESTDIR$SYSCONFDIR/pgml_tune.toml
 spool=$(dirname "$MODEL_ROOT")/spool
@@ -21,7 +23,7 @@ END
 }
 
 install_package() {
-    mkdir -p "$package" "$(dirname "$command")" "$(dirname "$site_file")" "$(dirname "$config")"
+    mkdir -p "$package" "$(dirname "$command")" "$(dirname "$unit")" "$(dirname "$site_file")" "$(dirname "$config")"
     rm -rf "$package/pgml_tune"
     cp -r "$source/pgml_tune" "$package/"
     find "$package" -name __pycache__ -prune -exec rm -r {} +
@@ -33,6 +35,7 @@ install_package() {
 PYTHONPATH="$FOLDER/package" exec "$FOLDER/venv/bin/python" -P -m pgml_tune.cli "\$@"
 END
     chmod 755 "$command"
+    sed "s|@FOLDER@|$FOLDER|" "$source/../scripts/pgml-tune-worker.service" > "$unit"
     [ -e "$config" ] || default_config > "$config"
 
     owner=()
@@ -44,8 +47,9 @@ END
 }
 
 uninstall_package() {
-    rm -rf "$DESTDIR$FOLDER/package" "$DESTDIR$FOLDER/venv" "$command" "$site_file"
-    remove_empty "$DESTDIR$FOLDER/bin" "$DESTDIR$FOLDER" "$(dirname "$DESTDIR$FOLDER")"
+    rm -rf "$DESTDIR$FOLDER/package" "$DESTDIR$FOLDER/venv" "$command" "$unit" "$site_file"
+    remove_empty "$(dirname "$unit")" "$DESTDIR$FOLDER/lib/systemd" "$DESTDIR$FOLDER/lib" "$DESTDIR$FOLDER/bin" \
+        "$DESTDIR$FOLDER" "$(dirname "$DESTDIR$FOLDER")"
     if default_config | cmp -s - "$config"; then
         rm "$config"
     elif [ -e "$config" ]; then

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs checks of this checkout, each named by its make target:
-#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|bench ...
+#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|bench|bench-train ...
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
 cd "$checkout"
@@ -33,7 +33,14 @@ clients() {
 
 fuzz() { PGML_TUNE_FUZZ_CASES=${PGML_TUNE_FUZZ_CASES:-20000} on_test_cluster "${pytest[@]}" -m fuzz tests/integration; }
 
+# kill -9 of workers and jobs, fifty times.
+soak-jobs() {
+    PGML_TUNE_JOB_KILLS=${PGML_TUNE_JOB_KILLS:-50} on_test_cluster "${pytest[@]}" -s tests/integration/test_job_kills.py
+}
+
 bench() { on_test_cluster "$venv/bin/python" bench/run.py; }
+
+bench-train() { on_test_cluster "$venv/bin/python" bench/train.py; }
 
 on_test_cluster() {
     test_cluster
@@ -72,7 +79,7 @@ test_cluster() {
 stop_test_cluster() { "$checkout/scripts/cluster.sh" stop test; }
 
 extras=(cli train model test)
-[[ " $* " != *" bench "* ]] || extras+=(bench)
+[[ " $*" != *" bench"* ]] || extras+=(bench)
 "$checkout/scripts/setup.sh" "${extras[@]}"
 PG_CONFIG=$(find_pg_config)
 export PG_CONFIG

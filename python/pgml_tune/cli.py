@@ -25,7 +25,7 @@ from pgml_tune import __version__
 from pgml_tune.errors import NotReady, TuneError
 from pgml_tune.records import TASKS, Check, check_name
 
-QUANTIZATIONS = {"int8_dynamic": "int8", "int8_block": "int8-block"}  # method -> ending of the version's name
+QUANTIZATIONS = ("int8_dynamic", "int8_block")
 _LAST_WORDS = 20  # lines shown of a process that died without a report
 
 
@@ -147,7 +147,7 @@ _dsn = click.option(
 @click.option(
     "--quantize",
     multiple=True,
-    type=click.Choice(list(QUANTIZATIONS)),
+    type=click.Choice(QUANTIZATIONS),
     help="Also add an 8-bit version, VERSION-int8 or VERSION-int8-block, if it keeps the vectors. May be repeated.",
 )
 @click.option("--verbose", is_flag=True, help="Show what the libraries print.")
@@ -174,11 +174,11 @@ def import_command(
             base = version
             for event in run_job(arguments, verbose):
                 if event["event"] == "progress":
-                    click.echo(f"  {event['message']}")
-                elif event["quantize"] is None:
+                    click.echo(f"  {event['phase']}")
+                elif event["event"] == "artifact" and not event["suffix"]:
                     base = _register(database, name, task, version, {}, event)
-                else:
-                    derived = f"{base}-{QUANTIZATIONS[event['quantize']]}"
+                elif event["event"] == "artifact":
+                    derived = f"{base}{event['suffix']}"
                     _register(database, name, task, derived, {"base": str(base)}, event)
 
 
@@ -211,6 +211,18 @@ def doctor(dsn: str) -> None:
             click.echo(f"      {'':<{width}}  fix: {check.fix}")
     if any(check.status == "fail" for check in checks):
         sys.exit(1)
+
+
+@main.command(
+    short_help="Run queued jobs.",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def worker(arguments: tuple[str, ...]) -> None:
+    """Run queued jobs; see pgml-tune worker --help."""
+    # In this process's place: a service manager then knows the worker by its number.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "pgml_tune.worker", *arguments])
 
 
 if __name__ == "__main__":

@@ -15,10 +15,12 @@ from pgml_tune.engine.artifact import Artifact
 from pgml_tune.errors import InvalidArgument, NotSupported
 from pgml_tune.jobs import checks
 from pgml_tune.jobs.importing import import_model
+from pgml_tune.jobs.publishing import Site
 from pgml_tune.jobs.reports import Reporter
 from pgml_tune.jobs.runner import Runner
 from pgml_tune.jobs.source import stage
 from pgml_tune.jobs.texts import retrieval_texts
+from pgml_tune.records import STORAGE_SUFFIXES
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 Importer = Callable[..., list[dict[str, Any]]]
@@ -29,7 +31,7 @@ _TEXTS = ["return the string", "如何删除字符串的空格", "a", "x " * 100
 def imported(tmp_path: Path) -> Importer:
     def run(folder: Path, *methods: str) -> list[dict[str, Any]]:
         stream = io.StringIO()
-        import_model(str(folder), "embedding", methods, tmp_path / "models", Reporter(stream))
+        import_model(str(folder), "embedding", methods, Site(tmp_path / "models", "", 1, Reporter(stream)))
         events = [json.loads(line) for line in stream.getvalue().splitlines()]
         return [event for event in events if event["event"] == "artifact"]
 
@@ -108,7 +110,8 @@ def test_quantized_artifacts_keep_the_space(
     monkeypatch.setattr(checks, "SPACE_OVERLAP", 0.1)
     original, dynamic, block = imported(build(tmp_path / "tiny"), "int8_dynamic", "int8_block")
     for event, method in ((dynamic, "int8_dynamic"), (block, "int8_block")):
-        assert event["quantize"] == event["config"]["storage"] == method
+        assert event["storage"] == event["config"]["storage"] == method
+        assert event["suffix"] == STORAGE_SUFFIXES[method]
         assert event["config"]["space_id"] == original["config"]["space_id"]
         assert event["config"]["metrics"]["space_parity"]["overlap_at_10"] > 0.1
     assert block["config"]["is_batch_invariant"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -24,29 +25,58 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=120, check=False)
 
 
+def events(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
 def test_reports_are_one_json_object_per_line() -> None:
     stream = io.StringIO()
     report = Reporter(stream)
-    report.progress("line\nbreak")
-    report.artifact("ab", "int8_dynamic", {"dimensions": 3}, existed=False)
+    report.progress("training", step=1, steps=2, loss=0.5)
+    report.log("line\nbreak")
+    report.artifact("ab", "-int8", {"storage": "int8_dynamic"}, existed=False)
+    report.evaluation("new", "ab", "eval", {"spearman": 89.0, "pearson": math.nan})
+    report.result({"steps": 2})
     report.error(NotReady("not ready", detail="Why.", hint="SELECT 1"))
-    events = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert events == [
-        {"event": "progress", "message": "line\nbreak"},
+    config = {"storage": "int8_dynamic"}
+    assert events(stream) == [
         {
-            "event": "artifact",
-            "digest": "ab",
-            "quantize": "int8_dynamic",
-            "existed": False,
-            "config": {"dimensions": 3},
+            "event": "progress", "phase": "training", "step": 1, "steps": 2, "loss": 0.5, "metric": None, "value": None,
         },
+        {"event": "log", "message": "line\nbreak"},
+        {
+            "event": "artifact", "suffix": "-int8", "digest": "ab", "config": config, "existed": False,
+            "storage": "int8_dynamic",
+        },
+        {
+            "event": "evaluation", "of": "new", "digest": "ab", "part": "eval", "figures": {"spearman": 89.0},
+            "rows": None,
+        },
+        {"event": "result", "steps": 2},
         {"event": "error", "sqlstate": "55000", "message": "not ready", "detail": "Why.", "hint": "SELECT 1"},
-    ]
+    ]  # fmt: skip
+
+
+def test_progress_is_told_twice_a_second_and_at_the_end() -> None:
+    stream, times = io.StringIO(), iter([0.0, 0.1, 0.2, 0.6, 0.7, 0.8])
+    report = Reporter(stream, clock=lambda: next(times))
+    for step in range(1, 6):
+        report.progress("training", step=step, steps=5)
+    report.progress("evaluating")
+    assert [(event["phase"], event["step"]) for event in events(stream)] == [
+        ("training", 1), ("training", 4), ("training", 5), ("evaluating", None),
+    ]  # fmt: skip
+
+
+def test_a_loss_that_is_no_number_is_told_as_none() -> None:
+    stream = io.StringIO()
+    Reporter(stream).progress("training", loss=math.nan)
+    assert events(stream)[0]["loss"] is None
 
 
 def test_chatter_of_libraries_goes_to_standard_error() -> None:
     result = run("-c", _NOISY)
-    assert [json.loads(line)["message"] for line in result.stdout.splitlines()] == ["working"]
+    assert [json.loads(line)["phase"] for line in result.stdout.splitlines()] == ["working"]
     assert "chatter of a library" in result.stderr
     assert "chatter of C code" in result.stderr
 

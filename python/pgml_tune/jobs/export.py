@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 
 from pgml_tune.engine.onnx import OUTPUT, OnnxRuntime
@@ -19,7 +20,7 @@ from pgml_tune.jobs.onnx_file import save
 _OPSETS = (23, 20)
 
 
-class _Graph(torch.nn.Module):  # type: ignore[misc]
+class Graph(torch.nn.Module):  # type: ignore[misc]
     """All modules of a sentence-transformers model as one function of token ids and mask."""
 
     def __init__(self, network: Any) -> None:
@@ -34,17 +35,24 @@ class _Graph(torch.nn.Module):  # type: ignore[misc]
         return features[OUTPUT][:, : self.dimensions] if self.dimensions else features[OUTPUT]
 
 
-def export_onnx(network: Any, file: Path) -> None:
-    """Export with batch and length left open, and without the paths and stack traces the exporter leaves behind."""
-    for opset in _OPSETS:
-        _export(network, file, opset)
-        if _runs(file):
+def export_onnx(network: Any, file: Path, output: str = OUTPUT, opset: int | None = None) -> int:
+    """Export with batch and length left open, and without the paths and stack traces the exporter leaves behind.
+
+    The result is the opset: the one asked for, or the best that the engine runs.
+    """
+    for candidate in _OPSETS if opset is None else (opset,):
+        _export(network, file, candidate, output)
+        if _runs(file, output):
             _strip(file)
-            return
-    raise NotSupported("ONNX Runtime cannot run the exported network")
+            return candidate
+    raise NotSupported(
+        "ONNX Runtime cannot run the exported network",
+        detail=f"ONNX Runtime is {onnxruntime.__version__}, the opset {opset or _OPSETS[-1]}.",
+        hint="Leave the option opset out: then the best that runs is taken." if opset else "",
+    )
 
 
-def _export(network: Any, file: Path, opset: int) -> None:
+def _export(network: Any, file: Path, opset: int, output: str) -> None:
     token_ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     axes = {0: "batch", 1: "tokens"}
@@ -52,12 +60,12 @@ def _export(network: Any, file: Path, opset: int) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Graph(network).eval(),
+                Graph(network).eval(),
                 (token_ids, mask),
                 dynamo=True,
                 opset_version=opset,
                 input_names=["input_ids", "attention_mask"],
-                output_names=[OUTPUT],
+                output_names=[output],
                 dynamic_shapes={"input_ids": axes, "attention_mask": axes},
                 verbose=False,
             )
@@ -68,10 +76,10 @@ def _export(network: Any, file: Path, opset: int) -> None:
         ) from error
 
 
-def _runs(file: Path) -> bool:
+def _runs(file: Path, output: str) -> bool:
     """Whether the engine can run the file, on another shape than it was exported with."""
     try:
-        OnnxRuntime(file, 1).run(np.full((3, 4), 5), np.ones((3, 4), np.int64))
+        OnnxRuntime(file, 1, output).run(np.full((3, 4), 5), np.ones((3, 4), np.int64))
     except Exception:  # ONNX Runtime has a dozen unrelated classes
         return False
     return True

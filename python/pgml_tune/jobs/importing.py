@@ -1,143 +1,70 @@
-"""Turns a model folder into artifacts: export, measure, publish."""
+"""Turns a model folder into artifacts: one in fp32, and one for each quantization that is asked for."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pgml_tune.engine.artifact import BUILDING, GRAPH, Artifact, left_over, new_artifact, publish
-from pgml_tune.errors import TuneError
-from pgml_tune.jobs.checks import check_export, check_space, measure_invariance
+from pgml_tune.engine import checkpoint
+from pgml_tune.engine.artifact import new_artifact
+from pgml_tune.errors import InvalidArgument, PermissionDenied
+from pgml_tune.jobs.deriving import quantize_artifact
+from pgml_tune.jobs.job import Job
+from pgml_tune.jobs.publishing import Site, existing, export_model
 from pgml_tune.jobs.reports import Reporter
-from pgml_tune.jobs.runner import Runner
-from pgml_tune.jobs.source import Source, stage
-from pgml_tune.records import ArtifactConfig, is_digest
-
-EXPORTER = 2  # raised when the same source would give other files
-ENGINE = "onnxruntime"
+from pgml_tune.jobs.source import is_hub_name, stage
+from pgml_tune.records import STORAGE_SUFFIXES
 
 
-def import_model(source: str, task: str, methods: Sequence[str], model_root: Path, report: Reporter) -> None:
+def run(job: Job, report: Reporter) -> dict[str, Any]:
+    """Import what `import_model()` names."""
+    source = job.parameters["source"]
+    if not is_hub_name(source):
+        source = _allowed(source, job.import_dirs)
+    return import_model(source, job.parameters["task"], job.parameters["quantize"], Site.of(job, report))
+
+
+def import_model(source: str, task: str, methods: Sequence[str], site: Site) -> dict[str, Any]:
     """Make the fp32 artifact of a model and one per quantization, and report each."""
-    model_root.mkdir(parents=True, exist_ok=True)
-    _sweep(model_root, report)
+    report = site.report
     report.progress(f"reading {source}")
-    with tempfile.TemporaryDirectory(dir=model_root, prefix=BUILDING) as folder:
-        staged = stage(source, Path(folder))
-        original = _existing(model_root, staged.files_sha256, "fp32")
-        report_existing = original is not None
-        original = original or _export(staged, task, model_root, report)
-    report.artifact(original.digest, None, original.config().to_json(), existed=report_existing)
+    with new_artifact(site.model_root, site.label) as folder:
+        staged = stage(source, folder)
+        original = existing(site.model_root, staged.files_sha256, task, "fp32")
+        existed = original is not None
+        original = original or export_model(staged, task, site)
+        checkpoint.keep(site.model_root, folder, staged.files_sha256)
+    report.artifact(original.digest, "", original.config().to_json(), existed=existed)
     for method in dict.fromkeys(methods):
-        derived = _existing(model_root, staged.files_sha256, method)
-        report_existing = derived is not None
-        derived = derived or _derive(original, method, model_root, report)
-        report.artifact(derived.digest, method, derived.config().to_json(), existed=report_existing)
+        derived = existing(site.model_root, staged.files_sha256, task, method)
+        existed = derived is not None
+        derived = derived or quantize_artifact(original, method, site)
+        report.artifact(derived.digest, STORAGE_SUFFIXES[method], derived.config().to_json(), existed=existed)
+    config = original.config()
+    summary = f"{config.dimensions} {'labels' if config.labels else 'dimensions'}, {config.max_tokens} tokens"
+    return {"summary": summary, "source": staged.name, "files_sha256": staged.files_sha256}
 
 
-def _sweep(model_root: Path, report: Reporter) -> None:
-    """Remove what imports that were killed have left."""
-    for folder in left_over(model_root):
-        report.progress(f"removing {folder.name}, left by an import that did not end")
-        shutil.rmtree(folder, ignore_errors=True)
+def _allowed(source: str, import_dirs: Sequence[Path]) -> str:
+    """The folder where it lies when links are followed, if models may be imported from there.
 
-
-def _existing(model_root: Path, files_sha256: str, storage: str) -> Artifact | None:
-    """The artifact that an earlier import of the same files made."""
-    for entry in sorted(model_root.iterdir()):
-        if is_digest(entry.name):
-            with contextlib.suppress(TuneError):
-                artifact = Artifact(model_root, entry.name)
-                config = artifact.config()
-                made_from = (config.source.get("files_sha256"), config.source.get("exporter"), config.storage)
-                if made_from == (files_sha256, EXPORTER, storage):
-                    artifact.verify()
-                    return artifact
-    return None
-
-
-def _export(source: Source, task: str, model_root: Path, report: Reporter) -> Artifact:
-    report.progress("loading torch and the model")
-    from pgml_tune.jobs.export import export_onnx
-    from pgml_tune.jobs.model import load
-
-    model = load(source)
-    config = ArtifactConfig(
-        task=task,
-        engine=ENGINE,
-        dimensions=model.dimensions,
-        max_tokens=model.max_tokens,
-        pooling=model.pooling,
-        is_normalized=model.is_normalized,
-        prompt_query=model.prompt_query,
-        prompt_passage=model.prompt_passage,
-        pad_token_id=model.pad_token_id,
-        storage="fp32",
-        space_id=model.space_id,
-        is_batch_invariant=False,
-        source={
-            "name": source.name,
-            "weights_sha256": source.weights_sha256,
-            "files_sha256": source.files_sha256,
-            "exporter": EXPORTER,
-        },
-    )
-    with new_artifact(model_root) as folder:
-        report.progress("exporting to ONNX")
-        (folder / "tokenizer.json").write_text(model.tokenizer_json, encoding="utf-8")
-        export_onnx(model.network, folder / GRAPH)
-        report.progress("comparing with sentence-transformers")
-        runner = Runner(folder, config, _threads())
-        parity = check_export(
-            runner,
-            lambda texts: model.network.encode(texts, prompt="", batch_size=8),
-            (model.prompt_passage, model.prompt_query),
+    Whether there is such a folder elsewhere is nothing that a caller may learn.
+    """
+    if not source.startswith("/"):
+        raise InvalidArgument(
+            f'"{source}" is not the name of a model on a hub nor the absolute path of a folder',
+            detail="A source is org/model, or a folder of sentence-transformers or transformers on the server.",
         )
-        return _publish(folder, config, runner, parity, model_root)
-
-
-def _derive(original: Artifact, method: str, model_root: Path, report: Reporter) -> Artifact:
-    from pgml_tune.jobs.quantize import quantize
-
-    config = replace(original.config(), storage=method, metrics={})
-    with new_artifact(model_root) as folder, _scratch():
-        report.progress(f"quantizing: {method}")
-        shutil.copyfile(original.path("tokenizer.json"), folder / "tokenizer.json")
-        quantize(original.path(GRAPH), folder / GRAPH, method)
-        report.progress(f"comparing {method} with fp32")
-        runner = Runner(folder, config, _threads())
-        prompts = (config.prompt_query, config.prompt_passage)
-        parity = check_space(Runner(original.folder, config, _threads()), runner, prompts, method)
-        return _publish(folder, config, runner, parity, model_root)
-
-
-def _publish(
-    folder: Path, config: ArtifactConfig, runner: Runner, parity: dict[str, object], model_root: Path
-) -> Artifact:
-    is_invariant, invariance = measure_invariance(runner)
-    config = replace(config, is_batch_invariant=is_invariant, metrics=parity | invariance)
-    content = json.dumps(config.to_json(), ensure_ascii=False, indent=1, sort_keys=True)
-    (folder / "config.json").write_text(content + "\n", encoding="utf-8")
-    return publish(model_root, folder)
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[None]:
-    """Temporary files of the quantizer go to a folder that is removed."""
-    before = tempfile.tempdir
-    with tempfile.TemporaryDirectory(prefix="pgml-tune-") as folder:
-        tempfile.tempdir = folder
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0))
+    resolved = os.path.realpath(source)
+    if any(Path(resolved).is_relative_to(os.path.realpath(allowed)) for allowed in import_dirs):
+        return resolved
+    places = ", ".join(f'"{allowed}"' for allowed in import_dirs)
+    raise PermissionDenied(
+        f'models may not be imported from "{source}"',
+        detail=f"These folders and all below them are allowed: {places}."
+        if places
+        else "No folder of this server is allowed, only the name of a model on a hub.",
+        hint='Name the folder in "import_dirs" of the configuration file on the server, or use pgml-tune import there.',
+    )

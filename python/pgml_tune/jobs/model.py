@@ -1,4 +1,4 @@
-"""A sentence-transformers model, loaded for export, with what inference needs to know of it."""
+"""A sentence-transformers model, loaded for training or export, with what inference needs to know of it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from tokenizers import Tokenizer
 
 from pgml_tune.errors import InvalidArgument, NotSupported
+from pgml_tune.jobs.classifier import labels_of, sequence_classifier
 from pgml_tune.jobs.source import Source
 
 _PASSAGE_PROMPTS = ("passage", "document", "corpus")
+_WEIGHTS = {"dtype": torch.float32, "use_safetensors": True}
 _UNLIMITED_TOKENS = 1 << 20  # libraries write "no limit" as a number like 10**30
 
 
@@ -34,30 +36,34 @@ class Model:
     prompt_passage: str
     pad_token_id: int
     space_id: str
+    labels: list[str]
 
 
-def load(source: Source) -> Model:
+def load(source: Source, task: str = "embedding") -> Model:
     """Load a staged model; weights that are missing and would be made up at random are found out by a second load."""
-    other = _load_network(source, seed=1).encode(["probe"])
-    network = _load_network(source, seed=0)
+    other = _load_network(source, task, seed=1).encode(["probe"])
+    network = _load_network(source, task, seed=0)
     if not np.array_equal(network.encode(["probe"]), other, equal_nan=True):
         raise InvalidArgument(
             f'the weights of model "{source.name}" are incomplete',
             detail="Parts of the network are not in its safetensors files and would be random.",
         )
-    return _describe(network, source)
+    return _describe(network, source, task)
 
 
-def _load_network(source: Source, seed: int) -> Any:
+def _load_network(source: Source, task: str, seed: int) -> Any:
     torch.manual_seed(seed)
     try:
-        network = SentenceTransformer(
-            str(source.folder),
-            device="cpu",
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
-        )
+        if task == "classification" and not (source.folder / "modules.json").exists():
+            network = sequence_classifier(source.folder, _WEIGHTS)
+        else:
+            network = SentenceTransformer(
+                str(source.folder),
+                device="cpu",
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs=dict(_WEIGHTS),
+            )
     except Exception as error:  # whatever a foreign folder makes the libraries raise
         raise InvalidArgument(
             f'model "{source.name}" cannot be loaded', detail=f"{type(error).__name__}: {error}"
@@ -65,10 +71,12 @@ def _load_network(source: Source, seed: int) -> Any:
     return network.eval()
 
 
-def _describe(network: Any, source: Source) -> Model:
+def _describe(network: Any, source: Source, task: str) -> Model:
     modules = list(network)
     pooling = [module for module in modules if isinstance(module, Pooling)]
-    if not isinstance(modules[0], Transformer) or len(pooling) != 1:
+    labels = labels_of(network) if task == "classification" else []
+    has_own_head = bool(labels) and not pooling  # the network pools by itself
+    if not isinstance(modules[0], Transformer) or (len(pooling) != 1 and not has_own_head):
         raise NotSupported(
             f'model "{source.name}" is not a text encoder with one pooling step',
             detail=f"Its modules are: {', '.join(type(module).__name__ for module in modules)}.",
@@ -79,14 +87,14 @@ def _describe(network: Any, source: Source) -> Model:
     default = prompts.get(network.default_prompt_name) or ""
     prompt_query = prompts.get("query") or default
     prompt_passage = next((prompts[name] for name in _PASSAGE_PROMPTS if prompts.get(name)), default)
-    if (prompt_query or prompt_passage) and not pooling[0].include_prompt:
+    if (prompt_query or prompt_passage) and not all(step.include_prompt for step in pooling):
         raise NotSupported(
             f'model "{source.name}" leaves the tokens of its prompt out of pooling',
             detail='Its pooling has "include_prompt": false, which the exported network cannot follow.',
         )
-    modes = pooling[0].pooling_mode
+    modes = pooling[0].pooling_mode if pooling else "none"
     pooling_name = modes if isinstance(modes, str) else "+".join(modes)
-    dimensions = int(network.get_embedding_dimension())
+    dimensions = len(labels) or int(network.get_embedding_dimension())
     return Model(
         network=network,
         tokenizer_json=_tokenizer_json(network.tokenizer),
@@ -98,6 +106,7 @@ def _describe(network: Any, source: Source) -> Model:
         prompt_passage=prompt_passage,
         pad_token_id=int(network.tokenizer.pad_token_id or 0),
         space_id=_space_id(source.weights_sha256, pooling_name, dimensions, prompt_query, prompt_passage),
+        labels=labels,
     )
 
 

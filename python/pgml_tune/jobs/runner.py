@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pgml_tune.engine.artifact import GRAPH
 from pgml_tune.engine.contract import VectorArray
-from pgml_tune.engine.onnx import OnnxRuntime
+from pgml_tune.engine.encoder import open_runtime
 from pgml_tune.engine.padding import pad
 from pgml_tune.engine.tokenizer import TextTokenizer
 from pgml_tune.records import ArtifactConfig
@@ -20,7 +19,7 @@ class Runner:
 
     def __init__(self, folder: Path, config: ArtifactConfig, threads: int) -> None:
         self._pad_token_id = config.pad_token_id
-        self._runtime = OnnxRuntime(folder / GRAPH, threads)
+        self._runtime = open_runtime(config, folder, threads)
         self._tokenizer = TextTokenizer(folder / "tokenizer.json", config.max_tokens)
 
     def usable(self, texts: Sequence[str]) -> list[str]:
@@ -32,6 +31,14 @@ class Runner:
         token_ids = [tokens.ids for tokens in self._tokenizer.encode(texts)]
         batches = [token_ids[start : start + batch_size] for start in range(0, len(token_ids), batch_size)]
         return np.concatenate([self._run(batch) for batch in batches])
+
+    def embed_sorted(self, texts: Sequence[str], batch_size: int = 32) -> VectorArray:
+        """One row per text, in their order; those of a batch have like lengths, so little is padded."""
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        rows = self.embed([texts[place] for place in order], batch_size)
+        sorted_back = np.empty_like(rows)
+        sorted_back[order] = rows
+        return sorted_back
 
     def _run(self, batch: list[list[int]]) -> VectorArray:
         return self._runtime.run(*pad(batch, self._pad_token_id))

@@ -36,9 +36,15 @@ class Source:
     files_sha256: str
 
 
-def stage(source: str, target: Path) -> Source:
+def is_hub_name(source: str) -> bool:
+    """Whether a source can be the name of a model on a hub."""
+    return _HUB_NAME.match(source) is not None and not source.startswith(".")
+
+
+def stage(source: str, target: Path, name: str = "") -> Source:
     """Copy what is needed of a model folder, or of a hub's model, into `target` and check it."""
-    origin, name = _locate(source)
+    origin, own_name = _locate(source)
+    name = name or own_name
     hashes = _copy_folder(origin, "", target)
     if "config.json" not in hashes and "modules.json" not in hashes:
         raise InvalidArgument(
@@ -57,7 +63,7 @@ def _locate(source: str) -> tuple[Path, str]:
     folder = Path(source)
     if folder.is_dir():
         return folder.resolve(), folder.resolve().name
-    if not _HUB_NAME.match(source) or source.startswith("."):
+    if not is_hub_name(source):
         raise ObjectNotFound(
             f'there is no model folder "{source}"',
             detail="A source is a folder of sentence-transformers or transformers, or a name org/model on a hub.",

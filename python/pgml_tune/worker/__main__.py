@@ -1,0 +1,85 @@
+"""`pgml-tune worker`: runs the jobs that procedures such as finetune_sbert() have queued."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+
+import click
+
+from pgml_tune.errors import TuneError
+from pgml_tune.settings import read_paths
+from pgml_tune.worker.cluster import ClusterWorker
+from pgml_tune.worker.database import DatabaseWorker
+from pgml_tune.worker.hold import Timing
+from pgml_tune.worker.link import Place, Unreachable, ask_once
+
+_INHERITED = (signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGURG, signal.SIGPIPE)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--dsn", default="", metavar="CONNINFO", help="Where to connect; by default as psql does (PGHOST, ...).")
+@click.option("--database", "only", multiple=True, help="Serve this database only. May be repeated.")
+@click.option("--once", is_flag=True, help="Serve the one database of CONNINFO, and end when no job is left.")
+@click.option("--after-xid", type=click.IntRange(min=1), metavar="XID", help="With --once: wait for the end of XID.")
+@click.option("--lease-seconds", type=click.FloatRange(1), default=60, show_default=True,
+              help="After so long without a sign of life a job may be given to another worker.")  # fmt: skip
+@click.option("--heartbeat-seconds", type=click.FloatRange(0.2), default=10, show_default=True,
+              help="How often a sign of life is given.")  # fmt: skip
+def main(
+    dsn: str, only: tuple[str, ...], once: bool, after_xid: int | None, lease_seconds: float, heartbeat_seconds: float
+) -> None:
+    """Run queued jobs, those of all databases of the cluster that have the extension.
+
+    Each job runs in a process of its own. SIGTERM gives the jobs that run back to the queue and ends the worker.
+
+    \b
+    pgml-tune worker
+    pgml-tune worker --once --dsn "dbname=app"
+    """
+    if 2 * heartbeat_seconds > lease_seconds:
+        raise click.UsageError("--lease-seconds must be at least twice --heartbeat-seconds.")
+    if (after_xid is not None and not once) or (only and once):
+        raise click.UsageError("--after-xid needs --once, and --database does not go with that.")
+    _tell_to_standard_error()
+    stopping = _stop_on_signals()
+    timing = Timing(lease_seconds, heartbeat_seconds)
+    try:
+        paths = read_paths()
+        if once:
+            name = ask_once(Place(dsn), lambda db: db.name)
+            DatabaseWorker(
+                Place(dsn, name), paths, timing, is_one_shot=True, stopping=stopping, after_transaction=after_xid
+            ).run()
+        else:
+            ClusterWorker(dsn, only, paths, timing, stopping).run()
+    except TuneError as error:
+        raise click.ClickException(f"{error.message}: {error.detail}" if error.detail else error.message) from None
+    except Unreachable as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _tell_to_standard_error() -> None:
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s UTC %(levelname)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+    )  # fmt: skip
+
+
+def _stop_on_signals() -> threading.Event:
+    # Whoever was started by a backend has its signals blocked and ignored, and so would all that it starts.
+    for number in _INHERITED:
+        signal.signal(number, signal.SIG_DFL)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return stopping
+
+
+if __name__ == "__main__":
+    main(prog_name="pgml-tune worker")

@@ -1,0 +1,177 @@
+"""The worker of one database: claims its jobs and runs each in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+
+import psycopg
+
+from pgml_tune import __version__
+from pgml_tune.db.connection import ConnectionDatabase
+from pgml_tune.errors import TuneError
+from pgml_tune.settings import Limits, Paths
+from pgml_tune.store import job_run
+from pgml_tune.store.setting import read_settings
+from pgml_tune.worker.attempt import Attempt
+from pgml_tune.worker.folder import sweep
+from pgml_tune.worker.hold import Hold, Timing
+from pgml_tune.worker.link import Link, Place, Unreachable
+
+_POLL_SECONDS = 1.0
+_SWEEP_SECONDS = 60.0
+_IDLE_SECONDS = 5.0  # a worker that was started for a job ends when none has waited for so long
+_PATIENCE_SECONDS = 60.0  # and when the database could not be asked for so long
+log = logging.getLogger("pgml_tune.worker")
+
+
+def worker_name() -> str:
+    """How this worker is known in its databases."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Slots:
+    """How many jobs this worker runs, whatever database they are of."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = 0
+
+    def take(self, most: int) -> bool:
+        """Whether one more may run."""
+        with self._lock:
+            if self._taken >= most:
+                return False
+            self._taken += 1
+            return True
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._taken -= 1
+
+
+@dataclass(slots=True)
+class DatabaseWorker:
+    """Serves one database until it is told to stop, or has nothing left to do."""
+
+    place: Place
+    paths: Paths
+    timing: Timing
+    is_one_shot: bool
+    slots: Slots = field(default_factory=Slots)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    after_transaction: int | None = None  # whose end to wait for: before it there is nothing to see
+    _attempts: list[threading.Thread] = field(default_factory=list)
+    _next_seen: float = 0.0
+    _next_sweep: float = 0.0
+    _last_work: float = field(default_factory=time.monotonic)
+    _last_answer: float = field(default_factory=time.monotonic)
+    _is_silent: bool = False
+
+    def run(self) -> None:
+        """Claim and run jobs."""
+        link = Link(self.place)
+        log.info("[%s] worker %s serves this database", self.place.database, worker_name())
+        try:
+            while not self.stopping.is_set() and self._turn(link):
+                self.stopping.wait(_POLL_SECONDS)
+        finally:
+            self.stopping.set()
+            for attempt in self._attempts:
+                attempt.join()
+            self._leave(link)
+
+    def _turn(self, link: Link) -> bool:
+        """Do what is due; whether to go on."""
+        self._attempts = [attempt for attempt in self._attempts if attempt.is_alive()]
+        if self._attempts:
+            self._last_work = time.monotonic()
+        try:
+            goes_on = link.use(self._work)
+            self._last_answer, self._is_silent = time.monotonic(), False
+        except Unreachable as error:
+            silence = time.monotonic() - self._last_answer
+            if not self._is_silent:
+                log.warning("[%s] cannot be asked: %s", self.place.database, error)
+            self._is_silent = True
+            goes_on = bool(self._attempts) or not self.is_one_shot or silence < _PATIENCE_SECONDS
+        except (psycopg.Error, TuneError) as error:
+            log.error("[%s] is served no more: %s", self.place.database, error)
+            goes_on = False
+        return goes_on
+
+    def _work(self, db: ConnectionDatabase) -> bool:
+        now = time.monotonic()
+        version = job_run.extension_version(db)
+        if version != __version__:
+            log.info('[%s] has extension "pgml_tune" %s, not %s', self.place.database, version, __version__)
+            return False
+        if now >= self._next_seen:
+            job_run.see_worker(db, worker_name(), self.is_one_shot)
+            self._next_seen = now + self.timing.heartbeat_seconds
+        if self._is_early(db):
+            self._last_work = now
+            return True
+        if now >= self._next_sweep:
+            for folder in sweep(db, self.paths):
+                log.info('[%s] removed "%s", left by a job that was killed', self.place.database, folder)
+            self._next_sweep = now + _SWEEP_SECONDS
+        limits = Limits.from_rows(read_settings(db)[1])
+        while self._claim(db, limits):
+            self._last_work = now
+        if not self.is_one_shot or now - self._last_work < _IDLE_SECONDS or job_run.is_waiting(db):
+            self._next_seen = min(self._next_seen, now + self.timing.heartbeat_seconds)  # it had begun to leave
+            return True
+        return not self._has_taken_leave(db)
+
+    def _has_taken_leave(self, db: ConnectionDatabase) -> bool:
+        """Whether nobody can count on this worker any more, and has not before he knew."""
+        if self._next_seen == math.inf:
+            return True
+        job_run.forget_workers(db, worker_name())
+        self._next_seen = math.inf
+        return False
+
+    def _is_early(self, db: ConnectionDatabase) -> bool:
+        if self.after_transaction is not None:
+            if job_run.transaction_status(db, self.after_transaction) == "in progress":
+                return True
+            self.after_transaction = None
+        return False
+
+    def _claim(self, db: ConnectionDatabase, limits: Limits) -> bool:
+        if not self.slots.take(limits.jobs_running):
+            return False
+        thread = None
+        try:
+            claim = job_run.claim(db, worker_name(), self.timing.lease_seconds, limits.jobs_running)
+            if claim is not None:
+                attempt = Attempt(Hold(claim, Link(self.place), self.timing, self.stopping), self.paths, limits)
+                thread = threading.Thread(target=self._run, args=(attempt,), name=claim.label)
+        finally:
+            if thread is None:
+                self.slots.give_back()
+        if thread is None:
+            return False
+        self._attempts.append(thread)
+        thread.start()
+        return True
+
+    def _run(self, attempt: Attempt) -> None:
+        try:
+            attempt.run()
+        finally:
+            self.slots.give_back()
+
+    def _leave(self, link: Link) -> None:
+        try:
+            link.use(lambda db: job_run.forget_workers(db, worker_name()))
+        except (Unreachable, psycopg.Error):
+            pass
+        link.close()
+        log.info("[%s] worker %s has ended", self.place.database, worker_name())
