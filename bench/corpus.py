@@ -88,6 +88,11 @@ class Corpus:
         return sum(question.set_name == set_name for question in self.questions)
 
 
+def training_pairs(folder: Path, kind: str) -> list[tuple[str, str]]:
+    """What is asked and the document that answers it, of one type of the pairs made for training."""
+    return [(row["query"], row["doc"]) for row in _rows(folder / "train_pairs.jsonl.gz") if row["type"] == kind]
+
+
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         for line in lines:

@@ -25,7 +25,7 @@ def measure(plan: Plan) -> tuple[list[Figure], dict[str, float]]:
         set_cache(connection, "off")
         for language in ("en",) if plan.is_quick else ("en", "zh"):
             pairs = similarity_pairs(data_dir, language)
-            points = {storage: _points(connection, plan.reference(storage), pairs) for storage in STORAGES}
+            points = {storage: spearman(connection, plan.reference(storage), pairs) for storage in STORAGES}
             for storage, value in points.items():
                 figures.append(Figure(_PART, f"Spearman {language} {storage}", value, "points"))
                 losses[storage] = max(losses.get(storage, 0.0), points[FP32] - value)
@@ -34,7 +34,8 @@ def measure(plan: Plan) -> tuple[list[Figure], dict[str, float]]:
     return figures, losses
 
 
-def _points(connection: Connection, reference: str, pairs: Pairs) -> float:
+def spearman(connection: Connection, reference: str, pairs: Pairs) -> float:
+    """How well the cosines of a version's vectors follow the scores, in points."""
     rows = connection.execute(_COSINES, (pairs.left, reference, pairs.right, reference)).fetchall()
     return float(spearmanr([row[0] for row in rows], pairs.scores).statistic) * 100
 

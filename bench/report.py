@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,8 +116,16 @@ def summary(conditions: dict[str, Any]) -> str:
     )
 
 
-def write_json(path: Path, conditions: dict[str, Any], figures: Sequence[Figure]) -> None:
-    """Write the conditions and the figures to a file."""
+def publish(path: Path, conditions: dict[str, Any], figures: Sequence[Figure]) -> None:
+    """Write everything to a file, and show it."""
+    _write_json(path, conditions, figures)
+    print(table(figures))
+    counts = Counter(figure.verdict for figure in figures)
+    told = ", ".join(f"{verdict} {counts[verdict]}" for verdict in ("met", "missed", "skipped"))
+    print(f"\n{summary(conditions)}\n\n{told}; in JSON: {path}")
+
+
+def _write_json(path: Path, conditions: dict[str, Any], figures: Sequence[Figure]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"conditions": conditions, "figures": [asdict(figure) for figure in figures]}
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -51,13 +51,18 @@ def connect(options: str = "") -> Connection:
     return psycopg.connect(dbname=DATABASE, autocommit=True, options=f"-c client_min_messages=warning {options}")
 
 
-def create_database(source_folder: str) -> dict[str, Version]:
-    """Create the database with everything the measurements need; the versions by how they store weights."""
+def create_database() -> None:
+    """Create the database with the extension, in place of the one of an earlier run."""
     with psycopg.connect(dbname="postgres", autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
         connection.execute(f"CREATE DATABASE {DATABASE}")
     with connect() as connection:
         connection.execute("CREATE EXTENSION pgml_tune CASCADE")
+
+
+def add_contestants(source_folder: str) -> dict[str, Version]:
+    """Add the rival, and the versions of the model, by how they store weights."""
+    with connect() as connection:
         connection.execute(_RIVAL.replace("{folder}", repr(source_folder)))
         for version in _NAMES.values():
             connection.execute("SELECT register_model(%s, %s, 'embedding', %s)", (MODEL, f"{MODEL}@{version}", version))

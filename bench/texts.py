@@ -63,9 +63,9 @@ def _corpus(file: Path, count: int) -> Iterator[str]:
                 return
 
 
-def similarity_pairs(data_dir: Path, language: str) -> Pairs:
-    """STS-B dev in English (en) or Chinese (zh)."""
-    with gzip.open(data_dir / "stsb" / f"stsb_{language}_dev.csv.gz", "rt", encoding="utf-8", newline="") as lines:
+def similarity_pairs(data_dir: Path, language: str, part: str = "dev") -> Pairs:
+    """STS-B in English (en) or Chinese (zh), the part dev or train."""
+    with gzip.open(data_dir / "stsb" / f"stsb_{language}_{part}.csv.gz", "rt", encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     return Pairs(
         language,
