@@ -11,6 +11,8 @@ from statistics import median
 from textwrap import fill
 from typing import Any
 
+_VERDICTS = ("met", "missed", "failed", "skipped")
+
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
@@ -25,7 +27,7 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured value; verdict is met, missed or skipped, and empty where there is no target."""
+    """One measured value; verdict is met, missed, failed or skipped, and empty where there is no target."""
 
     part: str
     what: str
@@ -49,6 +51,11 @@ def at_least(part: str, what: str, value: float, unit: str, limit: float, note: 
 def skipped(part: str, what: str, why: str) -> Figure:
     """A value that could not be measured here."""
     return Figure(part, what, None, "", verdict="skipped", note=why)
+
+
+def failed(part: str, what: str, why: str) -> Figure:
+    """A value that an error kept from being measured."""
+    return Figure(part, what, None, "", verdict="failed", note=why)
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
@@ -121,7 +128,7 @@ def publish(path: Path, conditions: dict[str, Any], figures: Sequence[Figure]) -
     _write_json(path, conditions, figures)
     print(table(figures))
     counts = Counter(figure.verdict for figure in figures)
-    told = ", ".join(f"{verdict} {counts[verdict]}" for verdict in ("met", "missed", "skipped"))
+    told = ", ".join(f"{verdict} {counts[verdict]}" for verdict in _VERDICTS if counts[verdict])
     print(f"\n{summary(conditions)}\n\n{told}; in JSON: {path}")
 
 

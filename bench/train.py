@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 import machine
+import psycopg
 import train_intents
 import train_retrieval
 import train_similarity
 from command import is_quick, read_command
 from places import data_dir, model_root
-from report import Figure, publish
-from server import create_database
+from report import Figure, failed, publish
+from server import Connection, create_database
 from training import VERSION, Plan, connect_loudly
 
 _PARTS = {"similarity": train_similarity, "intents": train_intents, "retrieval": train_retrieval}
@@ -35,8 +37,8 @@ def main() -> None:
         for part in parts:
             print(f"==> measuring: {part}", flush=True)
             began = time.monotonic()
-            found = _PARTS[part].measure(connection, plan)
-            figures += [*found, Figure(found[0].part, "this part in all", time.monotonic() - began, "s")]
+            figures += _measure(part, connection, plan)
+            figures.append(Figure(figures[-1].part, "this part in all", time.monotonic() - began, "s"))
     conditions |= {
         "load_average_after": os.getloadavg(),
         "is_quick": plan.is_quick,
@@ -44,6 +46,19 @@ def main() -> None:
         "seconds": round(time.monotonic() - started),
     }
     publish(result, conditions, figures)
+    if any(figure.verdict == "failed" for figure in figures):
+        raise SystemExit(1)
+
+
+def _measure(part: str, connection: Connection, plan: Plan) -> list[Figure]:
+    """The figures of a part, up to the first error: what others have taken half an hour for is not lost."""
+    figures: list[Figure] = []
+    try:
+        figures += _PARTS[part].measure(connection, plan)
+    except psycopg.Error as error:
+        print(f"bench: {error}", file=sys.stderr)
+        figures.append(failed(figures[-1].part if figures else part, "the rest", str(error).partition("\n")[0]))
+    return figures
 
 
 if __name__ == "__main__":

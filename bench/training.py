@@ -114,6 +114,12 @@ def latencies_ms(connection: Connection, statement: str, versions: Sequence[str]
     return {version: median(times) for version, times in in_turns(versions, _ROUNDS, measure).items()}
 
 
+def quantize(connection: Connection, version: str, eval_query: str) -> str:
+    """The version in 8 bits, whatever it loses: that is judged by whoever measures."""
+    options = {"eval_query": eval_query, "max_loss": 100}
+    return call(connection, "quantize_model", model=version, method="int8_dynamic", options=options).version
+
+
 def compare_quantized(
     connection: Connection, plan: Plan, part: str, statement: str, version: str, quantized: str, lost: float
 ) -> list[Figure]:

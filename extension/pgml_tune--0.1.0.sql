@@ -3507,7 +3507,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._add_rows(bigint, text, integer, text[]) IS 'Keeps a chunk of rows for a job.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._worker_is_alive()
+CREATE OR REPLACE FUNCTION pgml_tune._worker_is_alive(is_lasting boolean)
 RETURNS boolean
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -3515,10 +3515,12 @@ AS $$
     SELECT EXISTS (
         SELECT FROM pgml_tune.worker AS w
         WHERE w.seen_at > clock_timestamp() - interval '30 seconds'
+          AND NOT (w.is_one_shot AND _worker_is_alive.is_lasting)
           AND EXISTS (SELECT FROM pg_stat_get_activity(w.backend_pid))
     )
 $$;
-COMMENT ON FUNCTION pgml_tune._worker_is_alive() IS 'Whether some worker of this database was seen in the last half minute and still has its session.';
+COMMENT ON FUNCTION pgml_tune._worker_is_alive(boolean) IS
+    'Whether a worker of this database was seen in the last half minute and still has its session; is_lasting leaves out those that end when no job is left.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._server_address()
 RETURNS TABLE (host text, port text, database text, role text)
@@ -4496,7 +4498,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._active_job(text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_rows(bigint, text, integer, text[])'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive(boolean)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._server_address()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._job_status(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._expire_jobs()'),

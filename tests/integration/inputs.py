@@ -106,6 +106,35 @@ _NO_FILTERS = [
     '{"body OR true": 1}', '{"note": "\' OR true --"}', '{"embedding": "[1]"}', '{"facts": "x"}', '{"amount": "NaN"}',
     '{"id\\" = 1 OR \\"id": 1}',
 ]
+_ROWS = [
+    "SELECT a, b FROM (SELECT 'text ' || g AS a, 'other ' || g AS b FROM generate_series(1, 20) AS g) AS q",
+    "SELECT 'x' || g AS a, 'y' || g AS b, g / 20.0 AS score FROM generate_series(1, 20) AS g",
+    "SELECT 'x' || g, 'y' || g, 'z' || g AS c FROM generate_series(1, 1500) AS g -- many",
+]
+_NO_ROWS = [
+    None, "", ";", "--", "/*", "SELECT", "SELECT 1", "SELECT NULL, NULL", "SELECT 'a', 'b'", "VALUES ('a', 'b')",
+    "TABLE x",
+    "SELECT 'a' AS x, 'b' AS x FROM generate_series(1, 20)",
+    "SELECT repeat('x', 2000000), 'b' FROM generate_series(1, 20)",
+    "SELECT 'a', 'b', 'NaN'::float8 FROM generate_series(1, 20)", "SELECT '', ' ' FROM generate_series(1, 20)",
+    "SELECT 'a', 1e308::float8, 'x' FROM generate_series(1, 20)", "SELECT 1/0", "SELECT pg_sleep(0)", "COMMIT",
+    "ROLLBACK",
+    "SELECT 'a', 'b'; DELETE FROM pgml_tune.setting",
+    "WITH x AS (DELETE FROM pgml_tune.setting RETURNING 1) SELECT 'a'",
+    "SELECT * FROM (SELECT 1) AS q(a), nothere", "SELECT 'a'::bytea, '{1}'::int[], '{}'::jsonb",
+    "(" * 3000, "SELECT $1",
+    "SELECT 'a', 'b' FROM generate_series(1, 20) FOR UPDATE", "SELECT 'a', 'b') AS q; SELECT (1", "\\copy x",
+    "EXECUTE x",
+    "SELECT set_config('role', 'adam', false), 'b' FROM generate_series(1, 20)", "SELECT current_setting('x'), 'b'",
+    "SELECT 'a' || g, 'b', g % 2 = 0 AS label FROM generate_series(1, 20) AS g", "SELECT U&'\\d83d', 'b'",
+]
+_TRAINING = [None, "{}", '{"epochs": 2}', '{"seed": 7, "lora": {"r": 4}}', '{"loss": null, "hard_negatives": 2}']
+_NO_TRAINING = [
+    '{"epochs": 0}', '{"epochs": 1e400}', '{"epochs": "1"}', '{"learning_rate": -1}', '{"learning_rate": 1e-400}',
+    '{"seed": 9223372036854775807}', '{"lora": {"r": 1e9}}', '{"lora": []}', '{"matryoshka": [0]}', '{"threads": -1}',
+    '{"trust_remote_code": true}', '{"model_root": "/"}', '{"epochs": true}', '{"eval_share": 1.5}', '{"loss": "mse"}',
+    '{"batch_size": 1.5}', '{"description": {}}', '{"device": "cpu; touch x"}', '{"epochs": [1]}', '{"k": 0}',
+]
 _INTEGERS = [None, "0", "-1", "-0", "2147483647", "-2147483648", "2147483648", "10000", "10001", "100000"]
 _WEIGHTS = [None, "NaN", "Infinity", "-Infinity", "-0.0", "1e308", "-1", "1.0000001", "101", "5e-324"]
 
@@ -205,6 +234,15 @@ class Generator:
 
     def role(self) -> object:
         return self.random.choice([None, *_ROLES])
+
+    def rows(self) -> object:
+        return self.valid_mostly(list[object](_ROWS), list[object](_NO_ROWS), 0.8)
+
+    def training_options(self) -> object:
+        return self.valid_mostly(list[object](_TRAINING), [*_NO_TRAINING, *_OPTIONS], 0.9)
+
+    def number(self) -> object:
+        return self.random.choice(_INTEGERS)
 
     # Calls with many arguments: one that is odd is enough.
 

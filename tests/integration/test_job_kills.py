@@ -61,7 +61,10 @@ def kill_something(workers: list[Worker], chance: random.Random) -> str:
     victims = [worker.pid] if chance.random() < 0.5 else worker.jobs() or [worker.pid]
     with suppress(ProcessLookupError):
         os.kill(victims[0], signal.SIGKILL)
-    return "worker" if victims[0] == worker.pid else "job"
+    if victims[0] != worker.pid:
+        return "job"
+    worker.process.wait()
+    return "worker"
 
 
 def test_kills_lose_no_job_and_leave_no_half_or_double_version(

@@ -11,6 +11,7 @@ from pgml_tune.engine.artifact import bind_name
 from pgml_tune.records import ModelReference
 from pgml_tune.service import doctor
 from pgml_tune.settings import Paths
+from pgml_tune.store.job import JobFacts
 from pgml_tune.store.server import ServerFacts
 
 V1 = ModelReference("minilm", "v1")
@@ -20,11 +21,13 @@ V1 = ModelReference("minilm", "v1")
 def checks(tmp_path, monkeypatch):
     """Runs all checks on a registry that holds some versions; by name."""
 
-    def run(*versions, namesakes=None, collections=()):
+    def run(*versions, namesakes=None, collections=(), jobs=JobFacts(False, 0, 0), settings=None):
         facts = ServerFacts(170000, "17.0", __version__, "public", "0.8.4", None, "minilm", namesakes)
         monkeypatch.setattr(doctor, "server_facts", lambda db: facts)
         monkeypatch.setattr(doctor.registry, "all_versions", lambda db: versions)
         monkeypatch.setattr(doctor, "collection_faults", lambda db: collections)
+        monkeypatch.setattr(doctor.job, "job_facts", lambda db: jobs)
+        monkeypatch.setattr(doctor, "read_settings", lambda db: (__version__, settings or {}))
         paths = Paths(tmp_path, tmp_path, (), None)
         return {check.check_name: check for check in doctor.examine(None, lambda: paths)}
 
@@ -67,3 +70,17 @@ def test_a_collection_that_needs_mending_is_named_with_the_statement_that_does_i
     found = checks(collections=[("notes", "not in line with its table: grants", "CALL maintain()")])
     assert (found["collection notes"].status, found["collection notes"].fix) == ("warn", "CALL maintain()")
     assert "collections" not in found
+
+
+@pytest.mark.parametrize(
+    ("jobs", "starts", "status"),
+    [
+        (JobFacts(False, 0, 0), "on", "ok"),
+        (JobFacts(True, 3, 1), "off", "ok"),
+        (JobFacts(False, 2, 0), "on", "warn"),
+        (JobFacts(False, 0, 0), "off", "warn"),
+    ],
+)
+def test_jobs_that_nobody_runs_are_a_warning_with_a_fix(checks, jobs, starts, status):
+    check = checks(jobs=jobs, settings={"auto_start_worker": starts})["worker"]
+    assert (check.status, bool(check.fix)) == (status, status == "warn")

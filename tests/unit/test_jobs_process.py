@@ -109,6 +109,6 @@ def test_an_import_job_imports_from_an_allowed_folder(tmp_path):
     (tmp_path / "link").symlink_to(allowed)
     job = import_job(tmp_path, str(tmp_path / "link" / "tiny"), allowed)
     status, events = job_folder.run_process(job)
-    assert status == 0
+    assert (status, events[-1]["event"]) == (0, "result"), events[-1]
     assert [event["event"] for event in events if event["event"] != "progress"] == ["artifact", "result"]
     assert (tmp_path / "models" / "checkpoints" / events[-1]["files_sha256"] / "model.safetensors").exists()

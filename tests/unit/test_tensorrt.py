@@ -176,6 +176,27 @@ def test_tensorrt_rtx_builds_a_plan_for_a_gpu_that_is_elsewhere(tmp_path: Path) 
         assert runtime.deserialize_cuda_engine(first.content) is None
 
 
+@pytest.mark.parametrize(
+    ("files", "is_sound"), [({"model.plan"}, True), ({"model.plan", "model.onnx"}, False), (set(), False)]
+)
+def test_an_artifact_holds_a_plan_or_a_graph(tmp_path: Path, files: set[str], is_sound: bool) -> None:
+    import json
+
+    from pgml_tune.engine.artifact import new_artifact, publish
+    from tests.unit.test_records import CONFIG
+
+    with new_artifact(tmp_path) as folder:
+        for name, content in {"config.json": json.dumps(CONFIG), "tokenizer.json": "{}"}.items():
+            (folder / name).write_text(content)
+        for name in files:
+            (folder / name).write_bytes(b"x")
+        if is_sound:
+            assert set(publish(tmp_path, folder).files) == {"config.json", "tokenizer.json", *files}
+        else:
+            with pytest.raises(ArtifactDamaged):
+                publish(tmp_path, folder)
+
+
 def test_providers_are_those_that_are_reported(tmp_path: Path) -> None:
     from pgml_tune.engine.onnx import choose_providers
 

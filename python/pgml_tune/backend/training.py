@@ -102,7 +102,7 @@ def export_onnx(db: Session, model: str | None, options: str | None, wait: bool 
 def export_tensorrt(
     db: Session, model: str | None, dtype: str | None, options: str | None, wait: bool | None
 ) -> list[int]:
-    return _run(db, wait, lambda: training.export_tensorrt(db, _check_checkpoint, model, dtype, options))
+    return _run(db, wait, lambda: training.export_tensorrt(db, model, dtype, options))
 
 
 @entrypoint

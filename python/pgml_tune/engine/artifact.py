@@ -196,7 +196,8 @@ def no_removal(model_root: Path, *, alone: bool = False) -> Iterator[None]:
 
 def touch(folder: Path) -> None:
     """Make a folder young: only what is old and used by nobody may be removed."""
-    with contextlib.suppress(PermissionError):  # somebody else's, who alone may remove it
+    # It may be somebody else's, who alone may remove it, or have been removed: reading it will tell.
+    with contextlib.suppress(PermissionError, FileNotFoundError):
         os.utime(folder)
 
 

@@ -5,6 +5,7 @@ Both libraries have one API here; neither is imported before a plan is loaded, a
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from collections.abc import Mapping
@@ -76,7 +77,8 @@ class TensorRtRuntime:
         check_identity(built, identity(library, name, self._driver.device()))
         with os.fdopen(open_plain(plan), "rb") as file:
             content = file.read()
-        self._library_runtime = library.Runtime(library.Logger(library.Logger.ERROR))
+        self._logger = library.Logger(library.Logger.ERROR)
+        self._library_runtime = library.Runtime(self._logger)
         self._engine = self._library_runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             raise ArtifactDamaged("TensorRT cannot load the plan of the model")
@@ -128,9 +130,10 @@ class TensorRtRuntime:
         return found[:rows]
 
     def __del__(self) -> None:
-        # What is made later goes first: the stream's buffers are in use by the context.
+        # At the end of the process the driver may be gone already, and all memory with it.
         if hasattr(self, "_stream"):
-            self._stream.close()
+            with contextlib.suppress(SystemFault):
+                self._stream.close()
 
 
 def _enlarged(array: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:

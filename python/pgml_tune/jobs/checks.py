@@ -60,7 +60,9 @@ def check_space(original: Runner, derived: Runner, prompts: tuple[str, str], met
             f"{method} changes the vectors of the model too much",
             detail=f"Mean cosine to the original is {cosine:.4f} (must be {SPACE_COSINE}), overlap@{NEIGHBOURS} of its"
             f" queries against the original's documents {shared:.3f} (must be {SPACE_OVERLAP}).",
-            hint="Use int8_block, which stays closer to the original." if method == "int8_dynamic" else "",
+            hint="Use int8_block, which stays closer to the original."
+            if method in ("int8_dynamic", "int8_static")
+            else "",
         )
     figures = {"cosine_mean": round(cosine, _DIGITS), f"overlap_at_{NEIGHBOURS}": round(shared, _DIGITS)}
     return {

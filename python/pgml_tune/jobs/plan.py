@@ -91,9 +91,10 @@ def build_plan(
         return Plan(content, 0.0, was_cached=True)
     started = time.perf_counter()
     log: list[str] = []
-    builder = library.Builder(_logger(library, log.append))
+    logger = _logger(library, log.append)  # the library keeps one for all it makes
+    builder = library.Builder(logger)
     network = builder.create_network()
-    parser = library.OnnxParser(network, library.Logger(library.Logger.ERROR))
+    parser = library.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx_file)):
         reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise NotSupported("TensorRT cannot read the network", detail="; ".join(reasons)[:2000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shlex
@@ -20,12 +21,14 @@ from pgml_tune.engine.orphans import left_over
 from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.records import Check, ModelReference
 from pgml_tune.service.secret import FILE_NAME
-from pgml_tune.settings import Paths
-from pgml_tune.store import registry
+from pgml_tune.settings import Limits, Paths
+from pgml_tune.store import job, registry
 from pgml_tune.store.collection import collection_faults
 from pgml_tune.store.server import ServerFacts, server_facts
+from pgml_tune.store.setting import read_settings
 
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "orjson")
+TRAINING = ("torch", "sentence_transformers", "transformers", "datasets", "accelerate", "peft", "onnx", "onnxscript")
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "psycopg")
 _LOW_DISK_BYTES = 1 << 30
 
@@ -43,7 +46,27 @@ def examine(db: Database, read_paths: Callable[[], Paths]) -> list[Check]:
     checks += _default_model(facts)
     for reference, digest in registry.all_versions(db):
         checks.append(_version(paths.model_root, reference, digest))
-    return [*checks, *_collections(db)]
+    return [*checks, *_collections(db), *_jobs(db)]
+
+
+def _jobs(db: Database) -> Iterator[Check]:
+    missing = [name for name in TRAINING if importlib.util.find_spec(name) is None]
+    yield Check(
+        "training libraries",
+        "warn" if missing else "ok",
+        f"not installed: {', '.join(missing)}; models can be used, but not trained" if missing else "installed",
+        "make install-train" if missing else "",
+    )
+    facts = job.job_facts(db)
+    starts = Limits.from_rows(read_settings(db)[1]).auto_start_worker == "on"
+    served = "a worker runs" if facts.has_worker else "none runs; a CALL starts one" if starts else "none runs"
+    is_stuck = facts.queued > 0 and not facts.has_worker
+    yield Check(
+        "worker",
+        "warn" if is_stuck or not (facts.has_worker or starts) else "ok",
+        f"{served}; jobs that wait: {facts.queued}, that run: {facts.running}",
+        "" if facts.has_worker or (starts and not is_stuck) else "Start pgml-tune worker as the user of the server.",
+    )
 
 
 def _python() -> Iterator[Check]:

@@ -185,15 +185,12 @@ def export_onnx(db: Session, check_checkpoint: CheckCheckpoint, model: str | Non
     return Request("export_onnx", values | {"models": {"model": base.for_job()}, "target": target})
 
 
-def export_tensorrt(
-    db: Session, check_checkpoint: CheckCheckpoint, model: str | None, dtype: str | None, options: str | None
-) -> Request:
+def export_tensorrt(db: Session, model: str | None, dtype: str | None, options: str | None) -> Request:
     """A request for an engine of the GPU."""
     values = parse_job_options("export_tensorrt", options)
     if dtype not in DTYPES:
         raise InvalidArgument("there is no such dtype", detail=f"They are: {', '.join(DTYPES)}.")
     base = _find_full(db, model)
-    check_checkpoint(base.reference, base.digest)
     version = values["new_version"] or _derived(base, f"-trt-{dtype}")
     _check_target(db, base.name, version, base.task)
     target = _target(base.name, version, base.version, base.task, values)

@@ -33,6 +33,12 @@ FROM pgml_tune.model_version AS v
 JOIN pgml_tune.model AS m ON m.model_id OPERATOR(pg_catalog.=) v.model_id
 WHERE v.model_version_id OPERATOR(pg_catalog.=) $1::bigint
 """
+_FACTS = """
+SELECT pgml_tune._worker_is_alive(false) AS has_worker,
+       pg_catalog.count(*) FILTER (WHERE j.state::pg_catalog.text OPERATOR(pg_catalog.=) 'queued') AS queued,
+       pg_catalog.count(*) FILTER (WHERE j.state::pg_catalog.text OPERATOR(pg_catalog.=) 'running') AS running
+FROM pgml_tune.jobs AS j
+"""
 _USERS = """
 SELECT u.database_id::pg_catalog.int8 AS database_id, u.digests, u.labels FROM pgml_tune._file_users() AS u
 """
@@ -70,6 +76,15 @@ class Address:
     port: str
     database: str
     role: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """Whether jobs are served, and how many there are."""
+
+    has_worker: bool
+    queued: int
+    running: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +133,11 @@ def job_status(db: Database, job_id: int) -> JobStatus | None:
 def is_worker_alive(db: Database, *, is_lasting: bool = False) -> bool:
     """Whether a worker serves this database; one that is lasting does not end when no job is left."""
     return bool(db.fetch(_ALIVE, is_lasting)[0]["is_alive"])
+
+
+def job_facts(db: Database) -> JobFacts:
+    """Whether jobs are served, and how many of those that the caller may see wait or run."""
+    return JobFacts(**db.fetch(_FACTS)[0])
 
 
 def server_address(db: Database) -> Address:
