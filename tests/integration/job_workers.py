@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -51,20 +50,11 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        own = {"PGML_TUNE_CONFIG": str(self.configuration), "OMP_NUM_THREADS": "1"}
-        return server_environment(self.home / "data") | own
-
-    @property
-    def configuration(self) -> Path:
-        """As the server's own, but models may be imported from a folder of the tests."""
-        file = self.home / "job-tests.toml"
-        paths = f'model_root = "{self.home}/models"\nspool_dir = "{self.home}/spool"\n'
-        if not file.exists():
-            file.write_text(f'{paths}import_dirs = ["{self.import_dir}"]\n')
-        return file
+        return server_environment(self.home / "data") | {"OMP_NUM_THREADS": "1"}
 
     @property
     def import_dir(self) -> Path:
+        """The folder that models may be imported from."""
         return self.home / "import"
 
     def python(self, *arguments: str) -> str:
@@ -72,16 +62,22 @@ class Installation:
 
     def build_tiny(self) -> str:
         """The digest of a model of two layers; made once for all tests."""
-        folder = self.import_dir / "tiny"
+        return self._build("tiny", "build", "embedding")
+
+    def build_classifier(self) -> str:
+        """The digest of a classifier of two layers and three labels."""
+        return self._build("classifier", "build_classifier", "classification")
+
+    def _build(self, name: str, function: str, task: str) -> str:
+        folder = self.import_dir / name
         if not folder.exists():
-            self.import_dir.mkdir(exist_ok=True)
             # In a process of its own: torch would stay in this one.
             script = "import sys; sys.path[:0] = sys.argv[1:2]; from pathlib import Path; import tiny_model"
-            script += "; tiny_model.build(Path(sys.argv[2]))"
+            script += f"; tiny_model.{function}(Path(sys.argv[2]))"
             run(sys.executable, "-c", script, str(CHECKOUT / "tests" / "fixtures"), str(folder), folder=self.home)
-            for path in (self.import_dir, *self.import_dir.rglob("*")):
+            for path in self.import_dir.rglob("*"):
                 shutil.chown(path, self.user)
-        for line in self.python("-P", "-m", "pgml_tune.jobs", "import", str(folder)).splitlines():
+        for line in self.python("-P", "-m", "pgml_tune.jobs", "import", str(folder), "--task", task).splitlines():
             with suppress(ValueError):
                 event = json.loads(line)
                 if event.get("event") == "artifact":
@@ -233,8 +229,3 @@ def sleep_until_running(db: psycopg.Connection[Any], job_id: int, token: int = 1
     """Waits until a job is held under a claim."""
     statement = "SELECT state = 'running' AND fencing_token >= %s FROM pgml_tune.job WHERE job_id = %s"
     wait_until(lambda: fetch_value(db, statement, (token, job_id)), 60)
-
-
-def pause(seconds: float) -> None:
-    """For a kill at a moment that nothing announces."""
-    time.sleep(seconds)

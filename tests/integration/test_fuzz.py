@@ -5,12 +5,14 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from conditions import fetch_value
 from inputs import CANARY, Expression, Generator
+from job_workers import Installation
 from odd_tables import COLLECTIONS, ODD_TABLES
 
 DIMENSIONS = 384
@@ -74,6 +76,12 @@ def semantic_similarity(generator: Generator) -> Call:
 def token_count(generator: Generator) -> Call:
     text = generator.text()
     return Call("token_count(%s::text, %s::text)", (text, generator.model()), text is None)
+
+
+def classify(generator: Generator) -> Call:
+    text, model = generator.text(), generator.valid_mostly(["sorter", "sorter@v1", None], [generator.name()])
+    top_k = generator.count("1", "2", "3", "10")
+    return Call("classify(%s::text, %s::text, %s::text::integer)", (text, model, top_k), text is None, kind="rows")
 
 
 def register_model(generator: Generator) -> Call:
@@ -193,7 +201,7 @@ def model_card(generator: Generator) -> Call:
 SHARES: dict[Callable[[Generator], Call], float] = {
     embed: 0.18, embed_many: 0.11, embed_pinned: 0.1, semantic_similarity: 0.05, token_count: 0.05,
     register_model: 0.06, drop_model_version: 0.03, configure: 0.04, cache_purge: 0.02, grant: 0.02,
-    last_call_id: 0.005, doctor: 0.005, maintain: 0.01,
+    classify: 0.04, last_call_id: 0.005, doctor: 0.005, maintain: 0.01,
     embed_table: 0.06, track_column: 0.03, auto_embed: 0.07, drop_auto_embed: 0.02, semantic_search: 0.08,
     hybrid_search: 0.06, finetune_sbert: 0.06, evaluate_model: 0.04, cancel_job: 0.01, model_card: 0.02,
 }  # fmt: skip
@@ -298,6 +306,9 @@ def judge_answer(make: Callable[[Generator], Call], call: Call, answer: Any) -> 
     if make in (semantic_search, hybrid_search):
         k = int(str(call.parameters[2]))
         return "" if len(answer) <= k else f"{len(answer)} rows for k = {k}"
+    if make is classify:
+        wanted = 0 if call.wants_null else min(3, int(str(call.parameters[2])))
+        return "" if len(answer) == wanted else f"{len(answer)} labels, not {wanted}"
     if make not in ANSWERS_FOR_TEXTS:
         return ""
     if (answer is None) != call.wants_null:
@@ -338,8 +349,13 @@ def judge_vector(text: str) -> str:
 
 
 @pytest.fixture
-def fuzzed(db: psycopg.Connection[Any], server_log: Callable[[int], str]) -> Iterator[psycopg.Connection[Any]]:
+def fuzzed(
+    request: pytest.FixtureRequest, db: psycopg.Connection[Any], server_home: Path, server_log: Callable[[int], str]
+) -> Iterator[psycopg.Connection[Any]]:
     """A session to torment; afterwards the server must be the same and its log without the users' texts."""
+    if request.node.callspec.params["make"] is classify:
+        digest = Installation(server_home).build_classifier()
+        db.execute("SELECT register_model('sorter', %s, 'classification')", (digest,))
     db.execute(HOSTILE_SCHEMA)
     db.execute("SET statement_timeout = '60s'")
     db.execute("SELECT configure('auto_start_worker', 'off')")

@@ -98,6 +98,7 @@ def test_install_puts_everything_below_destdir_and_uninstall_takes_it_back(tmp_p
         "pgml_tune.pth",
         "pgml_tune.toml",
         "pgml-tune",
+        "pgml-tune-worker.service",
         *(path.name for path in (CHECKOUT / "extension").glob("*.sql")),
     }
     assert f"opt/pgml_tune/{VERSION}/package/pgml_tune/__init__.py" in installed

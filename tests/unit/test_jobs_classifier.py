@@ -102,7 +102,7 @@ def test_a_share_is_held_out_and_the_frozen_encoder_stays(site, tmp_path):
         tmp_path / "frozen", *site, labelled_rows(20), freeze_encoder=True, learning_rate=None, epochs=2
     )
     assert result["held_out"]
-    assert (result["train_rows"] + result["eval_rows"], result["learning_rate"]) == (60, 1e-3)
+    assert (result["train_rows"] + result["eval_rows"], result["learning_rate"]) == (60, 2e-3)
     (evaluation,) = [event for event in events if event["event"] == "evaluation"]
     assert (evaluation["part"], evaluation["rows"]) == ("train", result["eval_rows"])
     folders = [
@@ -164,18 +164,11 @@ def test_a_gpu_and_half_precision_are_refused_where_they_are_missing(site, tmp_p
 
 
 @pytest.fixture
-def with_own_head(site, tmp_path):
+def with_own_head(tmp_path):
     """A folder with a BertForSequenceClassification of three labels."""
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+    import tiny_model
 
-    encoder = site[0].parent / "base-encoder"
-    config = BertConfig.from_pretrained(str(encoder))
-    config.id2label = dict(enumerate(sorted(WORDS)))
-    config.label2id = {label: place for place, label in config.id2label.items()}
-    folder = tmp_path / "own"
-    BertForSequenceClassification(config).save_pretrained(str(folder))
-    AutoTokenizer.from_pretrained(str(encoder)).save_pretrained(str(folder))
-    return folder
+    return tiny_model.build_classifier(tmp_path / "own", sorted(WORDS))
 
 
 def import_folder(folder, model_root, task="classification"):

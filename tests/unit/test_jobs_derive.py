@@ -253,3 +253,9 @@ def test_a_quantized_classifier_keeps_its_labels(
     assert artifact["config"]["labels"] == ["billing", "delivery", "other"]
     assert artifact["config"]["metrics"]["space_parity"]["distance_mean"] <= 0.5
     assert "accuracy" in result["summary"]
+
+
+def test_an_opset_that_the_network_cannot_be_written_in_is_refused(job: Job) -> None:
+    with pytest.raises(NotSupported) as refused:
+        job("export_onnx", EXPORT | {"opset": 17})
+    assert "18" in refused.value.detail

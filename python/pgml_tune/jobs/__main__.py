@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import sys
 import traceback
@@ -49,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     report = Reporter(claim_stdout())
     os.environ.update(_QUIET)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision at each export
     try:
         report.result(options.do(options, report))
     except Exception as error:  # the one place that everything ends in: the libraries raise whatever they like
@@ -96,4 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _status = main()
+    sys.stderr.flush()
+    # At once: libraries take seconds to leave, and who started this may have let go of standard input meanwhile.
+    os._exit(_status)

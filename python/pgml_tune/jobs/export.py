@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def export_onnx(network: Any, file: Path, output: str = OUTPUT, opset: int | Non
     """
     for candidate in _OPSETS if opset is None else (opset,):
         _export(network, file, candidate, output)
+        _check_opset(file, candidate)
         if _runs(file, output):
             _strip(file)
             return candidate
@@ -59,6 +61,8 @@ def _export(network: Any, file: Path, opset: int, output: str) -> None:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            # It misses torchvision each time.
+            logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
             program = torch.onnx.export(
                 Graph(network).eval(),
                 (token_ids, mask),
@@ -74,6 +78,18 @@ def _export(network: Any, file: Path, opset: int, output: str) -> None:
         raise NotSupported(
             "the network cannot be exported to ONNX", detail=f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _check_opset(file: Path, asked: int) -> None:
+    """Refuse what the exporter could not bring to the opset: it says so in its log only, and writes another."""
+    imports = onnx.load(str(file), load_external_data=False).opset_import
+    written = next(entry.version for entry in imports if entry.domain == "")
+    if written != asked:
+        raise NotSupported(
+            f"the network cannot be exported with opset {asked}",
+            detail=f"Its operators need opset {written}.",
+            hint=f'Ask for it: {{"opset": {written}}}, or leave the option out for the best that runs.',
+        )
 
 
 def _runs(file: Path, output: str) -> bool:

@@ -26,7 +26,7 @@ from pgml_tune.jobs.runner import Runner
 from pgml_tune.jobs.tokens import tokenize
 from pgml_tune.records import ArtifactConfig
 
-_LEARNING_RATE = 5e-5
+_LEARNING_RATE = 1e-4
 _HEAD_FACTOR = 20  # a new head begins at random, an encoder does not
 
 

@@ -171,9 +171,9 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         *_TRAINING,
     ),
     "finetune_classifier": (
-        _integer("epochs", 5, 1, 100, "Times that all rows are seen."),
+        _integer("epochs", 4, 1, 100, "Times that all rows are seen."),
         _integer("batch_size", 32, 2, 4096, "Rows per step."),
-        _number("learning_rate", None, 1e-8, 1, "Height of the learning rate; 5e-5, or 1e-3 with freeze_encoder."),
+        _number("learning_rate", None, 1e-8, 1, "Height of the learning rate; 1e-4, or 2e-3 with freeze_encoder."),
         _flag("freeze_encoder", False, "Train the head alone: fast, and less accurate."),
         _NEW_VERSION,
         *_TRAINING,
@@ -203,7 +203,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         _DESCRIPTION,
     ),
     "export_onnx": (
-        _integer("opset", None, 17, 23, "Version of ONNX's operators; by default the latest that runs."),
+        _integer("opset", None, 18, 23, "Version of ONNX's operators; by default the latest that runs."),
         _word("optimize", "none", ("none", "basic", "extended", "all"), "Rewriting of the graph ahead of its use."),
         _name("new_version", "Name of the new version; VERSION-opsetN by default."),
         _THREADS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
@@ -71,12 +72,24 @@ def _tell_to_standard_error() -> None:
 
 
 def _stop_on_signals() -> threading.Event:
+    """What SIGTERM and SIGINT set."""
     # Whoever was started by a backend has its signals blocked and ignored, and so would all that it starts.
     for number in _INHERITED:
         signal.signal(number, signal.SIG_DFL)
     stopping = threading.Event()
+    # The system may hand a signal to any thread, and Python handles it when the main one wakes up, which may be in a
+    # minute; only the byte in this socket comes at once.
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno())
+
+    def wait_for_signal(_writer: socket.socket) -> None:  # which lives as long as this thread
+        while reader.recv(1):
+            stopping.set()
+
+    threading.Thread(target=wait_for_signal, args=(writer,), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return stopping
 
