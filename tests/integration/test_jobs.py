@@ -254,6 +254,15 @@ REFUSED = [
         "22023",
     ),
     ("CALL finetune_sbert('minilm', 'SELECT a, b, id AS score FROM pair')", "22023"),
+    ("CALL finetune_sbert('minilm', 'SELECT a, b FROM pair', options => '{\"loss\": \"triplet\"}')", "42804"),
+    ("CALL finetune_sbert('minilm', 'SELECT a, b, b AS c FROM pair', options => '{\"hard_negatives\": 1}')", "42804"),
+    ("CALL finetune_sbert('minilm', 'SELECT a, b FROM pair', options => '{\"matryoshka\": [385]}')", "22023"),
+    ("CALL finetune_sbert('minilm', 'SELECT a, b FROM pair', options => '{\"max_seq_length\": 8000}')", "22023"),
+    (
+        "CALL finetune_sbert('minilm', 'SELECT a, b FROM pair',"
+        " options => '{\"early_stopping\": 1, \"eval_share\": 0}')",
+        "22023",
+    ),
     ("CALL finetune_classifier('minilm', 'SELECT a, b FROM pair')", "22023"),
     ("CALL finetune_classifier('minilm', 'SELECT a, id FROM pair', 'sorter')", "22023"),
     ("CALL finetune_classifier('minilm', 'SELECT a, 1 FROM pair', 'sorter')", "22023"),

@@ -119,8 +119,8 @@ def test_an_embedding_model_is_distilled_into_fewer_layers(session: Session) -> 
         "distill_model('tiny', 'layers:1', 'SELECT body FROM sentence', options => '{\"epochs\": 1}')"
     )
     assert result["versions"] == ["tiny-distilled@v1"]
-    layers = "SELECT (source #>> '{made_by,parameters,student}') FROM pgml_tune.model_versions WHERE model = 'tiny-distilled'"
-    assert fetch_value(session.db, layers) == "layers:1"
+    made_by = session.version("tiny-distilled@v1")["source"]["made_by"]
+    assert (made_by["parameters"]["student"], made_by["parameters"]["epochs"]) == ("layers:1", 1)
     assert result["student"]["bytes"] < result["teacher"]["bytes"]
 
 

@@ -15,13 +15,14 @@ from pgml_tune.store.job import JobFacts
 from pgml_tune.store.server import ServerFacts
 
 V1 = ModelReference("minilm", "v1")
+NO_JOBS = JobFacts(False, 0, 0)
 
 
 @pytest.fixture
 def checks(tmp_path, monkeypatch):
     """Runs all checks on a registry that holds some versions; by name."""
 
-    def run(*versions, namesakes=None, collections=(), jobs=JobFacts(False, 0, 0), settings=None):
+    def run(*versions, namesakes=None, collections=(), jobs=NO_JOBS, settings=None):
         facts = ServerFacts(170000, "17.0", __version__, "public", "0.8.4", None, "minilm", namesakes)
         monkeypatch.setattr(doctor, "server_facts", lambda db: facts)
         monkeypatch.setattr(doctor.registry, "all_versions", lambda db: versions)

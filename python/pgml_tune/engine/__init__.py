@@ -2,5 +2,5 @@
 
 import os
 
-# Official builds of ONNX Runtime send usage events to their maker, unless they are told not to before they are imported.
+# Official builds of ONNX Runtime send usage events to their maker, unless told not to before they are imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -19,5 +19,5 @@ class Runtime(Protocol):
     """A loaded model file."""
 
     def run(self, token_ids: TokenArray, attention_mask: TokenArray) -> VectorArray:
-        """One vector, or the logits of all labels, for each row of a right-padded batch; the mask is 0 on padding, else 1."""
+        """One vector, or the logits of all labels, for each row of a right-padded batch; the mask is 0 on padding."""
         ...

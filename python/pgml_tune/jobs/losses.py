@@ -9,14 +9,8 @@ from sentence_transformers.sentence_transformer import losses
 from sentence_transformers.sentence_transformer.losses.triplet import TripletDistanceMetric
 
 from pgml_tune.errors import InvalidArgument
+from pgml_tune.service.training_rows import LOSSES
 
-# The first one is the default of the shape.
-BY_SHAPE = {
-    "pair_score": ("cosine", "cosent"),
-    "pair_label": ("contrastive", "cosine", "cosent"),
-    "pair": ("mnrl", "cached_mnrl"),
-    "triplet": ("mnrl", "cached_mnrl", "triplet"),
-}
 IN_BATCH = ("mnrl", "cached_mnrl")  # take the other rows of a batch for negatives, so a text may be in it once only
 _TRIPLET_MARGIN = 0.3  # of cosine distances; the library's default of 5 is for vectors of any length
 _CACHED_ROWS = 32  # at a time, whatever the batch
@@ -42,7 +36,7 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
 
 def choose_loss(shape: str, wanted: str | None) -> str:
     """The name of the loss for rows of a shape."""
-    fitting = BY_SHAPE.get(shape, ())
+    fitting = LOSSES.get(shape, ())
     if not fitting or wanted is not None and wanted not in fitting:
         raise InvalidArgument(
             f'loss "{wanted}" does not fit the rows' if wanted else "the rows do not fit any loss",

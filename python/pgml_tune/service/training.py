@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from pgml_tune.db import Session
@@ -13,13 +12,14 @@ from pgml_tune.records import STORAGE_SUFFIXES, TASKS, ModelReference, check_nam
 from pgml_tune.service.job import Request, RowQuery
 from pgml_tune.service.job_options import parse_job_options
 from pgml_tune.service.resolution import Rules
+from pgml_tune.service.training_rows import LOSSES
 from pgml_tune.store import job as store
 from pgml_tune.store import registry
+from pgml_tune.store.job import VersionFacts
 
 _SHOW_VERSIONS = "SELECT model, version, task FROM pgml_tune.model_versions"
 _LAYERS = re.compile(r"layers:([1-9][0-9]{0,2})\Z")
 _MAX_SOURCE = 4096
-_SBERT_SHAPES = ("pair_score", "pair_label", "pair", "triplet")
 DTYPES = ("fp16", "fp32")
 
 # Metrics by the shape of the rows that they are measured on.
@@ -33,24 +33,6 @@ _RANKED = METRICS["retrieval"]
 
 # Fails where the version of a reference, an artifact of that digest, cannot be trained further on this machine.
 CheckCheckpoint = Callable[[str, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """A version that a job begins with."""
-
-    name: str
-    version: str
-    digest: str
-    task: str
-    storage: str
-
-    @property
-    def reference(self) -> str:
-        return f"{self.name}@{self.version}"
-
-    def for_job(self) -> dict[str, str]:
-        return {"reference": self.reference, "digest": self.digest, "task": self.task}
 
 
 def import_model(
@@ -82,11 +64,44 @@ def finetune_sbert(
     """A request to train an embedding model further."""
     values = parse_job_options("finetune_sbert", options)
     base = _find(db, model, "embedding")
-    queries = _queries(train_query, eval_query, _SBERT_SHAPES, (*_SBERT_SHAPES, "retrieval"))
+    _check_training(base, values, eval_query)
+    dimensions = max(values["matryoshka"] or [0])
+    if dimensions > base.dimensions:
+        raise InvalidArgument(
+            f'option "matryoshka" asks for {dimensions} dimensions, model "{base.reference}" has {base.dimensions}'
+        )
+    queries = _queries(train_query, eval_query, _shapes(values), (*LOSSES, "retrieval"))
     _check_target(db, base.name, new_version, base.task)
     check_checkpoint(base.reference, base.digest)
     target = _target(base.name, new_version, base.version, base.task, values)
-    return Request("finetune_sbert", values | {"models": {"model": base.for_job()}, "target": target}, queries)
+    return Request("finetune_sbert", values | {"models": {"model": _start(base)}, "target": target}, queries)
+
+
+def _shapes(values: dict[str, Any]) -> tuple[str, ...]:
+    """The shapes of rows that the chosen loss fits, and that hard negatives can be mined for."""
+    loss = values["loss"]
+    shapes = tuple(shape for shape, losses in LOSSES.items() if loss is None or loss in losses)
+    if not values["hard_negatives"]:
+        return shapes
+    if "pair" not in shapes:
+        raise InvalidArgument(
+            f'option "hard_negatives" does not fit loss "{loss}"',
+            detail="Negatives are mined for rows (anchor, positive).",
+        )
+    return ("pair",)
+
+
+def _check_training(base: VersionFacts, values: dict[str, Any], eval_query: str | None) -> None:
+    """Refuse options that do not fit the model, or each other."""
+    length = values["max_seq_length"]
+    if length is not None and length > base.max_tokens:
+        raise InvalidArgument(
+            f'option "max_seq_length" is {length}, model "{base.reference}" reads {base.max_tokens} tokens'
+        )
+    if values["early_stopping"] and eval_query is None and values["eval_share"] == 0:
+        raise InvalidArgument(
+            'option "early_stopping" needs rows to measure with', hint="Pass an eval_query, or an eval_share above 0."
+        )
 
 
 def finetune_classifier(
@@ -101,6 +116,7 @@ def finetune_classifier(
     """A request to train a classifier."""
     values = parse_job_options("finetune_classifier", options)
     base = _find(db, model)
+    _check_training(base, values, eval_query)
     queries = _queries(train_query, eval_query, ("text_label",))
     if new_model is None and base.task != "classification":
         raise InvalidArgument(
@@ -112,7 +128,7 @@ def finetune_classifier(
     check_checkpoint(base.reference, base.digest)
     base_version = base.version if name == base.name else None
     target = _target(name, values["new_version"], base_version, "classification", values)
-    return Request("finetune_classifier", values | {"models": {"model": base.for_job()}, "target": target}, queries)
+    return Request("finetune_classifier", values | {"models": {"model": _start(base)}, "target": target}, queries)
 
 
 def distill_model(
@@ -131,14 +147,15 @@ def distill_model(
         raise InvalidArgument(
             "student must not be NULL", hint="CALL distill_model('teacher', 'layers:3', 'SELECT ...')"
         )
-    models = {"teacher": from_model.for_job()}
+    models = {"teacher": _start(from_model)}
     check_checkpoint(from_model.reference, from_model.digest)
     if _LAYERS.match(student) is None:
         pupil = _find(db, student, what="student")
         if pupil.task not in (from_model.task, "embedding"):
             raise NotSupported(f'student "{pupil.reference}" does not embed', detail=f"Its task is {pupil.task}.")
         check_checkpoint(pupil.reference, pupil.digest)
-        models["student"] = pupil.for_job()
+        models["student"] = _start(pupil)
+    _check_training(from_model, values, eval_query)
     is_classifier = from_model.task == "classification"
     train_shape, eval_shape = ("text_label", "text_label") if is_classifier else ("text", "pair_score")
     queries = _queries(train_query, eval_query, (train_shape,), (eval_shape,))
@@ -168,7 +185,7 @@ def quantize_model(
     version = values["new_version"] or _derived(base, STORAGE_SUFFIXES[method])
     _check_target(db, base.name, version, base.task)
     target = _target(base.name, version, base.version, base.task, values)
-    parameters = values | {"method": method, "models": {"model": base.for_job()}, "target": target}
+    parameters = values | {"method": method, "models": {"model": _start(base)}, "target": target}
     return Request("quantize_model", parameters, queries)
 
 
@@ -182,7 +199,7 @@ def export_onnx(db: Session, check_checkpoint: CheckCheckpoint, model: str | Non
     if values["new_version"] is not None:
         _check_target(db, base.name, version, base.task)
     target = _target(base.name, version, base.version, base.task, values)
-    return Request("export_onnx", values | {"models": {"model": base.for_job()}, "target": target})
+    return Request("export_onnx", values | {"models": {"model": _start(base)}, "target": target})
 
 
 def export_tensorrt(db: Session, model: str | None, dtype: str | None, options: str | None) -> Request:
@@ -194,7 +211,7 @@ def export_tensorrt(db: Session, model: str | None, dtype: str | None, options: 
     version = values["new_version"] or _derived(base, f"-trt-{dtype}")
     _check_target(db, base.name, version, base.task)
     target = _target(base.name, version, base.version, base.task, values)
-    return Request("export_tensorrt", values | {"dtype": dtype, "models": {"model": base.for_job()}, "target": target})
+    return Request("export_tensorrt", values | {"dtype": dtype, "models": {"model": _start(base)}, "target": target})
 
 
 def evaluate_model(
@@ -206,7 +223,7 @@ def evaluate_model(
     possible = ("text_label",) if measured.task == "classification" else ("pair_score", "retrieval")
     names, shapes = _metrics(metrics, possible, values["k"])
     queries = (_query("eval", eval_query, shapes),)
-    parameters = values | {"metrics": names, "models": {"model": measured.for_job()}, "target": None}
+    parameters = values | {"metrics": names, "models": {"model": _start(measured)}, "target": None}
     return Request("evaluate_model", parameters, queries)
 
 
@@ -235,7 +252,7 @@ def _metrics(
     return list(dict.fromkeys(names)), shapes
 
 
-def _find(db: Session, model: str | None, task: str | None = None, what: str = "model") -> _Version:
+def _find(db: Session, model: str | None, task: str | None = None, what: str = "model") -> VersionFacts:
     """The ready version that a reference means; without a task a model of any task."""
     if task is None:
         if model is None:
@@ -246,10 +263,10 @@ def _find(db: Session, model: str | None, task: str | None = None, what: str = "
     facts = store.version_facts(db, target.model_version_id)
     if facts is None:
         raise ObjectNotFound(f"the version of {what} is gone", hint=_SHOW_VERSIONS)
-    return _Version(facts.name, facts.version, facts.digest, facts.task, facts.storage)
+    return facts
 
 
-def _find_full(db: Session, model: str | None) -> _Version:
+def _find_full(db: Session, model: str | None) -> VersionFacts:
     """The version that a reference means, which must be one in full precision."""
     found = _find(db, model)
     if found.storage != "fp32":
@@ -285,8 +302,13 @@ def _check_target(db: Session, name: str, version: str | None, task: str) -> Non
             raise NameTaken(f'version "{name}@{version}" exists already', hint=_SHOW_VERSIONS)
 
 
-def _derived(base: _Version, suffix: str) -> str:
+def _derived(base: VersionFacts, suffix: str) -> str:
     return check_name(f"{base.version}{suffix}", "version")
+
+
+def _start(version: VersionFacts) -> dict[str, str]:
+    """A version that the job begins with."""
+    return {"reference": version.reference, "digest": version.digest, "task": version.task}
 
 
 def _target(name: str, version: str | None, base: str | None, task: str, values: dict[str, Any]) -> dict[str, Any]:

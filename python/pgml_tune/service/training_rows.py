@@ -33,6 +33,15 @@ SHAPES = {
 }
 
 
+# What an embedding model can be trained with on rows of a shape; the first one is the default.
+LOSSES = {
+    "pair_score": ("cosine", "cosent"),
+    "pair_label": ("contrastive", "cosine", "cosent"),
+    "pair": ("mnrl", "cached_mnrl"),
+    "triplet": ("mnrl", "cached_mnrl", "triplet"),
+}
+
+
 @dataclass(slots=True)
 class _Column:
     """What was seen in one column."""

@@ -28,7 +28,7 @@ _ALIVE = "SELECT pgml_tune._worker_is_alive($1::bool) AS is_alive"
 _ADDRESS = "SELECT a.host, a.port, a.database, a.role FROM pgml_tune._server_address() AS a"
 _TRANSACTION = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS xid"
 _VERSION = """
-SELECT m.name, v.version, v.artifact_sha256 AS digest, v.storage, m.task
+SELECT m.name, v.version, v.artifact_sha256 AS digest, v.storage, m.task, v.dimensions, v.max_tokens
 FROM pgml_tune.model_version AS v
 JOIN pgml_tune.model AS m ON m.model_id OPERATOR(pg_catalog.=) v.model_id
 WHERE v.model_version_id OPERATOR(pg_catalog.=) $1::bigint
@@ -96,6 +96,12 @@ class VersionFacts:
     digest: str
     storage: str
     task: str
+    dimensions: int
+    max_tokens: int
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}@{self.version}"
 
 
 def add_job(db: Database, kind: str, parameters: dict[str, Any], request: str) -> tuple[int, bool]:
