@@ -15,7 +15,7 @@ from pgml_tune.jobs.checkpoints import publish_trained, take
 from pgml_tune.jobs.classifier import head_of, with_labels
 from pgml_tune.jobs.device import choose_device
 from pgml_tune.jobs.job import Job
-from pgml_tune.jobs.learning import Rates, learn
+from pgml_tune.jobs.learning import HEAD_FACTOR, Rates, learn
 from pgml_tune.jobs.lessons import ClassifierLessons, EmbedderLessons, Lessons
 from pgml_tune.jobs.model import Model, load
 from pgml_tune.jobs.publishing import Site
@@ -27,7 +27,6 @@ from pgml_tune.jobs.vocabulary import choose_tokens, reduce_embeddings, reduce_t
 from pgml_tune.records import ArtifactConfig
 
 _LAYERS = re.compile(r"layers:([1-9][0-9]{0,3})\Z")
-_HEAD_FACTOR = 20  # a layer that begins at random learns faster than one that knows something
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def run(job: Job, report: Reporter) -> dict[str, Any]:
     truncated = lessons.prepare(student.model, report)
     network = student.model.network
     rate = job.parameters["learning_rate"]
-    rates = Rates(rate, rate * _HEAD_FACTOR, student.new_layer) if student.new_layer else Rates(rate, rate)
+    rates = Rates(rate, rate * HEAD_FACTOR, student.new_layer) if student.new_layer else Rates(rate, rate)
     training.prepare(job)
     measure = lessons.measure_with(network)
     pad = student.model.pad_token_id

@@ -18,7 +18,7 @@ from pgml_tune.jobs.device import choose_device
 from pgml_tune.jobs.job import Job
 from pgml_tune.jobs.label_metrics import LabelMeasures, compare_labels, measure_labels
 from pgml_tune.jobs.label_rows import LabelledRows, LabelledTexts, all_labels, read_labelled
-from pgml_tune.jobs.learning import Rates, learn
+from pgml_tune.jobs.learning import HEAD_FACTOR, Rates, learn
 from pgml_tune.jobs.model import load
 from pgml_tune.jobs.publishing import Site
 from pgml_tune.jobs.reports import Reporter
@@ -27,7 +27,6 @@ from pgml_tune.jobs.tokens import tokenize
 from pgml_tune.records import ArtifactConfig
 
 _LEARNING_RATE = 1e-4
-_HEAD_FACTOR = 20  # a new head begins at random, an encoder does not
 
 
 def run(job: Job, report: Reporter) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def run(job: Job, report: Reporter) -> dict[str, Any]:
     config = base.config()
     labels = all_labels(config.labels, rows.train.labels)
     limit = training.token_limit(job, config.max_tokens)
-    before = measure_classifier(model.reference, base, rows, job, report) if config.labels else None
+    before = _measure(model.reference, base, rows, job, report) if config.labels else None
     report.progress("loading the model")
     loaded = load(take(job, "model", job.scratch("base")), config.task)
     training.prepare(job)
@@ -53,7 +52,7 @@ def run(job: Job, report: Reporter) -> dict[str, Any]:
     gc.collect()
     name = str(config.source.get("name", model.reference))
     artifact = publish_trained(saved, "classification", name, model.reference, job, Site.of(job, report))
-    after = measure_classifier("new", artifact, rows, job, report)
+    after = _measure("new", artifact, rows, job, report)
     return {
         **outcome,
         "device": device,
@@ -71,20 +70,16 @@ def run(job: Job, report: Reporter) -> dict[str, Any]:
     }
 
 
-def measure_classifier(
-    of: str, artifact: Artifact, rows: LabelledRows, job: Job, report: Reporter, **more: float
-) -> LabelMeasures | None:
-    """Report figures of the exported model, as it will serve; `more` are other figures of it."""
+def _measure(of: str, artifact: Artifact, rows: LabelledRows, job: Job, report: Reporter) -> LabelMeasures | None:
+    """Report figures of the exported model, as it will serve."""
     if not rows.evaluation.texts:
         return None
     report.progress("evaluating")
     config = artifact.config()
     runner = Runner(artifact.folder, config, job.thread_count)
-    found = measure_labels(
-        runner, config.labels, rows.evaluation.texts, rows.evaluation.labels, config.prompt_passage
-    )
+    found = measure_labels(runner, config, rows.evaluation)
     count = len(rows.evaluation.texts) if rows.is_held_out else None
-    report.evaluation(of, artifact.digest, rows.part, found.all_figures() | more, count)
+    report.evaluation(of, artifact.digest, rows.part, found.all_figures(), count)
     return found
 
 
@@ -100,7 +95,7 @@ def _train(
 ) -> dict[str, Any]:
     head, _ = head_of(network)
     is_frozen = job.parameters["freeze_encoder"]
-    rate = job.parameters["learning_rate"] or _LEARNING_RATE * (_HEAD_FACTOR if is_frozen else 1)
+    rate = job.parameters["learning_rate"] or _LEARNING_RATE * (HEAD_FACTOR if is_frozen else 1)
     is_new = labels != config.labels
     if is_frozen:
         for name, weight in network.named_parameters():
@@ -111,7 +106,7 @@ def _train(
     def loss(logits: Any, positions: Any) -> Any:
         return torch.nn.functional.cross_entropy(logits.float(), targets[positions])
 
-    rates = Rates(rate, rate * _HEAD_FACTOR if is_new and not is_frozen else rate, head)
+    rates = Rates(rate, rate * HEAD_FACTOR if is_new and not is_frozen else rate, head)
     measure = measure_accuracy(network, rows.evaluation, labels, config.prompt_passage)
     outcome = learn(network, examples, config.pad_token_id, loss, rates, device, job, report, measure)
     return outcome | {"learning_rate": rate}

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgml_tune.jobs import metrics
+from pgml_tune.jobs.label_rows import LabelledTexts
 from pgml_tune.jobs.metrics import LabelFigures
 from pgml_tune.jobs.runner import Runner
+from pgml_tune.records import ArtifactConfig
 
 _MOST_LABELS = 200  # whose figures are kept one by one with a version
 
@@ -39,12 +41,10 @@ class LabelMeasures:
         return self.figures() | {"labels": {label: found.to_json() for label, found in self.labels.items()}}
 
 
-def measure_labels(
-    runner: Runner, labels: Sequence[str], texts: Sequence[str], expected: Sequence[str], prompt: str = ""
-) -> LabelMeasures:
-    """Compare the most probable label of each text with the one that is expected."""
-    logits = runner.embed_sorted([prompt + text for text in texts])
-    return compare_labels(expected, [labels[place] for place in logits.argmax(axis=1).tolist()])
+def measure_labels(runner: Runner, config: ArtifactConfig, rows: LabelledTexts) -> LabelMeasures:
+    """Compare the most probable label of each text with its own."""
+    logits = runner.embed_sorted([config.prompt_passage + text for text in rows.texts])
+    return compare_labels(rows.labels, [config.labels[place] for place in logits.argmax(axis=1).tolist()])
 
 
 def compare_labels(expected: Sequence[str], found: Sequence[str]) -> LabelMeasures:

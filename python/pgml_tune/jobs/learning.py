@@ -16,6 +16,7 @@ from pgml_tune.jobs.export import Graph
 from pgml_tune.jobs.job import Job
 from pgml_tune.jobs.reports import Reporter
 
+HEAD_FACTOR = 20  # a layer that begins at random has further to go than one that knows something
 Loss = Callable[[Any, Any], Any]  # of the network's output and the numbers of its rows
 
 

@@ -127,7 +127,7 @@ class ClassifierLessons:
             return {}, {}
         config = artifact.config()
         runner = Runner(artifact.folder, config, self._job.thread_count)
-        found = measure_labels(runner, config.labels, rows.texts, rows.labels, config.prompt_passage)
+        found = measure_labels(runner, config, rows)
         return found.figures(), found.all_figures()
 
     def sample(self) -> list[str]:

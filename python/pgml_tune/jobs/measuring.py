@@ -28,8 +28,7 @@ def measure_rows(runner: Runner, config: ArtifactConfig, rows: Rows, k: int = 10
 
 def measure_classifier(runner: Runner, config: ArtifactConfig, rows: Rows) -> LabelMeasures:
     """How well a classifier tells the labels of rows."""
-    labelled = LabelledTexts.of(rows.read())
-    return measure_labels(runner, config.labels, labelled.texts, labelled.labels, config.prompt("passage"))
+    return measure_labels(runner, config, LabelledTexts.of(rows.read()))
 
 
 def measure_artifact(
