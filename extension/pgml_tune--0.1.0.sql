@@ -381,8 +381,8 @@ CREATE TABLE pgml_tune.job (
     CONSTRAINT job_ended_at_check CHECK ((ended_at IS NULL) = (state IN ('queued', 'running')))
 );
 COMMENT ON TABLE pgml_tune.job IS 'What was asked of the worker, by whom, and how it ended; see pgml_tune.jobs.';
--- The same call twice is one job, as long as the first has not ended.
-CREATE UNIQUE INDEX job_request_sha256_key ON pgml_tune.job (request_sha256) WHERE state IN ('queued', 'running');
+-- The same call of a role twice is one job, as long as the first has not ended.
+CREATE UNIQUE INDEX job_role_id_request_sha256_key ON pgml_tune.job (role_id, request_sha256) WHERE state IN ('queued', 'running');
 -- The worker asks for the oldest of the few that wait or run.
 CREATE INDEX job_state_idx ON pgml_tune.job (job_id) WHERE state IN ('queued', 'running');
 
@@ -428,7 +428,8 @@ CREATE TABLE pgml_tune.job_part (
     column_names text[] NOT NULL,
     shape       text NOT NULL,
     role_id     oid NOT NULL DEFAULT current_user::regrole::oid,
-    CONSTRAINT job_part_pkey PRIMARY KEY (job_id, part)
+    CONSTRAINT job_part_pkey PRIMARY KEY (job_id, part),
+    CONSTRAINT job_part_part_check CHECK (part IN ('train', 'eval', 'calibration'))  -- files are named by it
 );
 COMMENT ON TABLE pgml_tune.job_part IS 'The queries of a job: their text, and number, hash, columns and shape of the rows.';
 
@@ -3412,7 +3413,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_sha256 text := encode(sha256(convert_to(current_user::regrole::oid || ' ' || request, 'UTF8')), 'hex');
+    v_sha256 text := encode(sha256(convert_to(request, 'UTF8')), 'hex');
     v_job_id bigint;
 BEGIN
     -- Whoever adds the same at the same time is waited for.
@@ -3423,70 +3424,63 @@ BEGIN
     IF FOUND THEN
         RETURN QUERY SELECT v_job_id, true;
     ELSE
-        RETURN QUERY SELECT pgml_tune._active_job(v_sha256), false;
+        RETURN QUERY SELECT w.job_id, false FROM pgml_tune._own_requests AS w WHERE w.request_sha256 = v_sha256;
     END IF;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._add_job(text, jsonb, text) IS
     'Adds a job of the caller, or finds the one that was added for the same request and has not ended.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._active_job(request_sha256 text)
-RETURNS bigint
-LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+-- Neither of the next two sets the search path, because the query is the caller's own and finds its names as he does; all
+-- of ours are qualified. A string of several statements cannot be opened as a cursor, and what changes data is refused
+-- while rows are fetched. Not by a subtransaction that is rolled back: functions that return sets would begin again.
+CREATE OR REPLACE FUNCTION pgml_tune._next_rows(query_rows refcursor)
+RETURNS text[]
+LANGUAGE plpgsql
+SET transaction_read_only = on
 AS $$
-    SELECT j.job_id FROM pgml_tune.job AS j
-    WHERE j.request_sha256 = _active_job.request_sha256 AND j.state IN ('queued', 'running')
+DECLARE
+    v_line text;
+    v_lines text[] := '{}';
+    v_bytes integer := 0;
+BEGIN
+    FOR v_place IN 1 .. 1000 LOOP
+        FETCH query_rows INTO v_line;
+        EXIT WHEN NOT FOUND;
+        v_lines[v_place] := v_line;
+        v_bytes := v_bytes OPERATOR(pg_catalog.+) pg_catalog.octet_length(v_line);
+        EXIT WHEN v_bytes OPERATOR(pg_catalog.>) 4194304;
+    END LOOP;
+    RETURN v_lines;
+END
 $$;
-COMMENT ON FUNCTION pgml_tune._active_job(text) IS 'The job of a request that has not ended; whoever knows the hash knows the request.';
+COMMENT ON FUNCTION pgml_tune._next_rows(refcursor) IS 'The next rows of a cursor, up to 1,000 or 4 MB, read without writing.';
 
--- No SET clause, because the query is the caller's own and finds its names as he does; all of ours are qualified. A string
--- of several statements cannot be opened as a cursor, and what changes data is refused while rows are fetched.
 CREATE OR REPLACE FUNCTION pgml_tune._take_rows(job_id bigint, part text, query text, max_rows bigint, max_bytes bigint)
 RETURNS text
 LANGUAGE plpgsql
 AS $$
 DECLARE
     v_rows refcursor;
-    v_line text;
     v_lines text[];
     v_count bigint := 0;
     v_bytes bigint := 0;
-    v_chunk_bytes integer;
-    v_is_done boolean := false;
 BEGIN
     OPEN v_rows NO SCROLL FOR EXECUTE
-        pg_catalog.format(E'SELECT pg_catalog.row_to_json(q.*)::pg_catalog.text FROM (\n%s\n) AS q', query);
+        -- A value of type json may hold line ends, which mean nothing in it.
+        pg_catalog.format(E'SELECT pg_catalog.replace(pg_catalog.row_to_json(q.*)::pg_catalog.text, E''\\n'', '' '')'
+            ' FROM (\n%s\n) AS q', query);
     FOR v_chunk_no IN 1 .. 2147483647 LOOP
-        v_lines := '{}';
-        v_chunk_bytes := 0;
-        BEGIN
-            PERFORM pg_catalog.set_config('transaction_read_only', 'on', true);
-            FOR v_place IN 1 .. 1000 LOOP
-                FETCH v_rows INTO v_line;
-                v_is_done := NOT FOUND;
-                EXIT WHEN v_is_done;
-                v_lines[v_place] := v_line;
-                v_chunk_bytes := v_chunk_bytes OPERATOR(pg_catalog.+) pg_catalog.octet_length(v_line);
-                EXIT WHEN v_chunk_bytes OPERATOR(pg_catalog.>) 4194304;
-            END LOOP;
-            -- Takes the transaction back to what it was; the cursor and the variables stay.
-            RAISE EXCEPTION USING ERRCODE = 'PGML0';
-        EXCEPTION WHEN SQLSTATE 'PGML0' THEN
-            NULL;
-        END;
+        v_lines := pgml_tune._next_rows(v_rows);
+        EXIT WHEN pg_catalog.cardinality(v_lines) OPERATOR(pg_catalog.=) 0;
         v_count := v_count OPERATOR(pg_catalog.+) pg_catalog.cardinality(v_lines);
-        v_bytes := v_bytes OPERATOR(pg_catalog.+) v_chunk_bytes;
+        v_bytes := v_bytes OPERATOR(pg_catalog.+) pgml_tune._add_rows(job_id, part, v_chunk_no, v_lines);
         IF v_count OPERATOR(pg_catalog.>) max_rows THEN
-            CLOSE v_rows;
             RETURN 'rows';
         END IF;
         IF v_bytes OPERATOR(pg_catalog.>) max_bytes THEN
-            CLOSE v_rows;
             RETURN 'bytes';
         END IF;
-        PERFORM pgml_tune._add_rows(job_id, part, v_chunk_no, v_lines);
-        EXIT WHEN v_is_done;
     END LOOP;
     CLOSE v_rows;
     RETURN 'taken';
@@ -3496,16 +3490,19 @@ COMMENT ON FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint) IS
     'Keeps the rows of a query of the caller for a job; says taken, or rows or bytes when there are more than allowed.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._add_rows(job_id bigint, part text, chunk_no integer, lines text[])
-RETURNS void
-LANGUAGE sql
+RETURNS integer
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_lines text := array_to_string(lines, E'\n');
+BEGIN
     INSERT INTO pgml_tune.job_rows (job_id, part, chunk_no, row_count, lines)
-    SELECT _add_rows.job_id, _add_rows.part, _add_rows.chunk_no, cardinality(_add_rows.lines),
-           array_to_string(_add_rows.lines, E'\n')
-    WHERE cardinality(_add_rows.lines) > 0
+    VALUES (_add_rows.job_id, _add_rows.part, _add_rows.chunk_no, cardinality(_add_rows.lines), v_lines);
+    RETURN octet_length(v_lines);
+END
 $$;
-COMMENT ON FUNCTION pgml_tune._add_rows(bigint, text, integer, text[]) IS 'Keeps a chunk of rows for a job.';
+COMMENT ON FUNCTION pgml_tune._add_rows(bigint, text, integer, text[]) IS 'Keeps a chunk of rows for a job; says how many bytes it is.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._worker_is_alive(is_lasting boolean)
 RETURNS boolean
@@ -4367,6 +4364,12 @@ SELECT r.job_id, r.part, r.chunk_no, r.row_count, r.lines
 FROM pgml_tune.job_rows AS r WHERE pg_has_role(current_user, r.role_id, 'USAGE');
 COMMENT ON VIEW pgml_tune._own_rows IS 'The rows that the caller has taken for jobs that have not ended.';
 
+CREATE OR REPLACE VIEW pgml_tune._own_requests WITH (security_barrier) AS
+SELECT j.job_id, j.request_sha256
+FROM pgml_tune.job AS j
+WHERE j.role_id = current_user::regrole::oid AND j.state IN ('queued', 'running');
+COMMENT ON VIEW pgml_tune._own_requests IS 'What the caller has asked for and has not got yet.';
+
 CREATE OR REPLACE VIEW pgml_tune.evaluations AS
 SELECT e.evaluation_id,
        e.model,
@@ -4487,6 +4490,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._compact_counts()'),
     -- Who trains reads his rows as himself; what he adds is checked by triggers, which know him by his role.
     ('operate', 'SELECT', 'TABLE pgml_tune.jobs, pgml_tune.stat_progress, pgml_tune._job_lines, pgml_tune._own_rows'),
+    ('operate', 'SELECT', 'TABLE pgml_tune._own_requests'),
     ('operate', 'SELECT', 'TABLE pgml_tune.worker'),
     ('operate', 'SELECT (job_id)', 'TABLE pgml_tune.job'),
     ('operate', 'INSERT (kind, parameters, request_sha256)', 'TABLE pgml_tune.job'),
@@ -4495,7 +4499,7 @@ FROM (
     ('operate', 'INSERT (job_id, part, query, row_count, rows_sha256, column_names, shape)', 'TABLE pgml_tune.job_part'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_job(text, jsonb, text)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._active_job(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._next_rows(refcursor)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_rows(bigint, text, integer, text[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive(boolean)'),

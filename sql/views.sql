@@ -219,6 +219,12 @@ SELECT r.job_id, r.part, r.chunk_no, r.row_count, r.lines
 FROM pgml_tune.job_rows AS r WHERE pg_has_role(current_user, r.role_id, 'USAGE');
 COMMENT ON VIEW pgml_tune._own_rows IS 'The rows that the caller has taken for jobs that have not ended.';
 
+CREATE OR REPLACE VIEW pgml_tune._own_requests WITH (security_barrier) AS
+SELECT j.job_id, j.request_sha256
+FROM pgml_tune.job AS j
+WHERE j.role_id = current_user::regrole::oid AND j.state IN ('queued', 'running');
+COMMENT ON VIEW pgml_tune._own_requests IS 'What the caller has asked for and has not got yet.';
+
 CREATE OR REPLACE VIEW pgml_tune.evaluations AS
 SELECT e.evaluation_id,
        e.model,
@@ -339,6 +345,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._compact_counts()'),
     -- Who trains reads his rows as himself; what he adds is checked by triggers, which know him by his role.
     ('operate', 'SELECT', 'TABLE pgml_tune.jobs, pgml_tune.stat_progress, pgml_tune._job_lines, pgml_tune._own_rows'),
+    ('operate', 'SELECT', 'TABLE pgml_tune._own_requests'),
     ('operate', 'SELECT', 'TABLE pgml_tune.worker'),
     ('operate', 'SELECT (job_id)', 'TABLE pgml_tune.job'),
     ('operate', 'INSERT (kind, parameters, request_sha256)', 'TABLE pgml_tune.job'),
@@ -347,7 +354,7 @@ FROM (
     ('operate', 'INSERT (job_id, part, query, row_count, rows_sha256, column_names, shape)', 'TABLE pgml_tune.job_part'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_job(text, jsonb, text)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._active_job(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._next_rows(refcursor)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_rows(bigint, text, integer, text[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive(boolean)'),

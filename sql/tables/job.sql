@@ -33,8 +33,8 @@ CREATE TABLE pgml_tune.job (
     CONSTRAINT job_ended_at_check CHECK ((ended_at IS NULL) = (state IN ('queued', 'running')))
 );
 COMMENT ON TABLE pgml_tune.job IS 'What was asked of the worker, by whom, and how it ended; see pgml_tune.jobs.';
--- The same call twice is one job, as long as the first has not ended.
-CREATE UNIQUE INDEX job_request_sha256_key ON pgml_tune.job (request_sha256) WHERE state IN ('queued', 'running');
+-- The same call of a role twice is one job, as long as the first has not ended.
+CREATE UNIQUE INDEX job_role_id_request_sha256_key ON pgml_tune.job (role_id, request_sha256) WHERE state IN ('queued', 'running');
 -- The worker asks for the oldest of the few that wait or run.
 CREATE INDEX job_state_idx ON pgml_tune.job (job_id) WHERE state IN ('queued', 'running');
 
@@ -80,7 +80,8 @@ CREATE TABLE pgml_tune.job_part (
     column_names text[] NOT NULL,
     shape       text NOT NULL,
     role_id     oid NOT NULL DEFAULT current_user::regrole::oid,
-    CONSTRAINT job_part_pkey PRIMARY KEY (job_id, part)
+    CONSTRAINT job_part_pkey PRIMARY KEY (job_id, part),
+    CONSTRAINT job_part_part_check CHECK (part IN ('train', 'eval', 'calibration'))  -- files are named by it
 );
 COMMENT ON TABLE pgml_tune.job_part IS 'The queries of a job: their text, and number, hash, columns and shape of the rows.';
 

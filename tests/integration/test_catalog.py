@@ -5,7 +5,6 @@ from typing import Any
 import psycopg
 
 DEFINERS = {
-    "_active_job",
     "_build_collection",
     "_check_job",
     "_check_job_rows",
@@ -54,6 +53,7 @@ WITHOUT_SEARCH_PATH = {
     "_read_part",
     "_store_part",
     # It runs the query of its caller, who finds his tables as usual.
+    "_next_rows",
     "_take_rows",
     *JOBS,
 }

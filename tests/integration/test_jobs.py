@@ -212,6 +212,8 @@ BY_HAND = [
     "INSERT INTO pgml_tune.job (kind, parameters, request_sha256, role_id) VALUES ('finetune_sbert', '{}', '', 10)",
     "INSERT INTO pgml_tune.job_rows (job_id, part, chunk_no, row_count, lines) SELECT job_id, 'eval', 1, 1, '{}'"
     " FROM pgml_tune.job",
+    "INSERT INTO pgml_tune.job_part (job_id, part, query, row_count, rows_sha256, column_names, shape)"
+    " SELECT job_id, 'eval', '', 0, '', '{a}', 'text' FROM pgml_tune.job",
     "UPDATE pgml_tune.job SET cancel_requested_at = now()",
     "UPDATE pgml_tune.job SET state = 'succeeded'",
     "UPDATE pgml_tune.job_progress SET phase = 'x'",
@@ -312,3 +314,46 @@ def test_a_card_tells_what_is_known(db: psycopg.Connection[Any]) -> None:
     assert card["artifact"]["storage"] == "fp32" and card["artifact"]["dimensions"] == 384
     assert card["checks"]["export"]["cosine_min"] >= 0.9999
     assert card["evaluations"] == []
+
+
+@pytest.mark.parametrize("part", ["../x", "/x", "test", ""])
+def test_a_part_is_named_as_parts_are(db: psycopg.Connection[Any], connect: Connect, part: str) -> None:
+    olga = connect("olga")
+    job = queue(olga)
+    statement = (
+        "INSERT INTO pgml_tune.job_part (job_id, part, query, row_count, rows_sha256, column_names, shape)"
+        " VALUES (%s, %s, '', 0, '', '{a}', 'text')"
+    )
+    with refused("23514"):
+        olga.execute(statement, (job, part))
+
+
+def test_functions_that_return_sets_are_read_once(db: psycopg.Connection[Any]) -> None:
+    body = "SELECT 'row ' || i FROM generate_series(1, 2500) AS i"
+    db.execute(f"CREATE FUNCTION lazy() RETURNS SETOF text LANGUAGE sql AS $$ {body} $$")
+    db.execute(TUNE, ("SELECT lazy() AS a, 'x' AS b", "{}"))
+    lines = fetch_value(db, "SELECT string_agg(lines, E'\n' ORDER BY chunk_no) FROM pgml_tune.job_rows")
+    assert [json.loads(line)["a"] for line in lines.split("\n")] == [f"row {number}" for number in range(1, 2501)]
+
+
+def test_the_transaction_can_write_after_rows_were_taken(db: psycopg.Connection[Any]) -> None:
+    with db.transaction():
+        queue(db)
+        db.execute("INSERT INTO pair VALUES (99, 'a', 'b')")
+        assert fetch_value(db, "SHOW transaction_read_only") == "off"
+
+
+def test_json_values_may_span_lines(db: psycopg.Connection[Any]) -> None:
+    db.execute(TUNE, ("SELECT a, b, (E'\n0.' || id % 10)::json AS score FROM pair", "{}"))
+    assert fetch_value(db, "SELECT shape FROM pgml_tune.job_part") == "pair_score"
+
+
+def test_nobody_can_take_the_place_of_the_job_of_another(db: psycopg.Connection[Any], connect: Connect) -> None:
+    queue(db)
+    sha256 = fetch_value(db, "SELECT request_sha256 FROM pgml_tune.job")
+    db.execute("SELECT cancel_job(job_id) FROM pgml_tune.jobs")
+    connect("olga").execute(
+        "INSERT INTO pgml_tune.job (kind, parameters, request_sha256) VALUES ('evaluate_model', '{}', %s)", (sha256,)
+    )
+    job = queue(db)
+    assert fetch_value(db, "SELECT kind FROM pgml_tune.job WHERE job_id = %s", (job,)) == "finetune_sbert"

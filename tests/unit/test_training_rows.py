@@ -96,3 +96,10 @@ def test_the_same_name_twice_is_refused() -> None:
     lines = ['{"a": "x", "a": "y"}'] * MANY
     with pytest.raises(InvalidArgument, match="the same name"):
         examine(lines, "train", SBERT, 1000)
+
+
+@pytest.mark.parametrize("value", ['"a\\ud800"', '"a\\u0000"', "1" + "0" * 400, "9" * 5000, "[" * 5000 + "]" * 5000])
+def test_a_value_that_no_text_and_no_number_can_hold_is_refused_with_its_row(value: str) -> None:
+    lines = ['{"a": "x", "b": "y", "score": 0.5}'] * 3 + ['{"a": "x", "b": "y", "score": ' + value + "}"]
+    with pytest.raises(InvalidArgument, match="row 4 of the train query"):
+        examine(lines, "train", SBERT, 1000)

@@ -76,6 +76,8 @@ class _Column:
             self.others += 1
 
     def _add_text(self, value: str) -> None:
+        if "\0" in value:
+            raise ValueError
         self.texts += 1
         self.not_finite += value in _NOT_FINITE
         self.blanks += not value.strip()
@@ -136,7 +138,7 @@ def examine(lines: Iterable[str], part: str, shapes: Iterable[str], max_text_byt
 def _read(lines: Iterable[str], part: str) -> tuple[list[_Column], int]:
     columns: list[_Column] = []
     count = 0
-    for pairs in _pairs(lines):
+    for pairs in _pairs(lines, part):
         if not columns:
             columns = [_Column(name) for name, _ in pairs]
             names = [column.name for column in columns]
@@ -146,8 +148,11 @@ def _read(lines: Iterable[str], part: str) -> tuple[list[_Column], int]:
                     detail=f"They are: {', '.join(names)}.",
                     hint="Give each a name of its own: SELECT a.body AS anchor, b.body AS positive FROM ...",
                 )
-        for column, (_, value) in zip(columns, pairs, strict=True):
-            column.add(value)
+        try:
+            for column, (_, value) in zip(columns, pairs, strict=True):
+                column.add(value)
+        except (ValueError, OverflowError):
+            raise _unreadable(part, count) from None
         count += 1
     if count == 0:
         raise InvalidArgument(
@@ -156,10 +161,20 @@ def _read(lines: Iterable[str], part: str) -> tuple[list[_Column], int]:
     return columns, count
 
 
-def _pairs(lines: Iterable[str]) -> Iterator[list[tuple[str, Any]]]:
-    for line in lines:
-        pairs: list[tuple[str, Any]] = json.loads(line, object_pairs_hook=list)
+def _pairs(lines: Iterable[str], part: str) -> Iterator[list[tuple[str, Any]]]:
+    for count, line in enumerate(lines):
+        try:
+            pairs: list[tuple[str, Any]] = json.loads(line, object_pairs_hook=list)
+        except (ValueError, RecursionError):
+            raise _unreadable(part, count) from None
         yield pairs
+
+
+def _unreadable(part: str, count: int) -> InvalidArgument:
+    return InvalidArgument(
+        f"row {count + 1} of the {part} query has a value that cannot be used",
+        detail="Of use are texts of Unicode, and numbers that a double precision can hold.",
+    )
 
 
 def _described(column: _Column) -> str:
