@@ -443,6 +443,13 @@ COMMENT ON TABLE pgml_tune.job_line IS 'What jobs have told while they ran; see 
 -- job_log() reads the lines of one job.
 CREATE INDEX job_line_job_id_idx ON pgml_tune.job_line (job_id, job_line_id);
 
+-- Stays empty: to add a row is to ask for the cancel of a job, and its trigger knows by the row who asks.
+CREATE TABLE pgml_tune.job_cancel (
+    job_id  bigint NOT NULL,
+    role_id oid NOT NULL DEFAULT current_user::regrole::oid
+);
+COMMENT ON TABLE pgml_tune.job_cancel IS 'Takes the requests of cancel_job().';
+
 CREATE TABLE pgml_tune.worker (
     name          text PRIMARY KEY,      -- host:pid
     backend_pid   integer NOT NULL,      -- of its session: whoever has lost that is gone
@@ -3300,15 +3307,15 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision) IS
     'semantic_search() and PostgreSQL full text search fused by reciprocal ranks: score = weight/(60 + place in meaning) + (1 - weight)/(60 + place in words), highest first.';
-CREATE OR REPLACE FUNCTION pgml_tune._may_see_job(role_id oid)
+CREATE OR REPLACE FUNCTION pgml_tune._may_see_job(viewer_id oid, role_id oid)
 RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(pg_has_role(current_user, role_id, 'USAGE'), false)
-        OR has_function_privilege(current_user, '@extschema@.register_model(text, text, text, text, jsonb)', 'EXECUTE')
+    SELECT coalesce(pg_has_role(viewer_id, role_id, 'USAGE'), false)
+        OR has_function_privilege(viewer_id, '@extschema@.register_model(text, text, text, text, jsonb)', 'EXECUTE')
 $$;
-COMMENT ON FUNCTION pgml_tune._may_see_job(oid) IS 'Whether a job of that role is the caller''s, or the caller is an administrator.';
+COMMENT ON FUNCTION pgml_tune._may_see_job(oid, oid) IS 'Whether a job of a role is the viewer''s own, or he is an administrator.';
 
 -- Who may CALL the procedure of a kind may add a job of it; a job added past the procedure gains nothing.
 CREATE OR REPLACE FUNCTION pgml_tune._check_job()
@@ -3366,31 +3373,24 @@ CREATE OR REPLACE TRIGGER job_rows_check BEFORE INSERT ON pgml_tune.job_rows
 CREATE OR REPLACE TRIGGER job_part_check BEFORE INSERT ON pgml_tune.job_part
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_job_rows();
 
--- As its caller: only that tells who asks for the cancel.
-CREATE OR REPLACE FUNCTION pgml_tune._guard_job()
+CREATE OR REPLACE FUNCTION pgml_tune._cancel()
 RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NEW.cancel_requested_at IS DISTINCT FROM OLD.cancel_requested_at THEN
-        IF NOT pgml_tune._may_see_job(OLD.role_id) THEN
-            RAISE EXCEPTION 'permission denied for job %', OLD.job_id USING ERRCODE = '42501';
-        END IF;
-        IF OLD.ended_at IS NOT NULL THEN
-            RETURN NULL;
-        END IF;
-        IF OLD.state = 'queued' THEN
-            NEW.state := 'cancelled';
-            NEW.ended_at := clock_timestamp();
-        END IF;
-    END IF;
-    RETURN NEW;
+    UPDATE pgml_tune.job AS j SET
+        cancel_requested_at = coalesce(j.cancel_requested_at, clock_timestamp()),
+        state = CASE j.state WHEN 'queued' THEN 'cancelled' ELSE j.state END,
+        ended_at = CASE j.state WHEN 'queued' THEN clock_timestamp() END
+    WHERE j.job_id = NEW.job_id AND j.ended_at IS NULL AND pgml_tune._may_see_job(NEW.role_id, j.role_id);
+    RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._guard_job() IS 'Lets a job be cancelled by its role or an administrator; one that waits ends at once.';
-CREATE OR REPLACE TRIGGER job_guard BEFORE UPDATE ON pgml_tune.job
-    FOR EACH ROW EXECUTE FUNCTION pgml_tune._guard_job();
+COMMENT ON FUNCTION pgml_tune._cancel() IS
+    'Lets a role ask for the cancel of a job of its own, and an administrator of any; one that waits ends at once.';
+CREATE OR REPLACE TRIGGER job_cancel_request BEFORE INSERT ON pgml_tune.job_cancel
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._cancel();
 
 CREATE OR REPLACE FUNCTION pgml_tune._forget_job_rows()
 RETURNS trigger
@@ -3414,22 +3414,34 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_sha256 text := encode(sha256(convert_to(request, 'UTF8')), 'hex');
-    v_job_id bigint;
+    v_is_new boolean;
 BEGIN
+    -- Until this transaction ends no worker goes because it has found nothing to do.
+    PERFORM pg_advisory_xact_lock_shared(1886350708, 1);
     -- Whoever adds the same at the same time is waited for.
-    INSERT INTO pgml_tune.job AS j (kind, parameters, request_sha256)
+    INSERT INTO pgml_tune.job (kind, parameters, request_sha256)
     VALUES (_add_job.kind, _add_job.parameters, v_sha256)
-    ON CONFLICT DO NOTHING
-    RETURNING j.job_id INTO v_job_id;
-    IF FOUND THEN
-        RETURN QUERY SELECT v_job_id, true;
-    ELSE
-        RETURN QUERY SELECT w.job_id, false FROM pgml_tune._own_requests AS w WHERE w.request_sha256 = v_sha256;
-    END IF;
+    ON CONFLICT DO NOTHING;
+    v_is_new := FOUND;
+    RETURN QUERY SELECT w.job_id, v_is_new FROM pgml_tune._own_requests AS w WHERE w.request_sha256 = v_sha256;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._add_job(text, jsonb, text) IS
     'Adds a job of the caller, or finds the one that was added for the same request and has not ended.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._foreign_types(type_ids oid[])
+RETURNS TABLE (place integer, type_name text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT t.place::integer, format_type(t.type_id, NULL)
+    FROM unnest(type_ids) WITH ORDINALITY AS t (type_id, place)
+    CROSS JOIN LATERAL pgml_tune._base_type(t.type_id, -1) AS b
+    WHERE b.base >= 16384
+    ORDER BY t.place
+$$;
+COMMENT ON FUNCTION pgml_tune._foreign_types(oid[]) IS
+    'Types, by their place, that are not PostgreSQL''s own and no domain over one: whoever made them may have made a cast to JSON, which would run.';
 
 -- Neither of the next two sets the search path, because the query is the caller's own and finds its names as he does; all
 -- of ours are qualified. A string of several statements cannot be opened as a cursor, and what changes data is refused
@@ -3440,9 +3452,9 @@ LANGUAGE plpgsql
 SET transaction_read_only = on
 AS $$
 DECLARE
-    v_line text;
-    v_lines text[] := '{}';
-    v_bytes integer := 0;
+    v_line pg_catalog.text;
+    v_lines pg_catalog.text[] := '{}';
+    v_bytes pg_catalog.int4 := 0;
 BEGIN
     FOR v_place IN 1 .. 1000 LOOP
         FETCH query_rows INTO v_line;
@@ -3456,20 +3468,19 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._next_rows(refcursor) IS 'The next rows of a cursor, up to 1,000 or 4 MB, read without writing.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._take_rows(job_id bigint, part text, query text, max_rows bigint, max_bytes bigint)
+CREATE OR REPLACE FUNCTION pgml_tune._take_rows(
+    job_id bigint, part text, query text, column_names text[], max_rows bigint, max_bytes bigint
+)
 RETURNS text
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    v_rows refcursor;
-    v_lines text[];
-    v_count bigint := 0;
-    v_bytes bigint := 0;
+    v_rows pg_catalog.refcursor;
+    v_lines pg_catalog.text[];
+    v_count pg_catalog.int8 := 0;
+    v_bytes pg_catalog.int8 := 0;
 BEGIN
-    OPEN v_rows NO SCROLL FOR EXECUTE
-        -- A value of type json may hold line ends, which mean nothing in it.
-        pg_catalog.format(E'SELECT pg_catalog.replace(pg_catalog.row_to_json(q.*)::pg_catalog.text, E''\\n'', '' '')'
-            ' FROM (\n%s\n) AS q', query);
+    OPEN v_rows NO SCROLL FOR EXECUTE pgml_tune._rows_query(query, column_names);
     FOR v_chunk_no IN 1 .. 2147483647 LOOP
         v_lines := pgml_tune._next_rows(v_rows);
         EXIT WHEN pg_catalog.cardinality(v_lines) OPERATOR(pg_catalog.=) 0;
@@ -3486,8 +3497,22 @@ BEGIN
     RETURN 'taken';
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint) IS
+COMMENT ON FUNCTION pgml_tune._take_rows(bigint, text, text, text[], bigint, bigint) IS
     'Keeps the rows of a query of the caller for a job; says taken, or rows or bytes when there are more than allowed.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._rows_query(query text, column_names text[])
+RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A value of type json may hold line ends, which mean nothing in it.
+    SELECT format(
+        E'SELECT pg_catalog.replace(pg_catalog.row_to_json(r.*)::pg_catalog.text, E\'\\n\', \' \') FROM (\n%s\n) AS r (%s)',
+        query, string_agg(quote_ident(c.name), ', ' ORDER BY c.place)
+    )
+    FROM unnest(column_names) WITH ORDINALITY AS c (name, place)
+$$;
+COMMENT ON FUNCTION pgml_tune._rows_query(text, text[]) IS 'A query for the rows of a query, each as a line of JSON.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._add_rows(job_id bigint, part text, chunk_no integer, lines text[])
 RETURNS integer
@@ -3504,7 +3529,7 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._add_rows(bigint, text, integer, text[]) IS 'Keeps a chunk of rows for a job; says how many bytes it is.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._worker_is_alive(is_lasting boolean)
+CREATE OR REPLACE FUNCTION pgml_tune._worker_is_alive()
 RETURNS boolean
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -3512,12 +3537,10 @@ AS $$
     SELECT EXISTS (
         SELECT FROM pgml_tune.worker AS w
         WHERE w.seen_at > clock_timestamp() - interval '30 seconds'
-          AND NOT (w.is_one_shot AND _worker_is_alive.is_lasting)
           AND EXISTS (SELECT FROM pg_stat_get_activity(w.backend_pid))
     )
 $$;
-COMMENT ON FUNCTION pgml_tune._worker_is_alive(boolean) IS
-    'Whether a worker of this database was seen in the last half minute and still has its session; is_lasting leaves out those that end when no job is left.';
+COMMENT ON FUNCTION pgml_tune._worker_is_alive() IS 'Whether a worker of this database was seen in the last half minute and still has its session.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._server_address()
 RETURNS TABLE (host text, port text, database text, role text)
@@ -3555,13 +3578,16 @@ RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_has_ended boolean;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pgml_tune.jobs AS j WHERE j.job_id = cancel_job.job_id) THEN
+    SELECT j.ended_at IS NOT NULL INTO v_has_ended FROM pgml_tune.jobs AS j WHERE j.job_id = cancel_job.job_id;
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'job % does not exist', coalesce(job_id::text, 'NULL')
             USING ERRCODE = '42704', HINT = 'SELECT job_id, kind, state FROM pgml_tune.jobs';
     END IF;
-    UPDATE pgml_tune.job AS j SET cancel_requested_at = clock_timestamp() WHERE j.job_id = cancel_job.job_id;
-    RETURN FOUND;
+    INSERT INTO pgml_tune.job_cancel (job_id) VALUES (cancel_job.job_id);
+    RETURN NOT v_has_ended;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.cancel_job(bigint) IS
@@ -3628,6 +3654,38 @@ $$;
 COMMENT ON FUNCTION pgml_tune._file_users() IS 'The artifacts that this database needs, and what the folders of the jobs that run now are called.';
 -- What the worker calls, as owner of the extension or as a superuser: granted to nobody. Whatever the holder of a job
 -- writes carries the fencing token of its claim, and is refused when the job has been claimed again or has ended.
+
+-- Two advisory locks: (1886350708, 1) is shared by the transactions that have added a job, (1886350708, 2) is held by the
+-- worker that was started to end when no job is left.
+CREATE OR REPLACE FUNCTION pgml_tune._take_post()
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF pg_try_advisory_lock(1886350708, 2) THEN
+        RETURN 'taken';
+    END IF;
+    -- Whoever has it may hang, or may just have begun.
+    RETURN CASE WHEN pgml_tune._worker_is_alive() THEN 'filled' ELSE 'unclear' END;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._take_post() IS
+    'Makes the caller the worker that ends when no job is left; says taken, filled if another one is that, or unclear if it shows no life.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._may_leave()
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(1886350708, 1) THEN
+        RETURN false;
+    END IF;
+    RETURN NOT EXISTS (SELECT FROM pgml_tune.job AS j WHERE j.state IN ('queued', 'running'));
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._may_leave() IS 'Whether there is no job, and no open transaction has added one.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._take_back_jobs()
 RETURNS void
@@ -4321,7 +4379,7 @@ SELECT j.job_id,
        j.parameters
 FROM pgml_tune.job AS j
 LEFT JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
-WHERE pgml_tune._may_see_job(j.role_id);
+WHERE pgml_tune._may_see_job(current_user::regrole::oid, j.role_id);
 COMMENT ON VIEW pgml_tune.jobs IS
     'Your jobs (an administrator sees all): what was asked, where it stands, what came out, or why it failed.';
 
@@ -4347,7 +4405,7 @@ SELECT j.job_id,
 FROM pgml_tune.job AS j
 JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
 JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
-WHERE j.state = 'running' AND pgml_tune._may_see_job(j.role_id);
+WHERE j.state = 'running' AND pgml_tune._may_see_job(current_user::regrole::oid, j.role_id);
 COMMENT ON VIEW pgml_tune.stat_progress IS
     'One row for each of your jobs that runs now (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
 
@@ -4355,7 +4413,7 @@ CREATE OR REPLACE VIEW pgml_tune._job_lines WITH (security_barrier) AS
 SELECT l.job_line_id, l.job_id, l.logged_at, l.line
 FROM pgml_tune.job_line AS l
 JOIN pgml_tune.job AS j ON j.job_id = l.job_id
-WHERE pgml_tune._may_see_job(j.role_id);
+WHERE pgml_tune._may_see_job(current_user::regrole::oid, j.role_id);
 COMMENT ON VIEW pgml_tune._job_lines IS 'The log lines of the jobs that the caller may see.';
 
 -- Whoever may become the role that took the rows could read them as that role did.
@@ -4492,17 +4550,18 @@ FROM (
     ('operate', 'SELECT', 'TABLE pgml_tune.jobs, pgml_tune.stat_progress, pgml_tune._job_lines, pgml_tune._own_rows'),
     ('operate', 'SELECT', 'TABLE pgml_tune._own_requests'),
     ('operate', 'SELECT', 'TABLE pgml_tune.worker'),
-    ('operate', 'SELECT (job_id)', 'TABLE pgml_tune.job'),
     ('operate', 'INSERT (kind, parameters, request_sha256)', 'TABLE pgml_tune.job'),
-    ('operate', 'UPDATE (cancel_requested_at)', 'TABLE pgml_tune.job'),
+    ('operate', 'INSERT (job_id)', 'TABLE pgml_tune.job_cancel'),
     ('operate', 'INSERT (job_id, part, chunk_no, row_count, lines)', 'TABLE pgml_tune.job_rows'),
     ('operate', 'INSERT (job_id, part, query, row_count, rows_sha256, column_names, shape)', 'TABLE pgml_tune.job_part'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid, oid)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_job(text, jsonb, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._next_rows(refcursor)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._take_rows(bigint, text, text, text[], bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rows_query(text, text[])'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._foreign_types(oid[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_rows(bigint, text, integer, text[])'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive(boolean)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._server_address()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._job_status(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._expire_jobs()'),

@@ -176,7 +176,7 @@ SELECT j.job_id,
        j.parameters
 FROM pgml_tune.job AS j
 LEFT JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
-WHERE pgml_tune._may_see_job(j.role_id);
+WHERE pgml_tune._may_see_job(current_user::regrole::oid, j.role_id);
 COMMENT ON VIEW pgml_tune.jobs IS
     'Your jobs (an administrator sees all): what was asked, where it stands, what came out, or why it failed.';
 
@@ -202,7 +202,7 @@ SELECT j.job_id,
 FROM pgml_tune.job AS j
 JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
 JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
-WHERE j.state = 'running' AND pgml_tune._may_see_job(j.role_id);
+WHERE j.state = 'running' AND pgml_tune._may_see_job(current_user::regrole::oid, j.role_id);
 COMMENT ON VIEW pgml_tune.stat_progress IS
     'One row for each of your jobs that runs now (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
 
@@ -210,7 +210,7 @@ CREATE OR REPLACE VIEW pgml_tune._job_lines WITH (security_barrier) AS
 SELECT l.job_line_id, l.job_id, l.logged_at, l.line
 FROM pgml_tune.job_line AS l
 JOIN pgml_tune.job AS j ON j.job_id = l.job_id
-WHERE pgml_tune._may_see_job(j.role_id);
+WHERE pgml_tune._may_see_job(current_user::regrole::oid, j.role_id);
 COMMENT ON VIEW pgml_tune._job_lines IS 'The log lines of the jobs that the caller may see.';
 
 -- Whoever may become the role that took the rows could read them as that role did.
@@ -347,17 +347,18 @@ FROM (
     ('operate', 'SELECT', 'TABLE pgml_tune.jobs, pgml_tune.stat_progress, pgml_tune._job_lines, pgml_tune._own_rows'),
     ('operate', 'SELECT', 'TABLE pgml_tune._own_requests'),
     ('operate', 'SELECT', 'TABLE pgml_tune.worker'),
-    ('operate', 'SELECT (job_id)', 'TABLE pgml_tune.job'),
     ('operate', 'INSERT (kind, parameters, request_sha256)', 'TABLE pgml_tune.job'),
-    ('operate', 'UPDATE (cancel_requested_at)', 'TABLE pgml_tune.job'),
+    ('operate', 'INSERT (job_id)', 'TABLE pgml_tune.job_cancel'),
     ('operate', 'INSERT (job_id, part, chunk_no, row_count, lines)', 'TABLE pgml_tune.job_rows'),
     ('operate', 'INSERT (job_id, part, query, row_count, rows_sha256, column_names, shape)', 'TABLE pgml_tune.job_part'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid, oid)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_job(text, jsonb, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._next_rows(refcursor)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._take_rows(bigint, text, text, bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._take_rows(bigint, text, text, text[], bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rows_query(text, text[])'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._foreign_types(oid[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_rows(bigint, text, integer, text[])'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive(boolean)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._server_address()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._job_status(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._expire_jobs()'),

@@ -1,6 +1,38 @@
 -- What the worker calls, as owner of the extension or as a superuser: granted to nobody. Whatever the holder of a job
 -- writes carries the fencing token of its claim, and is refused when the job has been claimed again or has ended.
 
+-- Two advisory locks: (1886350708, 1) is shared by the transactions that have added a job, (1886350708, 2) is held by the
+-- worker that was started to end when no job is left.
+CREATE OR REPLACE FUNCTION pgml_tune._take_post()
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF pg_try_advisory_lock(1886350708, 2) THEN
+        RETURN 'taken';
+    END IF;
+    -- Whoever has it may hang, or may just have begun.
+    RETURN CASE WHEN pgml_tune._worker_is_alive() THEN 'filled' ELSE 'unclear' END;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._take_post() IS
+    'Makes the caller the worker that ends when no job is left; says taken, filled if another one is that, or unclear if it shows no life.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._may_leave()
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(1886350708, 1) THEN
+        RETURN false;
+    END IF;
+    RETURN NOT EXISTS (SELECT FROM pgml_tune.job AS j WHERE j.state IN ('queued', 'running'));
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._may_leave() IS 'Whether there is no job, and no open transaction has added one.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._take_back_jobs()
 RETURNS void
 LANGUAGE plpgsql

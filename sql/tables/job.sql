@@ -95,6 +95,13 @@ COMMENT ON TABLE pgml_tune.job_line IS 'What jobs have told while they ran; see 
 -- job_log() reads the lines of one job.
 CREATE INDEX job_line_job_id_idx ON pgml_tune.job_line (job_id, job_line_id);
 
+-- Stays empty: to add a row is to ask for the cancel of a job, and its trigger knows by the row who asks.
+CREATE TABLE pgml_tune.job_cancel (
+    job_id  bigint NOT NULL,
+    role_id oid NOT NULL DEFAULT current_user::regrole::oid
+);
+COMMENT ON TABLE pgml_tune.job_cancel IS 'Takes the requests of cancel_job().';
+
 CREATE TABLE pgml_tune.worker (
     name          text PRIMARY KEY,      -- host:pid
     backend_pid   integer NOT NULL,      -- of its session: whoever has lost that is gone

@@ -6,6 +6,7 @@ import psycopg
 
 DEFINERS = {
     "_build_collection",
+    "_cancel",
     "_check_job",
     "_check_job_rows",
     "_compact_counts",

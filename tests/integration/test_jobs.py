@@ -1,6 +1,7 @@
 """Jobs as their callers see them: what is queued, for whom, with which rows, and what is refused before that."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -221,6 +222,8 @@ BY_HAND = [
     "SELECT lines FROM pgml_tune.job_rows",
     "SELECT line FROM pgml_tune.job_line",
     "DELETE FROM pgml_tune.job",
+    "SELECT job_id FROM pgml_tune.job FOR UPDATE",
+    "SELECT job_id FROM pgml_tune.jobs FOR UPDATE",
     "SELECT pgml_tune._claim_job('x', interval '1 minute', 1)",
     "INSERT INTO pgml_tune.worker (name, backend_pid, is_one_shot) VALUES ('x', 1, false)",
 ]
@@ -282,6 +285,10 @@ REFUSED = [
     ("CALL export_onnx('minilm', '{\"opset\": 1}')", "22023"),
     ("CALL export_tensorrt('minilm', 'int8')", "22023"),
     ("CALL evaluate_model('minilm', 'SELECT a, b FROM pair', '{}')", "22023"),
+    ("CALL evaluate_model('minilm', 'SELECT a, b FROM pair', '{{spearman,pearson}}')", "22023"),
+    ("CALL finetune_sbert('minilm', 'SELECT a AS x, b AS x FROM pair')", "22023"),
+    ("CALL finetune_sbert('minilm', 'SELECT FROM pair')", "42804"),
+    ("CALL finetune_sbert('minilm', 'SELECT a, ARRAY[b] AS b FROM pair')", "42804"),
     ("CALL evaluate_model('minilm', 'SELECT a, b FROM pair', '{accuracy}')", "22023"),
     ("CALL evaluate_model('minilm', 'SELECT a, b FROM pair', '{spearman}')", "42804"),
     ("CALL evaluate_model('minilm', 'SELECT a, b FROM pair', '{spearman,ndcg@10}')", "22023"),
@@ -357,3 +364,32 @@ def test_nobody_can_take_the_place_of_the_job_of_another(db: psycopg.Connection[
     )
     job = queue(db)
     assert fetch_value(db, "SELECT kind FROM pgml_tune.job WHERE job_id = %s", (job,)) == "finetune_sbert"
+
+
+HOSTILE = """
+CREATE SCHEMA hostile;
+CREATE FUNCTION hostile.trip(anyelement) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN RAISE LOG 'the canary is dead'; RETURN true; END $$;
+CREATE TYPE hostile.mood AS ENUM ('good', 'bad');
+CREATE FUNCTION hostile.as_json(hostile.mood) RETURNS json LANGUAGE plpgsql AS $$
+BEGIN RAISE LOG 'the canary is dead'; RETURN '1'::json; END $$;
+CREATE CAST (hostile.mood AS json) WITH FUNCTION hostile.as_json(hostile.mood);
+CREATE TABLE hostile.rated AS
+SELECT 'text ' || g AS a, 'other ' || g AS b, 'good'::hostile.mood AS mood FROM generate_series(1, 20) AS g;
+CREATE DOMAIN hostile.text AS pg_catalog.text CHECK (hostile.trip(VALUE));
+CREATE DOMAIN hostile.refcursor AS pg_catalog.refcursor CHECK (hostile.trip(VALUE::pg_catalog.text));
+CREATE FUNCTION hostile.equals(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT hostile.trip($1) $$;
+CREATE OPERATOR hostile.= (LEFTARG = pg_catalog.text, RIGHTARG = pg_catalog.text, FUNCTION = hostile.equals);
+"""
+
+
+def test_taking_rows_runs_no_code_of_others(db: psycopg.Connection[Any], server_log: Callable[[int], str]) -> None:
+    db.execute(HOSTILE)
+    position = len(server_log(0).encode())
+    with refused("42804"):
+        db.execute(TUNE, ("SELECT a, b, mood FROM hostile.rated", "{}"))
+    db.execute("SET search_path = hostile, pg_catalog, public")
+    db.execute("CALL public.finetune_sbert('minilm@v1', 'SELECT a, b FROM hostile.rated')")
+    db.execute("RESET search_path")
+    db.execute("SELECT cancel_job(max(job_id)) FROM pgml_tune.jobs")
+    assert "the canary is dead" not in server_log(position)

@@ -81,21 +81,20 @@ def test_rows_that_cannot_be_used_are_refused(
         facts(columns, rows, *SBERT)
 
 
-def test_a_label_with_one_example_is_refused_by_name() -> None:
+def test_a_label_with_one_example_is_refused_and_not_shown() -> None:
     rows = [(f"text {row}", "often") for row in range(MANY)] + [("x", "once"), ("y", "also once")]
     with pytest.raises(InvalidArgument, match="2 of 3 labels") as refusal:
         facts(["t", "l"], rows, "text_label")
-    assert '"also once", "once"' in refusal.value.detail
-    with pytest.raises(InvalidArgument, match='one label only: "often"'):
+    assert "once" not in f"{refusal.value} {refusal.value.detail} {refusal.value.hint}".replace("example", "")
+    with pytest.raises(InvalidArgument, match="the same label"):
         facts(["t", "l"], rows[:MANY], "text_label")
     # To measure with, a label may stand alone.
     assert facts(["t", "l"], rows, "text_label", part="eval").count == MANY + 2
 
 
-def test_the_same_name_twice_is_refused() -> None:
-    lines = ['{"a": "x", "a": "y"}'] * MANY
-    with pytest.raises(InvalidArgument, match="the same name"):
-        examine(lines, "train", SBERT, 1000)
+def test_long_whole_numbers_are_labels_of_their_own() -> None:
+    rows = [(f"text {row}", 2**60 + row % 2) for row in range(MANY)]
+    assert facts(["t", "l"], rows, "text_label").shape == "text_label"
 
 
 @pytest.mark.parametrize("value", ['"a\\ud800"', '"a\\u0000"', "1" + "0" * 400, "9" * 5000, "[" * 5000 + "]" * 5000])

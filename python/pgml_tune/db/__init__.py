@@ -42,6 +42,10 @@ class Session(Database, Protocol):
         """The rows of `sql`; None if the disk is full or a lock is held, and nothing was done."""
         ...
 
+    def describe(self, sql: str) -> list[tuple[str, int]]:
+        """The names and types of the columns of `sql`, which is run; refused unless it is one SELECT."""
+        ...
+
     def attempt(self, work: Callable[[], None]) -> str | None:
         """Do some work; what went wrong in its SQL, where the work ended and its last statement was undone."""
         ...

@@ -37,6 +37,13 @@ class SpiDatabase:
         except (plpy.spiexceptions.DiskFull, plpy.spiexceptions.LockNotAvailable):
             return None
 
+    def describe(self, sql: str) -> list[tuple[str, int]]:
+        _refuse_parallel_mode()
+        # Several statements cannot be opened as a cursor.
+        plpy.cursor(check_value(sql)).close()
+        result = plpy.execute(sql)
+        return list(zip(result.colnames(), result.coltypes(), strict=True))
+
     def attempt(self, work: Callable[[], None]) -> str | None:
         try:
             work()

@@ -76,7 +76,7 @@ class Job:
     @property
     def thread_count(self) -> int:
         """The cores that it may use: as its caller says, else as an administrator does, else all."""
-        return self.parameters.get("threads") or self.threads or available_threads()
+        return self.threads or available_threads()
 
     @classmethod
     def load(cls, folder: Path) -> Job:

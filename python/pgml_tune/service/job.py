@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgml_tune.db import Session
-from pgml_tune.errors import JobFailed, LimitExceeded, QueryCanceled, SystemFault
+from pgml_tune.errors import (
+    DatatypeMismatch,
+    InvalidArgument,
+    JobFailed,
+    LimitExceeded,
+    QueryCanceled,
+    SystemFault,
+)
 from pgml_tune.service.own_settings import own_settings
 from pgml_tune.service.progress import duration
 from pgml_tune.service.training_rows import examine
@@ -64,12 +71,37 @@ def submit(db: Session, request: Request, limits: Limits) -> int:
         db.notice(f"job {job_id} does the same already")
         return job_id
     for query in request.queries:
-        outcome = store.take_rows(db, job_id, query.part, query.text, limits.job_rows, limits.job_row_bytes)
+        columns = _columns(db, query)
+        outcome = store.take_rows(db, job_id, query.part, query.text, columns, limits.job_rows, limits.job_row_bytes)
         if outcome != "taken":
             raise _too_many(query.part, outcome, limits)
         with own_settings(db):
             _describe(db, job_id, query, limits)
     return job_id
+
+
+def _columns(db: Session, query: RowQuery) -> list[str]:
+    """The names of the columns of a query, which must differ, and be of types that nobody has made."""
+    columns = store.query_columns(db, query.text)
+    names = [name for name, _ in columns]
+    if not names:
+        raise DatatypeMismatch(f"the {query.part} query returns no columns")
+    if len(set(names)) < len(names):
+        raise InvalidArgument(
+            f"two columns of the {query.part} query have the same name",
+            detail=f"They are: {', '.join(names)}.",
+            hint="Give each a name of its own: SELECT a.body AS anchor, b.body AS positive FROM ...",
+        )
+    with own_settings(db):
+        foreign = store.foreign_types(db, [type_id for _, type_id in columns])
+    for place, type_name in foreign:
+        name = names[place - 1]
+        raise DatatypeMismatch(
+            f'column "{name}" of the {query.part} query has type {type_name}',
+            detail="A type that is not PostgreSQL's own may bring functions of others along, which would run.",
+            hint=f'Cast it in the query: SELECT "{name}"::text',
+        )
+    return names
 
 
 def _describe(db: Session, job_id: int, query: RowQuery, limits: Limits) -> None:
@@ -100,14 +132,13 @@ def run(db: Session, request: Request, limits: Limits, is_waiting: bool, start_w
     starts = limits.auto_start_worker == "on"
     with own_settings(db):
         transaction = store.transaction_id(db)
-        has_lasting = store.is_worker_alive(db, is_lasting=True)
+        has_worker = store.is_worker_alive(db)
     if not db.commit():
-        # A worker that ends when no job is left may do so before this job can be seen.
-        if starts and not has_lasting:
+        if starts and not has_worker:
             start_worker(transaction)
         db.notice(f"job {job_id} is queued and begins after this transaction has committed")
         return job_id
-    if not store.is_worker_alive(db):
+    if not has_worker and not store.is_worker_alive(db):
         if not starts:
             db.notice(f"job {job_id} is queued, but no worker runs: start pgml-tune worker")
             return job_id

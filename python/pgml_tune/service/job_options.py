@@ -236,3 +236,12 @@ def parse_job_options(kind: str, text: str | None) -> dict[str, Any]:
     options = OPTIONS[kind]
     given = parse_options(text, [option.name for option in options], "'seed', 42")
     return {option.name: option.check(given.get(option.name)) for option in options}
+
+
+def check_parameters(kind: str, parameters: dict[str, Any]) -> None:
+    """Refuse parameters whose options the procedure would have refused: whoever may CALL may also add a job by hand."""
+    options = OPTIONS.get(kind, ())
+    if not options or not {option.name for option in options} <= set(parameters):
+        raise InvalidArgument("the parameters of the job are not those of its procedure")
+    for option in options:
+        option.check(parameters[option.name])

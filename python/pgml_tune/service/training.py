@@ -237,7 +237,7 @@ def _metrics(
         raise InvalidArgument("metrics is empty", detail="NULL means all that the rows allow.")
     names = []
     for metric in metrics:
-        name, at, place = (metric or "").partition("@")
+        name, at, place = (metric if type(metric) is str else "").partition("@")
         fitting = tuple(shape for shape in shapes if name in METRICS[shape])
         is_place = not at or (name in _RANKED and place.isascii() and place.isdigit() and 1 <= int(place[:5]) <= 1000)
         if not (fitting or name in SPEED) or not is_place or len(place) > 4:

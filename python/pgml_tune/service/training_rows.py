@@ -20,7 +20,6 @@ FEWEST_ROWS = 3
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # how JSON of PostgreSQL writes them
 _GRADES = ("grade", "relevance")  # names of a last column that says how well a document answers
 _MOST_LABELS = 10_000
-_SHOWN = 5
 
 SHAPES = {
     "pair_score": "(text, text, score)",
@@ -67,11 +66,11 @@ class _Column:
             self._add_text(value)
         elif type(value) is bool:
             self.booleans += 1
-            self._add_number(float(value))
+            self._add_number(int(value))
         elif type(value) in (int, float):
             self.numbers += 1
             self.is_integer = self.is_integer and float(value).is_integer()
-            self._add_number(float(value))
+            self._add_number(value)
         else:
             self.others += 1
 
@@ -85,8 +84,9 @@ class _Column:
         self._count(value)
 
     def _add_number(self, value: float) -> None:
-        self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
-        self._count(f"{value:g}")
+        self.lowest, self.highest = min(self.lowest, float(value)), max(self.highest, float(value))
+        # A whole number itself: as a double precision the long ones would be the same.
+        self._count(str(value if type(value) is int else int(value) if value.is_integer() else value))
 
     def _count(self, value: str) -> None:
         if len(self.values) <= _MOST_LABELS:
@@ -141,13 +141,6 @@ def _read(lines: Iterable[str], part: str) -> tuple[list[_Column], int]:
     for pairs in _pairs(lines, part):
         if not columns:
             columns = [_Column(name) for name, _ in pairs]
-            names = [column.name for column in columns]
-            if len(set(names)) < len(names):
-                raise InvalidArgument(
-                    f"two columns of the {part} query have the same name",
-                    detail=f"They are: {', '.join(names)}.",
-                    hint="Give each a name of its own: SELECT a.body AS anchor, b.body AS positive FROM ...",
-                )
         try:
             for column, (_, value) in zip(columns, pairs, strict=True):
                 column.add(value)
@@ -276,13 +269,14 @@ def _check_classes(columns: list[_Column], part: str) -> None:
     if part != "train":
         return
     if len(labels) < 2:
-        raise InvalidArgument(f'the {part} query has one label only: "{next(iter(labels))}"')
-    single = sorted(label for label, number in labels.items() if number < 2)
+        raise InvalidArgument(f"all rows of the {part} query have the same label")
+    single = sum(number < 2 for number in labels.values())
     if single:
-        shown = ", ".join(f'"{label}"' for label in single[:_SHOWN]) + (", ..." if len(single) > _SHOWN else "")
+        # Not which: a label is a text of the user.
         raise InvalidArgument(
-            f"{len(single)} of {len(labels)} labels of the {part} query have a single example",
-            detail=f"They are: {shown}. A label needs one to learn from and one to measure with.",
+            f"{single} of {len(labels)} labels of the {part} query have a single example",
+            detail="A label needs one to learn from and one to measure with.",
+            hint=f'SELECT "{columns[1].name}" FROM (...) AS q GROUP BY 1 HAVING count(*) = 1',
         )
 
 

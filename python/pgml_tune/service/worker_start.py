@@ -6,9 +6,11 @@ and no open files, so it outlives the connection, and a crash of it touches nobo
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import subprocess
+import time
 from pathlib import Path
 
 from pgml_tune.errors import NotReady
@@ -17,11 +19,14 @@ from pgml_tune.store.job import Address
 
 _SETSID = "/usr/bin/setsid"
 _LOG = "worker.log"
+_STARTING_SECONDS = 2.0
 _INHERITED = (CONFIG_VARIABLE, "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TZ")
 
 
 def start_worker(address: Address, spool_dir: Path, after_transaction: str | None) -> None:
     """Start a worker that ends when no job is left; `after_transaction` is one whose end it waits for first."""
+    if not _is_due(spool_dir, address):
+        return
     command = [_SETSID, "--fork", str(_interpreter()), "-P", "-m", "pgml_tune.worker", "--once"]
     if after_transaction is not None:
         command += ["--after-xid", after_transaction]
@@ -36,6 +41,19 @@ def start_worker(address: Address, spool_dir: Path, after_transaction: str | Non
             close_fds=True,
             check=True,
         )
+
+
+def _is_due(spool_dir: Path, address: Address) -> bool:
+    """Whether none was started for this database a moment ago: it takes as long until one is seen."""
+    database = hashlib.sha256(f"{address.port} {address.database}".encode()).hexdigest()[:16]
+    marker = spool_dir / f"worker-{database}.started"
+    try:
+        if time.time() - marker.stat().st_mtime < _STARTING_SECONDS:
+            return False
+    except FileNotFoundError:
+        pass
+    marker.touch()
+    return True
 
 
 def _environment(address: Address, spool_dir: Path) -> dict[str, str]:

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pgml_tune.db import Database
+from pgml_tune.db import Database, Session
 from pgml_tune.engine.orphans import Users
 
 _ADD = "SELECT a.job_id, a.is_new FROM pgml_tune._add_job($1::text, $2::jsonb, $3::text) AS a"
 _TAKE = """
-SELECT pgml_tune._take_rows($1::bigint, $2::text, $3::text, $4::bigint, $5::bigint) AS outcome
+SELECT pgml_tune._take_rows($1::bigint, $2::text, $3::text, $4::text[], $5::bigint, $6::bigint) AS outcome
 """
+# A query of the caller is SQL, not a value. It is one statement, or it could not be opened as a cursor.
+_NO_ROWS = "SELECT q.* FROM (\n{}\n) AS q LIMIT 0"
+_FOREIGN = "SELECT f.place, f.type_name FROM pgml_tune._foreign_types($1::oid[]) AS f"
 _CHUNK = """
 SELECT r.lines FROM pgml_tune._own_rows AS r
 WHERE r.job_id OPERATOR(pg_catalog.=) $1::bigint AND r.part OPERATOR(pg_catalog.=) $2::text
@@ -24,7 +27,7 @@ INSERT INTO pgml_tune.job_part (job_id, part, query, row_count, rows_sha256, col
 VALUES ($1::bigint, $2::text, $3::text, $4::bigint, $5::text, $6::text[], $7::text)
 """
 _STATUS = "SELECT s.* FROM pgml_tune._job_status($1::bigint) AS s"
-_ALIVE = "SELECT pgml_tune._worker_is_alive($1::bool) AS is_alive"
+_ALIVE = "SELECT pgml_tune._worker_is_alive() AS is_alive"
 _ADDRESS = "SELECT a.host, a.port, a.database, a.role FROM pgml_tune._server_address() AS a"
 _TRANSACTION = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS xid"
 _VERSION = """
@@ -34,7 +37,7 @@ JOIN pgml_tune.model AS m ON m.model_id OPERATOR(pg_catalog.=) v.model_id
 WHERE v.model_version_id OPERATOR(pg_catalog.=) $1::bigint
 """
 _FACTS = """
-SELECT pgml_tune._worker_is_alive(false) AS has_worker,
+SELECT pgml_tune._worker_is_alive() AS has_worker,
        pg_catalog.count(*) FILTER (WHERE j.state::pg_catalog.text OPERATOR(pg_catalog.=) 'queued') AS queued,
        pg_catalog.count(*) FILTER (WHERE j.state::pg_catalog.text OPERATOR(pg_catalog.=) 'running') AS running
 FROM pgml_tune.jobs AS j
@@ -110,9 +113,21 @@ def add_job(db: Database, kind: str, parameters: dict[str, Any], request: str) -
     return int(row["job_id"]), bool(row["is_new"])
 
 
-def take_rows(db: Database, job_id: int, part: str, query: str, max_rows: int, max_bytes: int) -> str:
+def query_columns(db: Session, query: str) -> list[tuple[str, int]]:
+    """The names and types of the columns that a query of the caller returns; it is not run."""
+    return db.describe(_NO_ROWS.format(query))
+
+
+def foreign_types(db: Database, type_ids: list[int]) -> list[tuple[int, str]]:
+    """Those types, with their places from 1 on, that somebody else than PostgreSQL has made."""
+    return [(row["place"], row["type_name"]) for row in db.fetch(_FOREIGN, type_ids)]
+
+
+def take_rows(
+    db: Database, job_id: int, part: str, query: str, columns: list[str], max_rows: int, max_bytes: int
+) -> str:
     """Keep the rows of a query, run as the caller; says taken, rows or bytes."""
-    return str(db.fetch(_TAKE, job_id, part, query, max_rows, max_bytes)[0]["outcome"])
+    return str(db.fetch(_TAKE, job_id, part, query, columns, max_rows, max_bytes)[0]["outcome"])
 
 
 def kept_chunks(db: Database, job_id: int, part: str) -> Iterator[str]:
@@ -136,9 +151,9 @@ def job_status(db: Database, job_id: int) -> JobStatus | None:
     return JobStatus(**rows[0]) if rows else None
 
 
-def is_worker_alive(db: Database, *, is_lasting: bool = False) -> bool:
-    """Whether a worker serves this database; one that is lasting does not end when no job is left."""
-    return bool(db.fetch(_ALIVE, is_lasting)[0]["is_alive"])
+def is_worker_alive(db: Database) -> bool:
+    """Whether a worker serves this database; one does not go before a transaction that has added a job has ended."""
+    return bool(db.fetch(_ALIVE)[0]["is_alive"])
 
 
 def job_facts(db: Database) -> JobFacts:

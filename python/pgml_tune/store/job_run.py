@@ -34,13 +34,8 @@ SELECT c.job_id, c.fencing_token, c.kind, c.parameters::text AS parameters, c.cr
        c.database_id::int8 AS database_id
 FROM pgml_tune._claim_job($1::text, pg_catalog.make_interval(secs => $2::float8), $3::int4) AS c
 """
-# Of no use to a worker: what runs under a lease.
-_IS_WAITING = """
-SELECT EXISTS (
-    SELECT FROM pgml_tune.job AS j LEFT JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
-    WHERE j.state = 'queued' OR (j.state = 'running' AND p.lease_until < pg_catalog.clock_timestamp())
-) AS is_waiting
-"""
+_TAKE_POST = "SELECT pgml_tune._take_post() AS outcome"
+_MAY_LEAVE = "SELECT pgml_tune._may_leave() AS may_leave"
 _PARTS = """
 SELECT p.part, p.query, p.row_count, p.rows_sha256, p.column_names, p.shape
 FROM pgml_tune.job_part AS p WHERE p.job_id = $1::int8 ORDER BY p.part
@@ -152,7 +147,7 @@ def claim(db: Database, worker: str, lease_seconds: float, most_running: int) ->
             job_id=row["job_id"],
             token=row["fencing_token"],
             kind=row["kind"],
-            parameters=json.loads(row["parameters"]),
+            parameters=_readable(row["parameters"]),
             created_by=row["created_by"],
             artifacts=json.loads(row["artifacts"]),
             evaluations=json.loads(row["evaluations"]),
@@ -163,9 +158,23 @@ def claim(db: Database, worker: str, lease_seconds: float, most_running: int) ->
     return None
 
 
-def is_waiting(db: Database) -> bool:
-    """Whether a job waits for a worker, or has lost its own."""
-    return bool(db.fetch(_IS_WAITING)[0]["is_waiting"])
+def _readable(text: str) -> dict[str, Any]:
+    """Parameters, or none where somebody has made some that cannot be read: the job then fails for the want of them."""
+    try:
+        parameters: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return parameters
+
+
+def take_post(db: Database) -> str:
+    """Become the worker that ends when no job is left; says taken, filled or unclear."""
+    return str(db.fetch(_TAKE_POST)[0]["outcome"])
+
+
+def may_leave(db: Database) -> bool:
+    """Whether there is no job, and no open transaction has added one."""
+    return bool(db.fetch(_MAY_LEAVE)[0]["may_leave"])
 
 
 def parts(db: Database, job_id: int) -> list[Part]:

@@ -13,6 +13,7 @@ import psycopg
 from pgml_tune.engine.artifact import Artifact
 from pgml_tune.errors import InvalidArgument, JobFailed, TuneError
 from pgml_tune.service.job_end import Target, end_job
+from pgml_tune.service.job_options import check_parameters
 from pgml_tune.settings import Limits, Paths
 from pgml_tune.store import job_run
 from pgml_tune.worker.child import Child, command, environment
@@ -25,6 +26,8 @@ from pgml_tune.worker.watch import Watch
 
 _FATES = {Stop.CANCEL: Fate.CANCELLED, Stop.DRAIN: Fate.GIVEN_BACK, Stop.LOST: Fate.LOST}
 _MACHINE_SHARE = 0.75
+# Of ours: what a job asks for, somebody may have written by hand.
+_FAULTS = (ArithmeticError, LookupError, OSError, RecursionError, TypeError, ValueError, psycopg.ProgrammingError)
 log = logging.getLogger("pgml_tune.worker")
 
 
@@ -50,6 +53,9 @@ class Attempt:
                 fate, error = _FATES[stopped.stop], None
             except TuneError as refusal:
                 fate, error = Fate.FAILED, refusal
+            except _FAULTS as fault:
+                log.exception("%s: a fault of the worker", self)
+                fate, error = Fate.FAILED, JobFailed("38000", "the worker cannot run the job", detail=repr(fault))
             self._conclude(fate, error)
         except Stopped as stopped:
             log.warning("%s: given up, %s", self, stopped)
@@ -79,6 +85,7 @@ class Attempt:
 
     def _work(self) -> tuple[Fate, TuneError | None]:
         claim = self.hold.claim
+        check_parameters(claim.kind, claim.parameters)
         Target.parse(claim.parameters)  # before hours of work
         threads = chosen_threads(claim.parameters, self.limits.job_threads)
         parts = self.hold.insist(lambda db: lay_out(db, self.paths, claim, threads, lambda: self.hold.keep_up(db)))

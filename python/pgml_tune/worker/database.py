@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import threading
@@ -25,6 +24,7 @@ from pgml_tune.worker.link import Link, Place, Unreachable
 
 _POLL_SECONDS = 1.0
 _SWEEP_SECONDS = 60.0
+_ASKED_AGAIN = 3
 _IDLE_SECONDS = 5.0  # a worker that was started for a job ends when none has waited for so long
 _PATIENCE_SECONDS = 60.0  # and when the database could not be asked for so long
 log = logging.getLogger("pgml_tune.worker")
@@ -76,8 +76,11 @@ class DatabaseWorker:
     def run(self) -> None:
         """Claim and run jobs."""
         link = Link(self.place)
-        log.info("[%s] worker %s serves this database", self.place.database, worker_name())
         try:
+            if self.is_one_shot and not self._is_wanted(link):
+                log.info("[%s] is served by another worker", self.place.database)
+                return
+            log.info("[%s] worker %s serves this database", self.place.database, worker_name())
             while not self.stopping.is_set() and self._turn(link):
                 self.stopping.wait(_POLL_SECONDS)
         finally:
@@ -85,6 +88,15 @@ class DatabaseWorker:
             for attempt in self._attempts:
                 attempt.join()
             self._leave(link)
+
+    def _is_wanted(self, link: Link) -> bool:
+        """Whether no other worker of this kind serves the database; one that shows no life does not count."""
+        for _ in range(_ASKED_AGAIN):
+            outcome = link.use(job_run.take_post)
+            if outcome != "unclear":
+                return outcome == "taken"
+            self.stopping.wait(_POLL_SECONDS)
+        return True
 
     def _turn(self, link: Link) -> bool:
         """Do what is due; whether to go on."""
@@ -116,7 +128,6 @@ class DatabaseWorker:
             self._next_seen = now + self.timing.heartbeat_seconds
         if self._is_early(db):
             self._last_work = now
-            return True
         if now >= self._next_sweep:
             for folder in sweep(db, self.paths):
                 log.info('[%s] removed "%s", left by a job that was killed', self.place.database, folder)
@@ -124,18 +135,14 @@ class DatabaseWorker:
         limits = Limits.from_rows(read_settings(db)[1])
         while self._claim(db, limits):
             self._last_work = now
-        if not self.is_one_shot or now - self._last_work < _IDLE_SECONDS or job_run.is_waiting(db):
-            self._next_seen = min(self._next_seen, now + self.timing.heartbeat_seconds)  # it had begun to leave
+        if not self.is_one_shot or now - self._last_work < _IDLE_SECONDS:
             return True
-        return not self._has_taken_leave(db)
-
-    def _has_taken_leave(self, db: ConnectionDatabase) -> bool:
-        """Whether nobody can count on this worker any more, and has not before he knew."""
-        if self._next_seen == math.inf:
-            return True
+        # First, so that nobody counts on this worker any more; whoever has before keeps it from leaving.
         job_run.forget_workers(db, worker_name())
-        self._next_seen = math.inf
-        return False
+        if job_run.may_leave(db):
+            return False
+        self._next_seen, self._last_work = now, now
+        return True
 
     def _is_early(self, db: ConnectionDatabase) -> bool:
         if self.after_transaction is not None:

@@ -86,6 +86,8 @@ def _checked_models(db: Database, models: Any) -> dict[str, dict[str, str]]:
     checked = {}
     try:
         for role, model in dict(models).items():
+            if not all(type(model[name]) is str for name in ("reference", "digest", "task")):
+                raise TypeError
             reference = ModelReference.parse(model["reference"])
             found = find_target(db, reference, model["task"])
             if found is None or found.digest != model["digest"]:
@@ -94,7 +96,7 @@ def _checked_models(db: Database, models: Any) -> dict[str, dict[str, str]]:
                     detail="It was dropped since, or its name means another artifact.",
                     hint="Call the procedure again.",
                 )
-            checked[str(role)] = {"reference": str(reference), "digest": found.digest, "task": str(model["task"])}
+            checked[str(role)] = {"reference": str(reference), "digest": found.digest, "task": model["task"]}
     except (TypeError, ValueError, KeyError, AttributeError):
         raise InvalidArgument("the parameters of the job are not those of its procedure") from None
     return checked
