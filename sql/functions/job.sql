@@ -36,6 +36,19 @@ BEGIN
                   DETAIL = 'More are not accepted before one of them has ended.',
                   HINT = 'SELECT job_id, kind, state FROM pgml_tune.jobs WHERE ended_at IS NULL';
     END IF;
+    -- Both would work to their ends, and the second in vain.
+    IF EXISTS (
+        SELECT FROM pgml_tune.job AS j
+        WHERE j.state IN ('queued', 'running') AND j.parameters #>> '{target,version}' IS NOT NULL
+          AND j.parameters #>> '{target,version}' = NEW.parameters #>> '{target,version}'
+          AND j.parameters #>> '{target,model}' = NEW.parameters #>> '{target,model}'
+          AND (j.role_id, j.request_sha256) <> (NEW.role_id, NEW.request_sha256)
+          AND NEW.kind <> 'export_onnx'  -- its version is known when it is done
+    ) THEN
+        RAISE EXCEPTION 'another job makes version "%" of model "%"', NEW.parameters #>> '{target,version}',
+            NEW.parameters #>> '{target,model}'
+            USING ERRCODE = '42710', HINT = 'SELECT job_id, kind, model, state FROM pgml_tune.jobs WHERE ended_at IS NULL';
+    END IF;
     RETURN NEW;
 END
 $$;

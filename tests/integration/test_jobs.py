@@ -393,3 +393,12 @@ def test_taking_rows_runs_no_code_of_others(db: psycopg.Connection[Any], server_
     db.execute("RESET search_path")
     db.execute("SELECT cancel_job(max(job_id)) FROM pgml_tune.jobs")
     assert "the canary is dead" not in server_log(position)
+
+
+def test_two_jobs_cannot_make_the_same_version(db: psycopg.Connection[Any]) -> None:
+    call = "CALL finetune_sbert('minilm@v1', %s, 'named', options => %s)"
+    db.execute(call, (PAIRS, '{"seed": 1}'))
+    with refused("42710"):
+        db.execute(call, (PAIRS, '{"seed": 2}'))
+    db.execute(call, (PAIRS, '{"seed": 1}'))  # the same job
+    assert len(jobs(db)) == 1

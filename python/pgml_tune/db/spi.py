@@ -66,7 +66,7 @@ class SpiDatabase:
 
     def sleep(self, seconds: float) -> None:
         try:
-            self.fetch("SELECT pg_catalog.pg_sleep($1::float8)", seconds)
+            self.fetch("SELECT pg_catalog.pg_sleep($1::pg_catalog.float8)", seconds)
         except plpy.spiexceptions.QueryCanceled as error:
             raise QueryCanceled(str(error)) from None
 

@@ -11,8 +11,12 @@ from pgml_tune.db import Database, Session
 from pgml_tune.engine.orphans import Users
 
 _ADD = "SELECT a.job_id, a.is_new FROM pgml_tune._add_job($1::text, $2::jsonb, $3::text) AS a"
+# This one and _STATUS run under the search path of the caller.
 _TAKE = """
-SELECT pgml_tune._take_rows($1::bigint, $2::text, $3::text, $4::text[], $5::bigint, $6::bigint) AS outcome
+SELECT pgml_tune._take_rows(
+    $1::pg_catalog.int8, $2::pg_catalog.text, $3::pg_catalog.text, $4::pg_catalog.text[], $5::pg_catalog.int8,
+    $6::pg_catalog.int8
+) AS outcome
 """
 # A query of the caller is SQL, not a value. It is one statement, or it could not be opened as a cursor.
 _NO_ROWS = "SELECT q.* FROM (\n{}\n) AS q LIMIT 0"
@@ -26,7 +30,7 @@ _DESCRIBE = """
 INSERT INTO pgml_tune.job_part (job_id, part, query, row_count, rows_sha256, column_names, shape)
 VALUES ($1::bigint, $2::text, $3::text, $4::bigint, $5::text, $6::text[], $7::text)
 """
-_STATUS = "SELECT s.* FROM pgml_tune._job_status($1::bigint) AS s"
+_STATUS = "SELECT s.* FROM pgml_tune._job_status($1::pg_catalog.int8) AS s"
 _ALIVE = "SELECT pgml_tune._worker_is_alive() AS is_alive"
 _ADDRESS = "SELECT a.host, a.port, a.database, a.role FROM pgml_tune._server_address() AS a"
 _TRANSACTION = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text AS xid"
