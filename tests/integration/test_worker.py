@@ -1,5 +1,6 @@
 """The worker: claims, limits, cancels, lost connections, and what it writes in the end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from job_workers import (
     wait_for_end,
     workers_of,
 )
+
+from pgml_tune.service.job_options import OPTIONS as JOB_OPTIONS
 
 Connect = Callable[..., psycopg.Connection[Any]]
 QUANTIZE = "CALL quantize_model(%s, 'fp16', wait => false)"
@@ -332,26 +335,63 @@ def test_nobody_but_the_worker_may_claim_or_end_jobs(connect: Connect, role: str
         )
 
 
+# What the procedure itself would have written, but for what a test puts in its place.
+OPTIONS = {option.name: option.default for option in JOB_OPTIONS["quantize_model"]} | {"method": "fp16", "target": None}
+DIGEST = "0" * 64
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
-        '{"models": 3}',
-        '{"models": {"model": {"reference": "minilm@v1", "task": "embedding", "digest": "' + "0" * 64 + '"}}}',
-        '{"models": {"model": {"reference": "minilm@v9", "task": "embedding", "digest": "' + "0" * 64 + '"}}}',
-        '{"models": {"model": []}}',
-        '{"threads": -1}',
-        '{"target": {"model": "../../x"}}',
+        "{}",
+        json.dumps(OPTIONS | {"models": 3}),
+        json.dumps(OPTIONS | {"models": {"model": []}}),
+        json.dumps(OPTIONS | {"models": {"model": {"reference": "minilm@v1", "task": "embedding", "digest": DIGEST}}}),
+        json.dumps(OPTIONS | {"models": {"model": {"reference": "minilm@v9", "task": "embedding", "digest": DIGEST}}}),
+        json.dumps(OPTIONS | {"models": {"model": {"reference": "minilm@v1", "task": {"a": 1}, "digest": DIGEST}}}),
+        json.dumps(OPTIONS | {"threads": -1}),
+        json.dumps(OPTIONS | {"threads": "1"}),
+        json.dumps(OPTIONS | {"target": {"model": "../../x"}}),
+        json.dumps(OPTIONS)[:-1] + ', "more": 1' + "0" * 4999 + "}",
+        json.dumps(OPTIONS)[:-1] + ', "more": ' + "[" * 1500 + "]" * 1500 + "}",
     ],
+    ids=range(11),
 )
 def test_a_job_that_was_added_past_its_procedure_ends_cleanly(
     workers: Workers, connect: Connect, db: psycopg.Connection[Any], parameters: str
 ) -> None:
-    job_id = fetch_value(
-        connect("olga"),
-        "INSERT INTO pgml_tune.job (kind, parameters, request_sha256)"
-        " VALUES ('quantize_model', %s, repeat('0', 64)) RETURNING job_id",
+    olga = connect("olga")
+    olga.execute(
+        "INSERT INTO pgml_tune.job (kind, parameters, request_sha256) VALUES ('quantize_model', %s, repeat('0', 64))",
         (parameters,),
     )
+    job_id = fetch_value(olga, "SELECT job_id FROM pgml_tune.jobs")
     workers.run_once()
     assert state_of(db, job_id) == "failed"
     assert error_of(db, job_id) in ("22023", "55000", "42704")
+
+
+def test_an_open_transaction_with_a_job_holds_up_no_other(
+    workers: Workers, connect: Connect, db: psycopg.Connection[Any]
+) -> None:
+    waiting = connect()
+    with waiting.transaction():
+        xid = fetch_value(waiting, "SELECT pg_current_xact_id()::text")
+        queue(waiting, EVALUATE, ("minilm", "9"))
+        worker = workers.start("--once", "--after-xid", xid)
+        job_id = queue(db, "CALL import_model('nothere', '/nothere', wait => false)")
+        wait_until(lambda: state_of(db, job_id) == "failed", 60)
+        # It does not go while a transaction that has added a job is open.
+        assert worker.process.poll() is None
+        waiting.execute("SELECT cancel_job(max(job_id)) FROM pgml_tune.jobs WHERE ended_at IS NULL")
+    assert worker.process.wait(60) == 0
+
+
+def test_of_many_passing_workers_one_stays(workers: Workers, db: psycopg.Connection[Any]) -> None:
+    with db.transaction():
+        # Nobody goes because there is nothing to do.
+        db.execute("SELECT pg_advisory_xact_lock_shared(1886350708, 1)")
+        started = [workers.start("--once") for _ in range(4)]
+        wait_until(lambda: sum(worker.process.poll() is None for worker in started) == 1, 60)
+        assert fetch_value(db, "SELECT count(*) FROM pgml_tune.worker") == 1
+    assert {worker.process.wait(60) for worker in started} == {0}
