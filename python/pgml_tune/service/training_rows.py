@@ -6,6 +6,7 @@ numbers. Everything is checked before a job waits for hours to find it out.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -20,6 +21,7 @@ FEWEST_ROWS = 3
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # how JSON of PostgreSQL writes them
 _GRADES = ("grade", "relevance")  # names of a last column that says how well a document answers
 _MOST_LABELS = 10_000
+_LONGEST_KEPT = 200  # bytes
 
 SHAPES = {
     "pair_score": "(text, text, score)",
@@ -80,8 +82,10 @@ class _Column:
         self.texts += 1
         self.not_finite += value in _NOT_FINITE
         self.blanks += not value.strip()
-        self.longest_bytes = max(self.longest_bytes, len(value.encode()))
-        self._count(value)
+        content = value.encode()
+        self.longest_bytes = max(self.longest_bytes, len(content))
+        # Whole texts are not kept: ten thousand of the longest would fill the memory.
+        self._count(value if len(content) <= _LONGEST_KEPT else hashlib.sha256(content).hexdigest())
 
     def _add_number(self, value: float) -> None:
         self.lowest, self.highest = min(self.lowest, float(value)), max(self.highest, float(value))
