@@ -3647,11 +3647,11 @@ $$;
 COMMENT ON FUNCTION pgml_tune._expire_jobs() IS 'Deletes jobs that ended long ago, with all that was kept of them.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._file_users()
-RETURNS TABLE (database_id oid, digests text[], labels text[])
+RETURNS TABLE (installation_id oid, digests text[], labels text[])
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT d.oid,
+    SELECT e.oid,
            ARRAY(
                SELECT v.artifact_sha256 FROM pgml_tune.model_version AS v
                UNION
@@ -3660,9 +3660,10 @@ AS $$
                WHERE j.state IN ('queued', 'running') AND a.artifact ->> 'digest' IS NOT NULL
            ),
            ARRAY(
-               SELECT concat_ws('-', d.oid, j.job_id, j.fencing_token) FROM pgml_tune.job AS j WHERE j.state = 'running'
+               SELECT concat_ws('-', e.oid, j.job_id, j.fencing_token) FROM pgml_tune.job AS j WHERE j.state = 'running'
            )
-    FROM pg_database AS d WHERE d.datname = current_database()
+    -- Not of the database: job numbers begin again when the extension is created anew.
+    FROM pg_extension AS e WHERE e.extname = 'pgml_tune'
 $$;
 COMMENT ON FUNCTION pgml_tune._file_users() IS 'The artifacts that this database needs, and what the folders of the jobs that run now are called.';
 -- What the worker calls, as owner of the extension or as a superuser: granted to nobody. Whatever the holder of a job
@@ -3737,7 +3738,7 @@ COMMENT ON FUNCTION pgml_tune._take_back_jobs() IS 'Queues the jobs whose lease 
 CREATE OR REPLACE FUNCTION pgml_tune._claim_job(worker text, lease interval, most_running integer)
 RETURNS TABLE (
     job_id bigint, fencing_token integer, kind text, parameters jsonb, created_by text, artifacts jsonb,
-    evaluations jsonb, result jsonb, lost_count integer, database_id oid
+    evaluations jsonb, result jsonb, lost_count integer, installation_id oid
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -3779,7 +3780,7 @@ BEGIN
     RETURNING p.lost_count INTO v_lost_count;
     RETURN QUERY SELECT v_job.job_id, v_job.fencing_token, v_job.kind, v_job.parameters, v_job.created_by,
         v_job.artifacts, v_job.evaluations, v_job.result, v_lost_count,
-        (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
+        (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'pgml_tune');
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._claim_job(text, interval, integer) IS

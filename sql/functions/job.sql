@@ -338,11 +338,11 @@ $$;
 COMMENT ON FUNCTION pgml_tune._expire_jobs() IS 'Deletes jobs that ended long ago, with all that was kept of them.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._file_users()
-RETURNS TABLE (database_id oid, digests text[], labels text[])
+RETURNS TABLE (installation_id oid, digests text[], labels text[])
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT d.oid,
+    SELECT e.oid,
            ARRAY(
                SELECT v.artifact_sha256 FROM pgml_tune.model_version AS v
                UNION
@@ -351,8 +351,9 @@ AS $$
                WHERE j.state IN ('queued', 'running') AND a.artifact ->> 'digest' IS NOT NULL
            ),
            ARRAY(
-               SELECT concat_ws('-', d.oid, j.job_id, j.fencing_token) FROM pgml_tune.job AS j WHERE j.state = 'running'
+               SELECT concat_ws('-', e.oid, j.job_id, j.fencing_token) FROM pgml_tune.job AS j WHERE j.state = 'running'
            )
-    FROM pg_database AS d WHERE d.datname = current_database()
+    -- Not of the database: job numbers begin again when the extension is created anew.
+    FROM pg_extension AS e WHERE e.extname = 'pgml_tune'
 $$;
 COMMENT ON FUNCTION pgml_tune._file_users() IS 'The artifacts that this database needs, and what the folders of the jobs that run now are called.';

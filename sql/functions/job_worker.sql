@@ -70,7 +70,7 @@ COMMENT ON FUNCTION pgml_tune._take_back_jobs() IS 'Queues the jobs whose lease 
 CREATE OR REPLACE FUNCTION pgml_tune._claim_job(worker text, lease interval, most_running integer)
 RETURNS TABLE (
     job_id bigint, fencing_token integer, kind text, parameters jsonb, created_by text, artifacts jsonb,
-    evaluations jsonb, result jsonb, lost_count integer, database_id oid
+    evaluations jsonb, result jsonb, lost_count integer, installation_id oid
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -112,7 +112,7 @@ BEGIN
     RETURNING p.lost_count INTO v_lost_count;
     RETURN QUERY SELECT v_job.job_id, v_job.fencing_token, v_job.kind, v_job.parameters, v_job.created_by,
         v_job.artifacts, v_job.evaluations, v_job.result, v_lost_count,
-        (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
+        (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'pgml_tune');
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._claim_job(text, interval, integer) IS

@@ -199,9 +199,9 @@ def _session(pid: int) -> int:
     return -1
 
 
-def job_processes(database_id: int) -> list[int]:
+def job_processes(installation_id: int) -> list[int]:
     """The processes that work on jobs of a database, whoever has started them."""
-    folder = f"/jobs/{database_id}-".encode()
+    folder = f"/jobs/{installation_id}-".encode()
     return [pid for pid in processes() if is_alive(pid) and folder in _read(pid, "environ")]
 
 

@@ -91,10 +91,10 @@ def test_kills_lose_no_job_and_leave_no_half_or_double_version(
         check(db, server_home / "models", model, job_id)
     # Whatever the killed ones have left, the next worker removes.
     workers.run_once()
-    database_id = fetch_value(db, "SELECT oid::bigint FROM pg_database WHERE datname = current_database()")
-    assert job_processes(database_id) == []
-    assert not list((server_home / "spool" / "jobs").glob(f"{database_id}-*"))
-    assert not list((server_home / "models").glob(f".building-{database_id}-*"))
+    installation_id = fetch_value(db, "SELECT oid::bigint FROM pg_extension WHERE extname = 'pgml_tune'")
+    assert job_processes(installation_id) == []
+    assert not list((server_home / "spool" / "jobs").glob(f"{installation_id}-*"))
+    assert not list((server_home / "models").glob(f".building-{installation_id}-*"))
     assert fetch_value(db, "SELECT count(*) FROM pgml_tune.job_rows") == 0
 
 

@@ -128,15 +128,15 @@ def test_a_job_that_uses_more_than_it_may_fails_and_the_next_one_passes(
     job_id = queue(db, QUANTIZE, (new_model,))
     assert wait_for_end(db, job_id) == "failed"
     assert error_of(db, job_id) == sqlstate
-    assert not list((installation.home / "spool" / "jobs").glob(f"{database_id(db)}-*"))
+    assert not list((installation.home / "spool" / "jobs").glob(f"{installation_id(db)}-*"))
     db.execute("SELECT configure(%s, NULL)", (setting,))
     job_id = queue(db, QUANTIZE, (new_model,))
     assert wait_for_end(db, job_id) == "succeeded"
     assert worker.process.poll() is None
 
 
-def database_id(db: psycopg.Connection[Any]) -> int:
-    return int(fetch_value(db, "SELECT oid::bigint FROM pg_database WHERE datname = current_database()"))
+def installation_id(db: psycopg.Connection[Any]) -> int:
+    return int(fetch_value(db, "SELECT oid::bigint FROM pg_extension WHERE extname = 'pgml_tune'"))
 
 
 def test_a_worker_that_ends_gives_its_job_back(workers: Workers, new_model: str, db: psycopg.Connection[Any]) -> None:
@@ -206,7 +206,7 @@ def test_a_worker_that_was_stopped_for_two_leases_writes_nothing_stale(
     assert db.execute(everything, (job_id,)).fetchall() == before
     assert fetch_value(db, "SELECT count(*) FROM pgml_tune.job_line") == lines
     assert versions_of(db, new_model) == ["v1", "v1-fp16"]
-    assert job_processes(database_id(db)) == []
+    assert job_processes(installation_id(db)) == []
 
 
 def test_a_job_that_was_done_but_not_registered_is_not_run_again(

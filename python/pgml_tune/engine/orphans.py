@@ -43,7 +43,7 @@ class Stored:
 class Users:
     """Who may need it, as one database knows."""
 
-    database_id: int
+    installation_id: int  # of the extension in its database
     digests: Set[str]  # registered here, or published by a job that has not ended
     labels: Set[str]  # of the jobs that run
 
@@ -64,7 +64,7 @@ def choose(stored: Stored, users: Users) -> list[Path]:
 
 def _is_abandoned(name: str, age: float, users: Users) -> bool:
     label = _LABEL.fullmatch(name)
-    if label is None or int(label[2]) != users.database_id:  # an import's, or a job's of another database
+    if label is None or int(label[2]) != users.installation_id:  # an import's, or a job's of another database
         return age > _NAMELESS_SECONDS
     return label[1] not in users.labels
 

@@ -47,7 +47,7 @@ SELECT pgml_tune._worker_is_alive() AS has_worker,
 FROM pgml_tune.jobs AS j
 """
 _USERS = """
-SELECT u.database_id::pg_catalog.int8 AS database_id, u.digests, u.labels FROM pgml_tune._file_users() AS u
+SELECT u.installation_id::pg_catalog.int8 AS installation_id, u.digests, u.labels FROM pgml_tune._file_users() AS u
 """
 
 
@@ -178,7 +178,7 @@ def transaction_id(db: Database) -> str:
 def file_users(db: Database) -> Users:
     """The artifacts that this database needs, and the jobs of it that run."""
     row = db.fetch(_USERS)[0]
-    return Users(int(row["database_id"]), frozenset(row["digests"]), frozenset(row["labels"]))
+    return Users(int(row["installation_id"]), frozenset(row["digests"]), frozenset(row["labels"]))
 
 
 def version_facts(db: Database, model_version_id: int) -> VersionFacts | None:

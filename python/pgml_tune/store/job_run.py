@@ -31,7 +31,7 @@ WHERE w.name = $1::text OR w.seen_at < pg_catalog.clock_timestamp() - interval '
 _CLAIM = """
 SELECT c.job_id, c.fencing_token, c.kind, c.parameters::text AS parameters, c.created_by,
        c.artifacts::text AS artifacts, c.evaluations::text AS evaluations, c.result::text AS result, c.lost_count,
-       c.database_id::int8 AS database_id
+       c.installation_id::int8 AS installation_id
 FROM pgml_tune._claim_job($1::text, pg_catalog.make_interval(secs => $2::float8), $3::int4) AS c
 """
 _TAKE_POST = "SELECT pgml_tune._take_post() AS outcome"
@@ -93,12 +93,12 @@ class Claim:
     evaluations: list[dict[str, Any]]  # what it has measured
     result: dict[str, Any] | None  # None: it still has to run
     lost_count: int
-    database_id: int
+    installation_id: int
 
     @property
     def label(self) -> str:
         """Names its folders: no other claim has the same."""
-        return f"{self.database_id}-{self.job_id}-{self.token}"
+        return f"{self.installation_id}-{self.job_id}-{self.token}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def claim(db: Database, worker: str, lease_seconds: float, most_running: int) ->
             evaluations=json.loads(row["evaluations"]),
             result=None if row["result"] is None else json.loads(row["result"]),
             lost_count=row["lost_count"],
-            database_id=row["database_id"],
+            installation_id=row["installation_id"],
         )
     return None
 
