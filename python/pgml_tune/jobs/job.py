@@ -64,7 +64,7 @@ class Job:
 
     job_id: int
     kind: str
-    label: str  # <database oid>-<job id>-<fencing token>
+    label: str  # <oid of the extension>-<job id>-<fencing token>
     model_root: Path
     import_dirs: tuple[Path, ...]
     threads: int  # 0: all
