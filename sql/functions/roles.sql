@@ -36,7 +36,7 @@ LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$ SELECT pgml_tune._grant(role, 'usage') $$;
 COMMENT ON FUNCTION @extschema@.grant_usage(regrole) IS
-    'Lets a role embed texts and read the registry, and nothing else; call it as owner of the extension.';
+    'Lets a role embed, classify and search texts and read the registry, and nothing else; call it as owner of the extension.';
 
 CREATE OR REPLACE FUNCTION @extschema@.grant_operate(role regrole)
 RETURNS void
@@ -44,7 +44,7 @@ LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$ SELECT pgml_tune._grant(role, 'operate') $$;
 COMMENT ON FUNCTION @extschema@.grant_operate(regrole) IS
-    'Lets a role do what grant_usage() gives, read the statistics and run maintain().';
+    'Lets a role do what grant_usage() gives, keep its tables embedded, train and measure models, read the statistics and run maintain().';
 
 CREATE OR REPLACE FUNCTION @extschema@.grant_admin(role regrole)
 RETURNS void
@@ -52,5 +52,5 @@ LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$ SELECT pgml_tune._grant(role, 'admin') $$;
 COMMENT ON FUNCTION @extschema@.grant_admin(regrole) IS
-    'Lets a role do what grant_operate() gives, register and drop versions, change settings, purge the cache and run doctor().';
+    'Lets a role do what grant_operate() gives, import, register and drop models, see and cancel all jobs, change settings, purge the cache and run doctor().';
 
