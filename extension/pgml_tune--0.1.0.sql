@@ -3354,9 +3354,11 @@ BEGIN
           AND (j.role_id, j.request_sha256) <> (NEW.role_id, NEW.request_sha256)
           AND NEW.kind <> 'export_onnx'  -- its version is known when it is done
     ) THEN
-        RAISE EXCEPTION 'another job makes version "%" of model "%"', NEW.parameters #>> '{target,version}',
+        RAISE EXCEPTION 'version "%" of model "%" is being made by another job', NEW.parameters #>> '{target,version}',
             NEW.parameters #>> '{target,model}'
-            USING ERRCODE = '42710', HINT = 'SELECT job_id, kind, model, state FROM pgml_tune.jobs WHERE ended_at IS NULL';
+            USING ERRCODE = '42710',
+                  DETAIL = 'It may be the job of another role.',
+                  HINT = 'Choose another version name, or wait: SELECT * FROM pgml_tune.jobs WHERE ended_at IS NULL';
     END IF;
     RETURN NEW;
 END
@@ -4042,6 +4044,9 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_card jsonb;
+    v_name text := split_part(model_card.name, '@', 1);
+    -- As callers write it elsewhere: name@version.
+    v_version text := coalesce(model_card.version, nullif(split_part(model_card.name, '@', 2), ''));
 BEGIN
     SELECT jsonb_build_object(
         'model', v.model,
@@ -4074,17 +4079,16 @@ BEGIN
         )
     ) INTO v_card
     FROM pgml_tune.model_versions AS v JOIN pgml_tune.models AS m ON m.model = v.model
-    WHERE v.model = model_card.name
-      AND v.version = coalesce(model_card.version, m.serving_version);
+    WHERE v.model = v_name AND v.version = coalesce(v_version, m.serving_version);
     IF v_card IS NULL THEN
-        RAISE EXCEPTION 'version "%" does not exist', concat_ws('@', coalesce(model_card.name, 'NULL'), model_card.version)
+        RAISE EXCEPTION 'version "%" does not exist', concat_ws('@', coalesce(v_name, 'NULL'), v_version)
             USING ERRCODE = '42704', HINT = 'SELECT model, version, state FROM pgml_tune.model_versions';
     END IF;
     RETURN v_card;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.model_card(text, text) IS
-    'What is known of a version, NULL meaning the one that serves: where it comes from, what it was trained on, how it was checked and measured.';
+    'What is known of a version, model_card(''name'') meaning the one that serves and model_card(''name@version'') that one: where it comes from, what it was trained on, how it was checked and measured.';
 CREATE OR REPLACE FUNCTION @extschema@.configure(name text, value text)
 RETURNS text
 LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE

@@ -45,9 +45,11 @@ BEGIN
           AND (j.role_id, j.request_sha256) <> (NEW.role_id, NEW.request_sha256)
           AND NEW.kind <> 'export_onnx'  -- its version is known when it is done
     ) THEN
-        RAISE EXCEPTION 'another job makes version "%" of model "%"', NEW.parameters #>> '{target,version}',
+        RAISE EXCEPTION 'version "%" of model "%" is being made by another job', NEW.parameters #>> '{target,version}',
             NEW.parameters #>> '{target,model}'
-            USING ERRCODE = '42710', HINT = 'SELECT job_id, kind, model, state FROM pgml_tune.jobs WHERE ended_at IS NULL';
+            USING ERRCODE = '42710',
+                  DETAIL = 'It may be the job of another role.',
+                  HINT = 'Choose another version name, or wait: SELECT * FROM pgml_tune.jobs WHERE ended_at IS NULL';
     END IF;
     RETURN NEW;
 END

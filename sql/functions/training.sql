@@ -102,6 +102,9 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_card jsonb;
+    v_name text := split_part(model_card.name, '@', 1);
+    -- As callers write it elsewhere: name@version.
+    v_version text := coalesce(model_card.version, nullif(split_part(model_card.name, '@', 2), ''));
 BEGIN
     SELECT jsonb_build_object(
         'model', v.model,
@@ -134,14 +137,13 @@ BEGIN
         )
     ) INTO v_card
     FROM pgml_tune.model_versions AS v JOIN pgml_tune.models AS m ON m.model = v.model
-    WHERE v.model = model_card.name
-      AND v.version = coalesce(model_card.version, m.serving_version);
+    WHERE v.model = v_name AND v.version = coalesce(v_version, m.serving_version);
     IF v_card IS NULL THEN
-        RAISE EXCEPTION 'version "%" does not exist', concat_ws('@', coalesce(model_card.name, 'NULL'), model_card.version)
+        RAISE EXCEPTION 'version "%" does not exist', concat_ws('@', coalesce(v_name, 'NULL'), v_version)
             USING ERRCODE = '42704', HINT = 'SELECT model, version, state FROM pgml_tune.model_versions';
     END IF;
     RETURN v_card;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.model_card(text, text) IS
-    'What is known of a version, NULL meaning the one that serves: where it comes from, what it was trained on, how it was checked and measured.';
+    'What is known of a version, model_card(''name'') meaning the one that serves and model_card(''name@version'') that one: where it comes from, what it was trained on, how it was checked and measured.';

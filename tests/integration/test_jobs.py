@@ -83,7 +83,7 @@ def test_a_call_in_a_transaction_block_says_that_it_only_queues(db: psycopg.Conn
     db.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
     with db.transaction():
         job = queue(db)
-    assert notices == [f"job {job} is queued and begins after this transaction has committed"]
+    assert len(notices) == 1 and notices[0].startswith(f"job {job} is queued and waits for a worker")
     assert jobs(db) == [(job, "queued")]
 
 
@@ -91,7 +91,7 @@ def test_a_call_without_a_worker_says_so_and_returns(db: psycopg.Connection[Any]
     notices: list[str] = []
     db.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
     job = queue(db)
-    assert len(notices) == 1 and notices[0].startswith(f"job {job} is queued, but no worker runs")
+    assert len(notices) == 1 and notices[0].startswith(f"job {job} is queued and waits for a worker")
 
 
 def test_roles_see_and_cancel_their_own_jobs_and_an_administrator_all(
@@ -245,6 +245,7 @@ REFUSED = [
     ("CALL finetune_sbert('minilm', 'SELECT a, b FROM pair', 'v1')", "42710"),
     ("CALL finetune_sbert('minilm', 'SELECT a, b FROM pair', '../v2')", "22023"),
     ("CALL finetune_sbert('minilm', NULL)", "22023"),
+    ("CALL finetune_sbert(NULL, 'SELECT a, b FROM pair')", "22023"),
     ("CALL finetune_sbert('minilm', 'SELECT a, b FROM pair', eval_query => ' ')", "22023"),
     ("CALL finetune_sbert('minilm', 'SELECT a, b FROM pair', options => '{\"epoch\": 1}')", "22023"),
     ("CALL finetune_sbert('minilm', 'SELECT a, b FROM pair', options => '{\"epochs\": 0}')", "22023"),
@@ -321,6 +322,13 @@ def test_a_card_tells_what_is_known(db: psycopg.Connection[Any]) -> None:
     assert card["artifact"]["storage"] == "fp32" and card["artifact"]["dimensions"] == 384
     assert card["checks"]["export"]["cosine_min"] >= 0.9999
     assert card["evaluations"] == []
+    assert fetch_value(db, "SELECT model_card('minilm@v1-int8') ->> 'version'") == "v1-int8"
+
+
+@pytest.mark.parametrize("query", [f"{PAIRS};", f"{PAIRS} ; \n", f"{PAIRS};;"])
+def test_a_semicolon_at_the_end_means_nothing(db: psycopg.Connection[Any], query: str) -> None:
+    db.execute(TUNE, (query, "{}"))
+    assert fetch_value(db, "SELECT query FROM pgml_tune.job_part") == PAIRS
 
 
 @pytest.mark.parametrize("part", ["../x", "/x", "test", ""])

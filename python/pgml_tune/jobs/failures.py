@@ -36,7 +36,7 @@ def explain(error: Exception) -> TuneError:
         hint = "Run it as the operating system user that owns the model root."
         detail = f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
         return NotReady("a file cannot be read or written", detail=detail, hint=hint)
-    return JobFailed("38000", "internal error", detail=reason, hint="The log of the job has the traceback.")
+    return JobFailed("38000", "internal error", detail=reason)
 
 
 def _is_about_space(text: str) -> bool:

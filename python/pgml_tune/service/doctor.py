@@ -65,7 +65,8 @@ def _jobs(db: Database) -> Iterator[Check]:
         "worker",
         "warn" if is_stuck or not (facts.has_worker or starts) else "ok",
         f"{served}; jobs that wait: {facts.queued}, that run: {facts.running}",
-        "" if facts.has_worker or (starts and not is_stuck) else "Start pgml-tune worker as the user of the server.",
+        "" if facts.has_worker or (starts and not is_stuck) else "Start pgml-tune worker as the user of the server, or"
+        " SELECT configure('auto_start_worker', 'on')",
     )
 
 

@@ -28,6 +28,7 @@ from pgml_tune.store.setting import read_settings
 
 _POLL_SECONDS = 0.25
 _START_AGAIN_SECONDS = 20.0  # a worker that was started is seen well before
+_WAITS = "waits for a worker, of which none runs: start pgml-tune worker"
 _MOST_STARTS = 2  # beside the first
 _FIRST_NOTICE_SECONDS, _LAST_NOTICE_SECONDS = 1.0, 30.0
 
@@ -68,7 +69,7 @@ def submit(db: Session, request: Request, limits: Limits) -> int:
     with own_settings(db):
         job_id, is_new = store.add_job(db, request.kind, request.parameters, request.text())
     if not is_new:
-        db.notice(f"job {job_id} does the same already")
+        db.notice(f"job {job_id} is the same request and has not ended")
         return job_id
     for query in request.queries:
         columns = _columns(db, query)
@@ -136,11 +137,12 @@ def run(db: Session, request: Request, limits: Limits, is_waiting: bool, start_w
     if not db.commit():
         if starts and not has_worker:
             start_worker(transaction)
-        db.notice(f"job {job_id} is queued and begins after this transaction has committed")
+        begins = "begins after this transaction has committed" if starts or has_worker else _WAITS
+        db.notice(f"job {job_id} is queued and {begins}")
         return job_id
     if not has_worker and not store.is_worker_alive(db):
         if not starts:
-            db.notice(f"job {job_id} is queued, but no worker runs: start pgml-tune worker")
+            db.notice(f"job {job_id} is queued and {_WAITS}")
             return job_id
         start_worker(None)
     if is_waiting:

@@ -152,7 +152,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         ),
         _integer("epochs", 1, 1, 100, "Times that all rows are seen."),
         _integer("batch_size", 16, 2, 4096, "Rows per step."),
-        _number("learning_rate", None, 1e-8, 1, "Height of the learning rate; 2e-5, or 1e-3 with lora."),
+        _number("learning_rate", None, 1e-8, 1, "Peak learning rate; 2e-5, or 1e-3 with lora."),
         Option(
             "lora",
             None,
@@ -173,7 +173,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "finetune_classifier": (
         _integer("epochs", 4, 1, 100, "Times that all rows are seen."),
         _integer("batch_size", 32, 2, 4096, "Rows per step."),
-        _number("learning_rate", None, 1e-8, 1, "Height of the learning rate; 1e-4, or 2e-3 with freeze_encoder."),
+        _number("learning_rate", None, 1e-8, 1, "Peak learning rate; 1e-4, or 2e-3 with freeze_encoder."),
         _flag("freeze_encoder", False, "Train the head alone: fast, and less accurate."),
         _NEW_VERSION,
         *_TRAINING,
@@ -186,7 +186,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         _NEW_VERSION,
         _integer("epochs", 5, 1, 100, "Times that all rows are seen."),
         _integer("batch_size", 32, 2, 4096, "Rows per step."),
-        _number("learning_rate", 1e-4, 1e-8, 1, "Height of the learning rate."),
+        _number("learning_rate", 1e-4, 1e-8, 1, "Peak learning rate."),
         *_TRAINING,
     ),
     "quantize_model": (
@@ -234,7 +234,8 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
 def parse_job_options(kind: str, text: str | None) -> dict[str, Any]:
     """Every option of a kind of job: as given, or its default."""
     options = OPTIONS[kind]
-    given = parse_options(text, [option.name for option in options], "'seed', 42")
+    example = "'threads', 2" if _THREADS in options else "'description', 'a text'"
+    given = parse_options(text, [option.name for option in options], example)
     return {option.name: option.check(given.get(option.name)) for option in options}
 
 

@@ -120,7 +120,8 @@ def finetune_classifier(
     queries = _queries(train_query, eval_query, ("text_label",))
     if new_model is None and base.task != "classification":
         raise InvalidArgument(
-            f'model "{base.name}" is no classifier, and none can be its version',
+            f'model "{base.name}" is not a classifier',
+            detail="A classifier that is made from it is a model of its own: name it with new_model.",
             hint=f"CALL finetune_classifier('{base.reference}', 'SELECT body, label FROM ...', 'new_model')",
         )
     name = base.name if new_model is None else check_name(new_model, "model")
@@ -150,6 +151,10 @@ def distill_model(
     models = {"teacher": _start(from_model)}
     check_checkpoint(from_model.reference, from_model.digest)
     if _LAYERS.match(student) is None:
+        if student.startswith("layer"):
+            raise InvalidArgument(
+                "student is not layers:N", detail="N is how many of the teacher's layers it keeps, from 1."
+            )
         pupil = _find(db, student, what="student")
         if pupil.task not in (from_model.task, "embedding"):
             raise NotSupported(f'student "{pupil.reference}" does not embed', detail=f"Its task is {pupil.task}.")
@@ -228,23 +233,24 @@ def evaluate_model(
 
 
 def _metrics(
-    metrics: list[str | None] | None, shapes: tuple[str, ...], k: int
+    metrics: list[str | None] | None, possible: tuple[str, ...], k: int
 ) -> tuple[list[str] | None, tuple[str, ...]]:
     """Metrics by their full names, and the shapes of rows that all of them can be measured on."""
+    shapes = possible
     if metrics is None:
         return None, shapes
     if not metrics:
         raise InvalidArgument("metrics is empty", detail="NULL means all that the rows allow.")
-    names = []
+    names: list[str] = []
     for metric in metrics:
         name, at, place = (metric if type(metric) is str else "").partition("@")
         fitting = tuple(shape for shape in shapes if name in METRICS[shape])
-        is_place = not at or (name in _RANKED and place.isascii() and place.isdigit() and 1 <= int(place[:5]) <= 1000)
-        if not (fitting or name in SPEED) or not is_place or len(place) > 4:
-            valid = ", ".join([metric for shape in shapes for metric in METRICS[shape]] + list(SPEED))
+        is_place = not at or (name in _RANKED and place.isascii() and place.isdigit() and len(place) <= 4)
+        if not (fitting or name in SPEED) or not is_place or (at and not 1 <= int(place) <= 1000):
+            valid = ", ".join([metric for shape in possible for metric in METRICS[shape]] + list(SPEED))
             raise InvalidArgument(
-                "there is no such metric for this model",
-                detail=f"Metrics are: {valid}; of {', '.join(_RANKED)} also those @k, 1 to 1000.",
+                f"metric {len(names) + 1} is unknown, or cannot be measured on the same rows as those before it",
+                detail=f"Metrics of this model are: {valid}; of {', '.join(_RANKED)} also those @k, 1 to 1000.",
             )
         names.append(f"{name}@{int(place) if at else k}" if name in _RANKED else name)
         if fitting:
@@ -254,9 +260,9 @@ def _metrics(
 
 def _find(db: Session, model: str | None, task: str | None = None, what: str = "model") -> VersionFacts:
     """The ready version that a reference means; without a task a model of any task."""
+    if model is None:
+        raise InvalidArgument(f"{what} must not be NULL", hint=_SHOW_VERSIONS)
     if task is None:
-        if model is None:
-            raise InvalidArgument(f"{what} must not be NULL", hint=_SHOW_VERSIONS)
         versions = registry.versions_of(db, ModelReference.parse(model).name)
         task = versions[0].task if versions else TASKS[0]
     target, _ = Rules().read(db, model, task)
@@ -287,8 +293,12 @@ def _queries(
 
 def _query(part: str, text: str | None, shapes: tuple[str, ...]) -> RowQuery:
     if text is None or not text.strip():
-        raise InvalidArgument(f"{part}_query must not be empty", hint="Pass a SELECT as a text: $$SELECT a, b FROM t$$")
-    return RowQuery(part, text, shapes)
+        example = "body" if shapes == ("text",) else "a, b"
+        raise InvalidArgument(
+            f"{part}_query must not be empty", hint=f"Pass a SELECT as a text: $$SELECT {example} FROM t$$"
+        )
+    # It becomes a part of another query.
+    return RowQuery(part, text.rstrip("; \t\r\n"), shapes)
 
 
 def _check_target(db: Session, name: str, version: str | None, task: str) -> None:

@@ -178,7 +178,7 @@ def _described(column: _Column) -> str:
     if column.is_text:
         kind = "text"
     elif column.is_number:
-        kind = "number" if column.numbers else "boolean"
+        kind = "boolean" if column.booleans else "number"
     elif not (column.texts or column.numbers or column.booleans or column.others):
         kind = "NULL"
     else:
@@ -245,7 +245,7 @@ def _check_values(columns: list[_Column], part: str, shape: str, count: int, max
             raise LimitExceeded(
                 f'column "{column.name}" of the {part} query has a text of {column.longest_bytes} bytes',
                 detail=f"At most {max_text_bytes} are accepted.",
-                hint=f"SELECT configure('max_input_bytes', '{column.longest_bytes}')",
+                hint=f'Cut it in the query: SELECT left("{column.name}", 10000)',
             )
 
 

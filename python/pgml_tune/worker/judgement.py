@@ -108,7 +108,7 @@ def _unreported(end: End) -> TuneError:
     if end.status == -signal.SIGKILL:
         return OutOfMemory(
             "the job was killed, perhaps for want of memory",
-            detail="It was killed twice, and not by the worker.",
+            detail="It was not the worker that killed it, and the job was lost before.",
             hint="Use a smaller batch_size, or look into the system's log for what has killed it.",
         )
     if end.status < 0:
