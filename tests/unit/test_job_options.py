@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pgml_tune.errors import InvalidArgument
-from pgml_tune.service.job_options import OPTIONS, parse_job_options
+from pgml_tune.service.job_options import OPTIONS, check_parameters, parse_job_options
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
@@ -82,3 +82,15 @@ def test_an_unknown_key_is_refused_with_the_valid_ones(key: str) -> None:
     with pytest.raises(InvalidArgument) as refusal:
         parse_job_options("finetune_sbert", json.dumps({key: 1}))
     assert "epochs" in refusal.value.detail
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_parameters_that_a_procedure_has_made_pass_and_others_do_not(kind: str) -> None:
+    made = parse_job_options(kind, None)
+    check_parameters(kind, made | {"target": None})
+    missing = dict(list(made.items())[1:])
+    for wrong in (missing, made | {next(iter(made)): object()}, {}):
+        with pytest.raises(InvalidArgument):
+            check_parameters(kind, wrong)
+    with pytest.raises(InvalidArgument):
+        check_parameters("maintain", made)

@@ -245,4 +245,5 @@ def check_parameters(kind: str, parameters: dict[str, Any]) -> None:
     if not options or not {option.name for option in options} <= set(parameters):
         raise InvalidArgument("the parameters of the job are not those of its procedure")
     for option in options:
-        option.check(parameters[option.name])
+        if parameters[option.name] != option.default:
+            option.check(parameters[option.name])
