@@ -99,7 +99,7 @@ SELECT vector_dims(embed(:'new_text'));
 \set ECHO none
 
 \echo
-\echo '8. A model of your own: trained for a minute on descriptions of functions and their names, measured on names it has not seen'
+\echo '8. A model of your own: trained on descriptions of functions and their names, measured on names it has not seen'
 \set ECHO queries
 CREATE VIEW lesson AS
 SELECT DISTINCT ON (d.description)
