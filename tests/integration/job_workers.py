@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -104,8 +105,9 @@ class Worker:
         self.process.send_signal(number)
 
     def end(self, seconds: float = 30.0) -> int:
-        """Ask it to end and wait for that."""
+        """Ask it to end and wait for that; one that has just been started is not yet ready to be asked."""
         self.signal(signal.SIGCONT)
+        wait_until(lambda: not is_alive(self.pid) or catches(self.pid, signal.SIGTERM), seconds)
         self.signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
@@ -186,6 +188,12 @@ def _parent(pid: int) -> int:
 
 def is_alive(pid: int) -> bool:
     return (_read(pid, "stat").rpartition(b")")[2].split() or [b"X"])[0] not in (b"Z", b"X")
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    caught = re.search(rb"^SigCgt:\s*([0-9a-f]+)$", _read(pid, "status"), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def session_of(pid: int) -> list[int]:

@@ -102,16 +102,16 @@ def test_the_same_seed_and_rows_make_the_same_vectors(session: Session) -> None:
 
 def test_a_classifier_is_trained_served_distilled_and_evaluated(session: Session) -> None:
     options = '{"epochs": 8, "batch_size": 8, "learning_rate": 0.003}'
-    result = session.call("finetune_classifier('tiny', %s, 'sorter', %s, %s)", LABELLED, LABELLED, options)
-    assert result["versions"] == ["sorter@v1"]
-    answers = session.db.execute("SELECT label, score FROM classify('query the object 7', 'sorter', 3)").fetchall()
+    result = session.call("finetune_classifier('tiny', %s, 'triage', %s, %s)", LABELLED, LABELLED, options)
+    assert result["versions"] == ["triage@v1"]
+    answers = session.db.execute("SELECT label, score FROM classify('query the object 7', 'triage', 3)").fetchall()
     assert sorted(label for label, _ in answers) == ["number", "object", "string"]
     assert sum(score for _, score in answers) == pytest.approx(1, abs=1e-5)
-    session.call("distill_model('sorter', 'layers:1', %s, %s, '{\"epochs\": 1}')", LABELLED, LABELLED)
-    result = session.call("evaluate_model('sorter-distilled', %s)", LABELLED)
+    session.call("distill_model('triage', 'layers:1', %s, %s, '{\"epochs\": 1}')", LABELLED, LABELLED)
+    result = session.call("evaluate_model('triage-distilled', %s)", LABELLED)
     assert 0 <= result["figures"]["accuracy"] <= 100 and result["figures"]["latency_ms"] > 0
     with refused("0A000"):
-        session.db.execute("SELECT embed('a', 'sorter')")
+        session.db.execute("SELECT embed('a', 'triage')")
 
 
 def test_an_embedding_model_is_distilled_into_fewer_layers(session: Session) -> None:
@@ -143,7 +143,7 @@ def test_tensorrt_without_a_gpu_is_refused_with_what_is_missing(session: Session
 
 
 def test_the_card_of_a_version_tells_where_it_comes_from(session: Session) -> None:
-    card = fetch_value(session.db, "SELECT model_card('sorter', 'v1')")
+    card = fetch_value(session.db, "SELECT model_card('triage', 'v1')")
     assert card["lineage"]["made_by"]["base"] == "tiny@v1"
     assert {"accuracy", "macro_f1"} <= {figure["metric"] for figure in card["evaluations"]}
 
