@@ -90,6 +90,10 @@ CREATE TYPE pgml_tune.version_state AS ENUM (
 );
 COMMENT ON TYPE pgml_tune.version_state IS 'Where a model version stands in its life.';
 
+
+CREATE TYPE pgml_tune.rollout_state AS ENUM ('running', 'paused', 'promoted', 'rolled_back');
+COMMENT ON TYPE pgml_tune.rollout_state IS
+    'Life of a rollout: a share of the units goes to the candidate (running, or held until somebody looks: paused) until it serves all or none.';
 CREATE TABLE pgml_tune.setting (
     name       text PRIMARY KEY,
     value      text NOT NULL,
@@ -164,10 +168,20 @@ CREATE TABLE pgml_tune.serving (
     model            text NOT NULL,
     task             text NOT NULL,
     model_version_id bigint NOT NULL,
+    version          text NOT NULL,
     artifact_sha256  text NOT NULL,
     dimensions       integer NOT NULL,
     default_of       text,  -- the task whose calls without a model come here; NULL: none
+    wanted_version_id bigint,  -- the collections search with it already; NULL: plain embed() does, too
+    rollout_id       bigint,  -- the one that runs, in this space or into another; NULL: none
+    phase            integer,  -- counts the shares that it has had; NULL: none runs
+    share            integer,  -- units of 10,000 that go to the candidate; NULL: none runs
+    salt             text,  -- which units those are; NULL: none runs
+    candidate_version_id bigint,  -- of the same space, so that calls can go to it; NULL: none
+    candidate_version    text,
+    candidate_sha256     text,
     changed_at       timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT serving_share_check CHECK (share BETWEEN 0 AND 10000),
     CONSTRAINT serving_model_key UNIQUE (model),
     CONSTRAINT serving_default_of_key UNIQUE (default_of),
     CONSTRAINT serving_default_of_check CHECK (default_of = task)
@@ -177,15 +191,19 @@ SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving', '');
 
 CREATE TABLE pgml_tune.serving_history (
     serving_history_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    pointer            text NOT NULL,  -- the model name, or the task whose default moved
+    pointer            text NOT NULL,  -- the model name, the task whose default moved, or the collection
     kind               text NOT NULL,
     from_target        text,  -- NULL: the pointer did not exist
     to_target          text,  -- NULL: the pointer was removed
     reason             text,  -- NULL: none was given
+    rollout_id         bigint,  -- NULL: no rollout did it
+    undoes             bigint,  -- the move that this one takes back; NULL: none
     changed_by         text NOT NULL DEFAULT session_user,
     changed_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT serving_history_kind_check CHECK (kind IN ('version', 'default'))
+    CONSTRAINT serving_history_kind_check CHECK (kind IN ('version', 'default', 'share', 'catalog', 'vectors'))
 );
+-- version: which version answers; share: of which part of the units a candidate answers, in percent; catalog: plain embed(), views
+-- and query functions have followed; vectors: the vectors of a collection in a space were dropped.
 COMMENT ON TABLE pgml_tune.serving_history IS 'Every move of a pointer of the registry: what it meant before and after, who and when.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving_history', '');
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving_history_serving_history_id_seq', '');
@@ -246,6 +264,7 @@ CREATE UNLOGGED TABLE pgml_tune.call_count (
 );
 COMMENT ON TABLE pgml_tune.call_count IS 'Calls and cache hits per model version, as flushed by the sessions.';
 
+-- One row for each space that a collection has vectors in; pgml_tune.collection_route says which of them answer.
 -- The row is what the owner of the source wants, and his consent: only he may add or remove it. The SECURITY DEFINER functions
 -- of functions/collection.sql bring the catalog to what a row says, whoever calls them.
 CREATE TABLE pgml_tune.collection (
@@ -269,9 +288,13 @@ CREATE TABLE pgml_tune.collection (
     partitions       oid[],  -- as maintain() last saw them; NULL: there are none
     view_name        regclass,  -- NULL: not filled yet
     query_function   text,  -- with its schema; NULL: not filled yet. pg_upgrade takes no regprocedure or regconfig in a table
+    is_twin          boolean NOT NULL DEFAULT false,  -- made by prepare_rollout() beside the vectors that the collection began with
+    validation       jsonb,  -- what prepare_rollout() has measured; NULL: nothing
+    retired_at       timestamptz,  -- no rollback comes back to it: it is dropped as soon as no transaction can read it; NULL: it is fed
+    retired_xid      xid8,  -- of that moment
     created_by       text NOT NULL DEFAULT session_user,
     created_at       timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT collection_name_key UNIQUE (name),
+    CONSTRAINT collection_name_model_version_id_key UNIQUE (name, model_version_id),
     CONSTRAINT collection_name_check CHECK (length(name) BETWEEN 1 AND 200),
     CONSTRAINT collection_mode_check CHECK (mode IN ('trigger')),
     CONSTRAINT collection_index_method_check CHECK (index_method IN ('auto', 'hnsw', 'none')),
@@ -283,6 +306,27 @@ COMMENT ON TABLE pgml_tune.collection IS
     'A text column kept embedded: its source, the version and the side table that semantic_search() uses.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection', '');
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_collection_id_seq', '');
+
+-- Two rows of one name are two versions of one collection.
+CREATE UNIQUE INDEX collection_name_key ON pgml_tune.collection (name) WHERE NOT is_twin;
+
+-- One row answers a search: the model that embeds the question and the vectors it is compared with never part.
+CREATE TABLE pgml_tune.collection_route (
+    name                text PRIMARY KEY,
+    collection_id       bigint NOT NULL,
+    model_reference     text NOT NULL,  -- name@version that embeds questions, of the same space as the vectors
+    rollout_id          bigint,  -- NULL, as what follows: none runs
+    phase               integer,
+    share               integer,  -- units of 10,000 that the candidate answers
+    salt                text,
+    candidate_id        bigint,
+    candidate_reference text,
+    changed_at          timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT collection_route_share_check CHECK (share BETWEEN 0 AND 10000)
+);
+COMMENT ON TABLE pgml_tune.collection_route IS
+    'Which vectors of a collection, and which version for the questions, answer a search, and those that answer the share of a rollout.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_route', '');
 
 -- Not a row policy: pg_dump writes the policies of an extension's table out, and the restore then fails on the second one.
 CREATE FUNCTION pgml_tune._check_collection_owner()
@@ -314,7 +358,10 @@ CREATE TABLE pgml_tune.tracked_column (
     target_column     text NOT NULL,  -- as it was called then: after a rename, record it again under its new name
     model_version_id  bigint NOT NULL,
     filled_by         text NOT NULL,
+    source_column     text,  -- NULL: filled by the user, from what only he knows
     is_mixed          boolean NOT NULL DEFAULT false,  -- embed_table() has yet to clear vectors of an earlier model
+    shadow_of         text,  -- the column whose name it takes over when its version is promoted; NULL: it is what searches use
+    is_filled         boolean NOT NULL DEFAULT true,  -- a shadow: every row with a text had its vector at the end of prepare_rollout()
     created_by        text NOT NULL DEFAULT session_user,
     created_at        timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT tracked_column_source_target_column_key UNIQUE (source, target_column),
@@ -477,6 +524,142 @@ SELECT pg_catalog.pg_extension_config_dump('pgml_tune.evaluation', '');
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.evaluation_evaluation_id_seq', '');
 -- evaluations and model_card() look for one version.
 CREATE INDEX evaluation_model_version_idx ON pgml_tune.evaluation (model, version);
+-- What is routed stands in serving and collection_route; this is why, and how it goes on.
+CREATE TABLE pgml_tune.rollout (
+    rollout_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    model_id        bigint NOT NULL,
+    model           text NOT NULL,
+    from_version_id bigint NOT NULL,
+    from_version    text NOT NULL,
+    to_version_id   bigint NOT NULL,
+    to_version      text NOT NULL,
+    is_same_space   boolean NOT NULL,
+    state           pgml_tune.rollout_state NOT NULL DEFAULT 'running',
+    share           integer NOT NULL,  -- units of 10,000
+    phase           integer NOT NULL DEFAULT 1,  -- counts the shares; figures of two phases are never pooled
+    plan            integer[],  -- shares of the steps, ascending, ending in 10,000; NULL: the share changes by hand only
+    salt            text NOT NULL,
+    guardrails      jsonb NOT NULL,  -- complete: alpha, margins, expected_units, ...
+    expires_at      timestamptz NOT NULL,
+    on_expiry       text NOT NULL,
+    verdict         jsonb,  -- every number of the last look; NULL: nobody has looked yet
+    created_by      text NOT NULL DEFAULT session_user,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    phase_began_at  timestamptz NOT NULL DEFAULT now(),
+    looked_at       timestamptz,  -- NULL: not yet
+    ended_at        timestamptz,  -- NULL: it runs
+    reason          text,  -- of its end; NULL: none was given
+    CONSTRAINT rollout_share_check CHECK (share BETWEEN 0 AND 10000),
+    CONSTRAINT rollout_on_expiry_check CHECK (on_expiry IN ('rollback', 'hold', 'promote')),
+    CONSTRAINT rollout_ended_at_check CHECK ((ended_at IS NULL) = (state IN ('running', 'paused')))
+);
+-- One at a time for each model.
+CREATE UNIQUE INDEX rollout_model_id_key ON pgml_tune.rollout (model_id) WHERE ended_at IS NULL;
+COMMENT ON TABLE pgml_tune.rollout IS 'Rollouts: from which version to which, the share now, the plan, the guardrails and the last verdict.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.rollout', '');
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.rollout_rollout_id_seq', '');
+
+-- How far a prepare_rollout() that runs has come; its session writes here with each batch that it commits.
+CREATE UNLOGGED TABLE pgml_tune.preparation (
+    pid        integer NOT NULL,
+    role_id    oid NOT NULL DEFAULT current_user::regrole::oid,
+    model      text NOT NULL,
+    version    text NOT NULL,
+    object     text NOT NULL,  -- a collection, or table.column
+    phase      text NOT NULL,
+    steps      bigint NOT NULL,
+    step       bigint NOT NULL,
+    began_at   timestamptz NOT NULL DEFAULT now(),
+    phase_began_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT preparation_pkey PRIMARY KEY (pid)
+);
+COMMENT ON TABLE pgml_tune.preparation IS 'Progress of the prepare_rollout() calls that run.';
+-- One row for each logged call, by day. Partitions are made and retired by maintain(); what fits none goes to the default one.
+CREATE TABLE pgml_tune.call_log (
+    logged_at        timestamptz NOT NULL,
+    call_id          bigint NOT NULL,
+    task             text NOT NULL,  -- embed, search, passages, similarity, classify
+    model            text NOT NULL,  -- no number: the row outlives the version
+    version          text NOT NULL,  -- which answered
+    variant          text,  -- serving or candidate: whose call it was by its unit, whoever answered; NULL: no rollout ran
+    rollout_id       bigint,  -- NULL, as what follows: no rollout ran
+    phase            integer,
+    share            integer,  -- units of 10,000 that were to go to the candidate
+    unit             bigint,  -- first 60 bits of sha256(salt:unit); its remainder by 10,000 is the bucket
+    collection       text,  -- NULL: no search
+    texts            integer NOT NULL,
+    input_bytes      bigint NOT NULL,
+    tokens           integer,  -- NULL: nothing was computed
+    unknown_tokens   integer,  -- NULL: nothing was computed
+    output_count     integer NOT NULL,  -- dimensions, labels or rows
+    cache            text NOT NULL,  -- miss (all texts computed), session, table, mixed
+    latency_ms       double precision NOT NULL,
+    is_cold          boolean NOT NULL,  -- a model was loaded
+    is_fallback      boolean NOT NULL,  -- the candidate failed, the serving version answered
+    sqlstate         text,  -- NULL: no error; 58000 with outcome lost: the backend ended within the call
+    memory_bytes     bigint,  -- resident memory of the backend, looked at once a second; NULL: not known
+    gpu_memory_bytes bigint,  -- NULL: no GPU
+    sample_rate      real NOT NULL,  -- share of such calls that are logged; 1/sample_rate is the weight of the row
+    role_id          oid NOT NULL,
+    sketch           text,  -- of the mean vector: 32 numbers, base64; NULL: setting log_sketch is off, or nothing was computed
+    input_text       text  -- NULL: setting log_text is off
+) PARTITION BY RANGE (logged_at);
+-- ab_report() and what judges a rollout read one rollout.
+CREATE INDEX call_log_rollout_idx ON pgml_tune.call_log (rollout_id, phase) WHERE rollout_id IS NOT NULL;
+-- record_feedback() finds the call.
+CREATE INDEX call_log_call_id_idx ON pgml_tune.call_log (call_id);
+CREATE INDEX call_log_logged_at_idx ON pgml_tune.call_log USING brin (logged_at);
+CREATE TABLE pgml_tune.call_log_default PARTITION OF pgml_tune.call_log DEFAULT;
+COMMENT ON TABLE pgml_tune.call_log IS 'Logged inference calls, ingested from the spool; no text of users unless setting log_text is on.';
+COMMENT ON TABLE pgml_tune.call_log_default IS 'Calls of days that have no partition yet.';
+
+-- How far each spool file has been ingested: written in the transaction that adds the rows, so each line counts once.
+CREATE TABLE pgml_tune.log_file (
+    file     text PRIMARY KEY,
+    bytes    bigint NOT NULL,
+    done_xid xid8,  -- its writer is gone and all is ingested; it is removed when no transaction can be older. NULL: it may grow
+    done_at  timestamptz
+);
+COMMENT ON TABLE pgml_tune.log_file IS 'Spool files and how many of their bytes have been ingested.';
+
+-- Calls whose beginning was ingested and whose end was not yet.
+CREATE TABLE pgml_tune.open_call (
+    file       text NOT NULL,
+    call_id    bigint NOT NULL,
+    line       text NOT NULL,
+    CONSTRAINT open_call_pkey PRIMARY KEY (file, call_id)
+);
+COMMENT ON TABLE pgml_tune.open_call IS 'Calls that have begun and not ended, by the spool; when the writer of a file is gone they count as lost.';
+
+CREATE TABLE pgml_tune.log_info (
+    is_only_row     boolean PRIMARY KEY DEFAULT true,
+    dropped_bytes   bigint NOT NULL DEFAULT 0,  -- of the spool, beyond its cap
+    refused_lines   bigint NOT NULL DEFAULT 0,  -- that could not be understood
+    ingested_at     timestamptz,  -- NULL: never
+    stats_reset_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT log_info_check CHECK (is_only_row)
+);
+INSERT INTO pgml_tune.log_info DEFAULT VALUES;
+COMMENT ON TABLE pgml_tune.log_info IS 'What was lost of the logs, when they were last ingested, and since when statistics count.';
+
+CREATE TABLE pgml_tune.feedback (
+    feedback_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    call_id     bigint NOT NULL,
+    score       double precision,  -- 0 to 1, as a click or a star; NULL: not given
+    label       text,  -- what the caller holds for right, of a classifier; NULL: not given
+    expected    text,  -- the right answer, or a better text; NULL: not given
+    input_text  text,  -- as the caller gives it; NULL: not given, and the call cannot become a training row
+    role_id     oid NOT NULL DEFAULT current_user::regrole::oid,
+    created_by  text NOT NULL DEFAULT session_user,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT feedback_score_check CHECK (score BETWEEN 0 AND 1),
+    CONSTRAINT feedback_given_check CHECK (num_nonnulls(score, label, expected) > 0)
+);
+CREATE INDEX feedback_call_id_idx ON pgml_tune.feedback (call_id);  -- reports join it with the calls
+COMMENT ON TABLE pgml_tune.feedback IS 'What users thought of answers, by the identifier of the call.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.feedback', '');
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.feedback_feedback_id_seq', '');
 -- What the Python package needs and callers must not have directly: SECURITY DEFINER, and no free text of users.
 
 CREATE OR REPLACE FUNCTION pgml_tune._move_serving(model_id bigint, model_version_id bigint, reason text)
@@ -491,8 +674,8 @@ BEGIN
     SELECT s.model_version_id INTO v_before
     FROM pgml_tune.serving AS s WHERE s.model_id = _move_serving.model_id FOR UPDATE;
 
-    INSERT INTO pgml_tune.serving AS s (model_id, model, task, model_version_id, artifact_sha256, dimensions)
-    SELECT m.model_id, m.name, m.task, v.model_version_id, v.artifact_sha256, v.dimensions
+    INSERT INTO pgml_tune.serving AS s (model_id, model, task, model_version_id, version, artifact_sha256, dimensions)
+    SELECT m.model_id, m.name, m.task, v.model_version_id, v.version, v.artifact_sha256, v.dimensions
     FROM pgml_tune.model_version AS v
     JOIN pgml_tune.model AS m ON m.model_id = v.model_id
     WHERE v.model_version_id = _move_serving.model_version_id
@@ -500,6 +683,7 @@ BEGIN
       AND v.state = 'ready'
     ON CONFLICT (model_id) DO UPDATE SET
         model_version_id = excluded.model_version_id,
+        version = excluded.version,
         artifact_sha256 = excluded.artifact_sha256,
         dimensions = excluded.dimensions,
         changed_at = now();
@@ -4089,6 +4273,10 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.model_card(text, text) IS
     'What is known of a version, model_card(''name'') meaning the one that serves and model_card(''name@version'') that one: where it comes from, what it was trained on, how it was checked and measured.';
+-- Which version answers, and of whom: rollouts, promotion, rollback.
+-- Vectors in another space, made ready beside those that answer.
+-- The log of calls: spool files, their ingest, partitions, statistics.
+-- What the logs and the feedback say: A/B reports, quality, drift.
 CREATE OR REPLACE FUNCTION @extschema@.configure(name text, value text)
 RETURNS text
 LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE

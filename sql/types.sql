@@ -7,3 +7,7 @@ CREATE TYPE pgml_tune.version_state AS ENUM (
 );
 COMMENT ON TYPE pgml_tune.version_state IS 'Where a model version stands in its life.';
 
+
+CREATE TYPE pgml_tune.rollout_state AS ENUM ('running', 'paused', 'promoted', 'rolled_back');
+COMMENT ON TYPE pgml_tune.rollout_state IS
+    'Life of a rollout: a share of the units goes to the candidate (running, or held until somebody looks: paused) until it serves all or none.';

@@ -12,8 +12,8 @@ BEGIN
     SELECT s.model_version_id INTO v_before
     FROM pgml_tune.serving AS s WHERE s.model_id = _move_serving.model_id FOR UPDATE;
 
-    INSERT INTO pgml_tune.serving AS s (model_id, model, task, model_version_id, artifact_sha256, dimensions)
-    SELECT m.model_id, m.name, m.task, v.model_version_id, v.artifact_sha256, v.dimensions
+    INSERT INTO pgml_tune.serving AS s (model_id, model, task, model_version_id, version, artifact_sha256, dimensions)
+    SELECT m.model_id, m.name, m.task, v.model_version_id, v.version, v.artifact_sha256, v.dimensions
     FROM pgml_tune.model_version AS v
     JOIN pgml_tune.model AS m ON m.model_id = v.model_id
     WHERE v.model_version_id = _move_serving.model_version_id
@@ -21,6 +21,7 @@ BEGIN
       AND v.state = 'ready'
     ON CONFLICT (model_id) DO UPDATE SET
         model_version_id = excluded.model_version_id,
+        version = excluded.version,
         artifact_sha256 = excluded.artifact_sha256,
         dimensions = excluded.dimensions,
         changed_at = now();

@@ -1,3 +1,4 @@
+-- One row for each space that a collection has vectors in; pgml_tune.collection_route says which of them answer.
 -- The row is what the owner of the source wants, and his consent: only he may add or remove it. The SECURITY DEFINER functions
 -- of functions/collection.sql bring the catalog to what a row says, whoever calls them.
 CREATE TABLE pgml_tune.collection (
@@ -21,9 +22,13 @@ CREATE TABLE pgml_tune.collection (
     partitions       oid[],  -- as maintain() last saw them; NULL: there are none
     view_name        regclass,  -- NULL: not filled yet
     query_function   text,  -- with its schema; NULL: not filled yet. pg_upgrade takes no regprocedure or regconfig in a table
+    is_twin          boolean NOT NULL DEFAULT false,  -- made by prepare_rollout() beside the vectors that the collection began with
+    validation       jsonb,  -- what prepare_rollout() has measured; NULL: nothing
+    retired_at       timestamptz,  -- no rollback comes back to it: it is dropped as soon as no transaction can read it; NULL: it is fed
+    retired_xid      xid8,  -- of that moment
     created_by       text NOT NULL DEFAULT session_user,
     created_at       timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT collection_name_key UNIQUE (name),
+    CONSTRAINT collection_name_model_version_id_key UNIQUE (name, model_version_id),
     CONSTRAINT collection_name_check CHECK (length(name) BETWEEN 1 AND 200),
     CONSTRAINT collection_mode_check CHECK (mode IN ('trigger')),
     CONSTRAINT collection_index_method_check CHECK (index_method IN ('auto', 'hnsw', 'none')),
@@ -35,6 +40,27 @@ COMMENT ON TABLE pgml_tune.collection IS
     'A text column kept embedded: its source, the version and the side table that semantic_search() uses.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection', '');
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_collection_id_seq', '');
+
+-- Two rows of one name are two versions of one collection.
+CREATE UNIQUE INDEX collection_name_key ON pgml_tune.collection (name) WHERE NOT is_twin;
+
+-- One row answers a search: the model that embeds the question and the vectors it is compared with never part.
+CREATE TABLE pgml_tune.collection_route (
+    name                text PRIMARY KEY,
+    collection_id       bigint NOT NULL,
+    model_reference     text NOT NULL,  -- name@version that embeds questions, of the same space as the vectors
+    rollout_id          bigint,  -- NULL, as what follows: none runs
+    phase               integer,
+    share               integer,  -- units of 10,000 that the candidate answers
+    salt                text,
+    candidate_id        bigint,
+    candidate_reference text,
+    changed_at          timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT collection_route_share_check CHECK (share BETWEEN 0 AND 10000)
+);
+COMMENT ON TABLE pgml_tune.collection_route IS
+    'Which vectors of a collection, and which version for the questions, answer a search, and those that answer the share of a rollout.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_route', '');
 
 -- Not a row policy: pg_dump writes the policies of an extension's table out, and the restore then fails on the second one.
 CREATE FUNCTION pgml_tune._check_collection_owner()

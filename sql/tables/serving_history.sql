@@ -1,14 +1,18 @@
 CREATE TABLE pgml_tune.serving_history (
     serving_history_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    pointer            text NOT NULL,  -- the model name, or the task whose default moved
+    pointer            text NOT NULL,  -- the model name, the task whose default moved, or the collection
     kind               text NOT NULL,
     from_target        text,  -- NULL: the pointer did not exist
     to_target          text,  -- NULL: the pointer was removed
     reason             text,  -- NULL: none was given
+    rollout_id         bigint,  -- NULL: no rollout did it
+    undoes             bigint,  -- the move that this one takes back; NULL: none
     changed_by         text NOT NULL DEFAULT session_user,
     changed_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT serving_history_kind_check CHECK (kind IN ('version', 'default'))
+    CONSTRAINT serving_history_kind_check CHECK (kind IN ('version', 'default', 'share', 'catalog', 'vectors'))
 );
+-- version: which version answers; share: of which part of the units a candidate answers, in percent; catalog: plain embed(), views
+-- and query functions have followed; vectors: the vectors of a collection in a space were dropped.
 COMMENT ON TABLE pgml_tune.serving_history IS 'Every move of a pointer of the registry: what it meant before and after, who and when.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving_history', '');
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving_history_serving_history_id_seq', '');

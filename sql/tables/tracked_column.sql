@@ -4,7 +4,10 @@ CREATE TABLE pgml_tune.tracked_column (
     target_column     text NOT NULL,  -- as it was called then: after a rename, record it again under its new name
     model_version_id  bigint NOT NULL,
     filled_by         text NOT NULL,
+    source_column     text,  -- NULL: filled by the user, from what only he knows
     is_mixed          boolean NOT NULL DEFAULT false,  -- embed_table() has yet to clear vectors of an earlier model
+    shadow_of         text,  -- the column whose name it takes over when its version is promoted; NULL: it is what searches use
+    is_filled         boolean NOT NULL DEFAULT true,  -- a shadow: every row with a text had its vector at the end of prepare_rollout()
     created_by        text NOT NULL DEFAULT session_user,
     created_at        timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT tracked_column_source_target_column_key UNIQUE (source, target_column),

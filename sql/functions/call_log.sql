@@ -1,0 +1,1 @@
+-- The log of calls: spool files, their ingest, partitions, statistics.

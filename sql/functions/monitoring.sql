@@ -1,0 +1,1 @@
+-- What the logs and the feedback say: A/B reports, quality, drift.

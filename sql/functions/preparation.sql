@@ -1,0 +1,1 @@
+-- Vectors in another space, made ready beside those that answer.
