@@ -4515,6 +4515,10 @@ FROM pgml_tune._stat AS s;
 COMMENT ON VIEW pgml_tune.stat_inference IS
     'Calls per version, texts computed by the model, texts cut at its length, tokens, and milliseconds spent computing.';
 
+CREATE OR REPLACE VIEW pgml_tune._calls AS
+SELECT c.* FROM pgml_tune.call_log AS c;
+COMMENT ON VIEW pgml_tune._calls IS 'Every logged call.';
+
 CREATE OR REPLACE VIEW pgml_tune.embedding_collections AS
 SELECT t.name AS collection,
        t.source,

@@ -148,3 +148,14 @@ class Check:
     status: str
     detail: str
     fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """That a call took part in a rollout: by its unit it was a call of one variant, whichever version then answered."""
+
+    rollout_id: int
+    phase: int
+    share: int  # units of 10,000 that were to go to the candidate
+    unit: int  # first 60 bits of sha256(salt:unit)
+    variant: str  # serving | candidate

@@ -8,6 +8,7 @@ that matters to others.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -17,12 +18,13 @@ from pathlib import Path
 from pgml_tune.errors import InvalidArgument, NotReady, ObjectNotFound
 
 CONFIG_FILE = Path("/etc/pgml_tune.toml")
+_NUMBERS = {False: re.compile(r"-?[0-9]{1,18}\Z"), True: re.compile(r"[0-9]{1,3}(\.[0-9]{1,4})?\Z")}  # by is_fraction
 CONFIG_VARIABLE = "PGML_TUNE_CONFIG"  # of the postmaster's environment, never of a client's
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row that `configure()` may write: an integer in a range, or one of a few words."""
+    """One row that `configure()` may write: a number in a range, or one of a few words."""
 
     name: str
     default: str
@@ -30,32 +32,36 @@ class Setting:
     minimum: int = 0
     maximum: int = 0
     choices: tuple[str, ...] = ()
+    is_fraction: bool = False  # of at most four decimals; else an integer
 
     @property
     def range(self) -> str:
-        return " | ".join(self.choices) if self.choices else f"{self.minimum} .. {self.maximum}"
+        if self.choices:
+            return " | ".join(self.choices)
+        return f"{self.minimum} .. {self.maximum}" + (", four decimals" if self.is_fraction else "")
 
     def check(self, value: str) -> str:
         """`value` itself if it is allowed, else 22023."""
         if self.choices:
             if value in self.choices:
                 return value
-        else:
-            digits = value.removeprefix("-")
-            if digits.isascii() and digits.isdigit() and len(digits) <= 18:
-                number = int(value)
-                if self.minimum <= number <= self.maximum:
-                    return str(number)
+        elif _NUMBERS[self.is_fraction].match(value):
+            number = self._number(value)
+            if self.minimum <= number <= self.maximum:
+                return str(number).removesuffix(".0")
         raise InvalidArgument(
             f'invalid value for setting "{self.name}"',
             detail=f"Valid are: {self.range}.",
             hint=f"SELECT configure('{self.name}', '{self.default}')",
         )
 
-    def parse(self, value: str) -> int | str:
+    def parse(self, value: str) -> float | str:
         """The value as a number or a word, if it is allowed, else 22023."""
         checked = self.check(value)
-        return checked if self.choices else int(checked)
+        return checked if self.choices else self._number(checked)
+
+    def _number(self, value: str) -> float:
+        return float(value) if self.is_fraction else int(value)
 
 
 SETTINGS = {
@@ -110,6 +116,34 @@ SETTINGS = {
         Setting("job_disk_bytes", "21474836480", "Disk that a running job may use.", 1 << 20, 1 << 46),
         Setting("job_threads", "0", "Cores that a job uses; 0 means all.", 0, 1024),
         Setting("job_keep_days", "30", "How long ended jobs and their logs are kept.", 1, 36500),
+        Setting(
+            "log_sample",
+            "0.1",
+            "Share of the calls that are logged while no rollout runs, against time for each; failed calls always are.",
+            0,
+            1,
+            is_fraction=True,
+        ),
+        Setting(
+            "log_text",
+            "off",
+            "Texts of users in the log of calls, so that it can be read and trained from, or none.",
+            choices=("off", "on"),
+        ),
+        Setting(
+            "log_sketch",
+            "off",
+            "32 numbers of each computed text in the log, from which drift of the texts shows, or none.",
+            choices=("off", "on"),
+        ),
+        Setting("log_keep_days", "30", "How long logged calls are kept, against disk.", 1, 36500),
+        Setting(
+            "log_spool_bytes",
+            "268435456",
+            "Disk for calls that wait for maintain(); beyond it the oldest are lost, and counted.",
+            16777216,
+            1 << 40,
+        ),
     )
 }
 CACHE_CHOICES = ("on", "session", "off")  # of the preference pgml_tune.cache
@@ -145,6 +179,11 @@ class Limits:
     job_disk_bytes: int
     job_threads: int
     job_keep_days: int
+    log_sample: float
+    log_text: str
+    log_sketch: str
+    log_keep_days: int
+    log_spool_bytes: int
 
     @classmethod
     def from_rows(cls, rows: Mapping[str, str]) -> Limits:
