@@ -1101,6 +1101,27 @@ $python$;
 COMMENT ON FUNCTION @extschema@.embed_pinned(text, text, text, text) IS
     'Embedding of a text under one immutable version; reads no table, so it may stand in generated columns and index expressions.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._embed_question(query text, model text, version text, route jsonb)
+RETURNS vector
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 10000  -- not STRICT: a route that is missing is an error
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import embedding
+return embedding.embed_question(query, model, version, route)
+$python$;
+COMMENT ON FUNCTION pgml_tune._embed_question(text, text, text, jsonb) IS
+    'Begins a search: the vector of its question, of kind query, under one version; NULL where the candidate of a rollout failed, and the serving version is to be asked with is_fallback in the route.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._end_search(result_count integer)
+RETURNS void
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 100
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import embedding
+return embedding.end_search(result_count)
+$python$;
+COMMENT ON FUNCTION pgml_tune._end_search(integer) IS 'Ends the search that _embed_question() has begun, which found so many rows.';
+
 CREATE OR REPLACE FUNCTION @extschema@.semantic_similarity(a text, b text, model text DEFAULT NULL)
 RETURNS double precision
 LANGUAGE plpython3u STABLE PARALLEL UNSAFE COST 20000  -- not STRICT: model may be NULL
@@ -4681,6 +4702,8 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_search(text, text, integer, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._embed_question(text, text, text, jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._end_search(integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._filter_condition(regclass, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_query(regclass, regconfig, text)'),

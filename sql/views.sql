@@ -272,6 +272,8 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_search(text, text, integer, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._embed_question(text, text, text, jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._end_search(integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._filter_condition(regclass, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_query(regclass, regconfig, text)'),

@@ -45,6 +45,22 @@ def embed_pinned(db: Session, text: str, model: str, version: str, kind: str) ->
 
 
 @entrypoint
+def embed_question(
+    db: Session, query: str | None, model: str | None, version: str | None, route: str | None
+) -> str | None:
+    if query is None:
+        return None
+    if model is None or version is None or route is None:
+        raise InvalidArgument("a search needs a model, a version and a route")
+    return session.inference().embed_pinned(query, model, version, "query", db.role())
+
+
+@entrypoint
+def end_search(db: Session, result_count: int | None) -> None:
+    return None
+
+
+@entrypoint
 def semantic_similarity(db: Session, a: str | None, b: str | None, model: str | None) -> float | None:
     if a is None or b is None:
         return None
