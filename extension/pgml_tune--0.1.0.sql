@@ -62,7 +62,8 @@ BEGIN
           'embed_table', 'track_column', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
           'import_model', 'finetune_sbert', 'finetune_classifier', 'distill_model', 'quantize_model',
-          'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log'
+          'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log',
+          'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick'
       ]::pg_catalog.name[])
       AND NOT EXISTS (
           SELECT FROM pg_catalog.pg_depend AS d
@@ -290,8 +291,9 @@ CREATE TABLE pgml_tune.collection (
     query_function   text,  -- with its schema; NULL: not filled yet. pg_upgrade takes no regprocedure or regconfig in a table
     is_twin          boolean NOT NULL DEFAULT false,  -- made by prepare_rollout() beside the vectors that the collection began with
     validation       jsonb,  -- what prepare_rollout() has measured; NULL: nothing
-    retired_at       timestamptz,  -- no rollback comes back to it: it is dropped as soon as no transaction can read it; NULL: it is fed
-    retired_xid      xid8,  -- of that moment
+    left_at          timestamptz,  -- when a rollout or a rollback led away from it; NULL: it answers, or has not answered yet
+    retired_xid      xid8,  -- of the transaction that has given it up; it is dropped when none is older. NULL: it may answer again
+    query_reference  text,  -- name@version in the query function; NULL: it has none now
     created_by       text NOT NULL DEFAULT session_user,
     created_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT collection_name_model_version_id_key UNIQUE (name, model_version_id),
@@ -350,6 +352,19 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._check_collection_owner() IS 'Lets only the owner of a table say that it is kept embedded, and how.';
+CREATE FUNCTION pgml_tune._forget_route()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM pgml_tune.collection_route AS r WHERE r.collection_id = OLD.collection_id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._forget_route() IS 'Lets no route lead to vectors that are gone.';
+CREATE TRIGGER collection_route AFTER DELETE ON pgml_tune.collection
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._forget_route();
 CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();
 CREATE TABLE pgml_tune.tracked_column (
@@ -822,6 +837,14 @@ BEGIN
         RETURN 'missing';
     END IF;
     IF EXISTS (SELECT FROM pgml_tune.collection AS c WHERE c.model_version_id = v_version_id)
+        OR EXISTS (
+            SELECT FROM pgml_tune.collection_route AS r
+            WHERE v_model.name || '@' || _drop_version.version IN (r.model_reference, r.candidate_reference)
+        )
+        OR EXISTS (
+            SELECT FROM pgml_tune.rollout AS r
+            WHERE r.ended_at IS NULL AND v_version_id IN (r.from_version_id, r.to_version_id)
+        )
         OR EXISTS (SELECT FROM pgml_tune.tracked_column AS c WHERE c.model_version_id = v_version_id) THEN
         RETURN 'used';
     END IF;
@@ -846,6 +869,7 @@ BEGIN
             PERFORM pgml_tune._move_default(v_model.task, NULL, 'last model dropped');
         END IF;
         DELETE FROM pgml_tune.serving AS s WHERE s.model_id = v_model.model_id;
+        EXECUTE format('DROP FUNCTION IF EXISTS %s', pgml_tune._serving_function(v_model.model_id));
         INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, reason)
         VALUES (v_model.name, 'version', _drop_version.version, 'last version dropped');
     END IF;
@@ -1998,9 +2022,11 @@ DECLARE
     v_names text[];
     v_columns text;
     v_type text;
+    v_reference text;
 BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _query_statements.collection_id;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    v_reference := coalesce(t.query_reference, t.model_reference);
     v_type := pgml_tune._vector_schema() || '.' || t.storage;
     -- The columns of the source keep their names, those beside them give way.
     v_names := p.key_names || p.plain_content;
@@ -2019,11 +2045,11 @@ BEGIN
         'CREATE OR REPLACE FUNCTION %s(input text) RETURNS %s
          LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10000
          RETURN @extschema@.embed_pinned(input, %L, %L, ''query'')%s',
-        _query_statements.query_function, v_type, split_part(p.model, '@', 1), split_part(p.model, '@', 2),
+        _query_statements.query_function, v_type, split_part(v_reference, '@', 1), split_part(v_reference, '@', 2),
         CASE t.storage WHEN 'halfvec' THEN '::' || v_type ELSE '' END
     ), format(
         'COMMENT ON FUNCTION %s(text) IS %L', _query_statements.query_function,
-        pgml_tune._query_comment(t.name, p.model)
+        pgml_tune._query_comment(t.name, v_reference)
     )];
 END
 $$;
@@ -2042,7 +2068,7 @@ BEGIN
         FROM pgml_tune.collection AS t JOIN pg_proc AS f ON f.oid = to_regprocedure(t.query_function)
         -- After renames a function of that name may be another collection's: the comment tells.
         WHERE t.collection_id = _query_function.collection_id
-          AND obj_description(f.oid, 'pg_proc') = pgml_tune._query_comment(t.name, t.model_reference)
+          AND starts_with(obj_description(f.oid, 'pg_proc'), pgml_tune._query_comment(t.name, ''))
     );
 END
 $$;
@@ -2052,7 +2078,7 @@ CREATE OR REPLACE FUNCTION pgml_tune._query_comment(collection text, model text)
 RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-AS $$ SELECT format('Vector of a question to collection "%s", under %s.', collection, model) $$;
+AS $$ SELECT format('Vector of a question to collection "%s", under %s', collection, model) $$;
 COMMENT ON FUNCTION pgml_tune._query_comment(text, text) IS 'What the comment of a query function says.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._make_query_objects(collection_id bigint)
@@ -2095,9 +2121,15 @@ BEGIN
     END IF;
     v_view := format('%s.%I', v_schema, v_base || '_embedding');
     v_function := format('%s.%I', v_schema, v_base || '_query');
+    UPDATE pgml_tune.collection AS c
+    SET query_reference = (SELECT r.model_reference FROM pgml_tune.collection_route AS r WHERE r.collection_id = t.collection_id)
+    WHERE c.collection_id = t.collection_id;
     FOREACH v_statement IN ARRAY pgml_tune._query_statements(t.collection_id, v_view, v_function) LOOP
         EXECUTE v_statement;
     END LOOP;
+    -- From now on people compare what plain embed() gives with what the view shows.
+    PERFORM pgml_tune._make_serving_function(v.model_id)
+    FROM pgml_tune.model_version AS v WHERE v.model_version_id = t.model_version_id;
     UPDATE pgml_tune.collection AS c SET view_name = v_view::regclass, query_function = v_function || '(text)'
     WHERE c.collection_id = t.collection_id;
 END
@@ -2158,6 +2190,20 @@ BEGIN
     FOR KEY SHARE OF v;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
+    END IF;
+    IF NOT t.is_twin THEN
+        INSERT INTO pgml_tune.collection_route AS r (name, collection_id, model_reference)
+        VALUES (t.name, t.collection_id, t.model_reference)
+        ON CONFLICT (name) DO UPDATE SET collection_id = excluded.collection_id, model_reference = excluded.model_reference;
+    ELSIF NOT EXISTS (
+        -- Its searches may come here one day: it must be the same text, cut in the same way.
+        SELECT FROM pgml_tune.collection_route AS r
+        JOIN pgml_tune.collection AS c ON c.collection_id = r.collection_id
+        CROSS JOIN LATERAL pgml_tune._collection_parts(c.collection_id) AS p
+        WHERE r.name = t.name AND c.source = t.source AND p.plain_content = t.source_column
+          AND (c.chunk_tokens, c.chunk_overlap, c.text_search) IS NOT DISTINCT FROM (t.chunk_tokens, t.chunk_overlap, t.text_search)
+    ) THEN
+        RAISE EXCEPTION 'collection "%" is not one of this column', t.name USING ERRCODE = '55000';
     END IF;
     v_name := format('embedding_%s_%s', t.collection_id, t.model_version_id);
     -- A restore of nothing but the schema leaves objects of collections whose numbers are given again.
@@ -2325,7 +2371,11 @@ BEGIN
 
     RETURN QUERY
     SELECT 'view or query function', format('SELECT pgml_tune._make_query_objects(%s)', collection_id)
-    WHERE t.is_ready AND (
+    FROM pgml_tune.collection_route AS r
+    -- Until a promotion has found the locks for it, the view is that of the version before.
+    WHERE r.collection_id = t.collection_id AND t.is_ready AND NOT EXISTS (
+        SELECT FROM pgml_tune.collection AS o WHERE o.name = t.name AND o.collection_id <> t.collection_id AND o.view_name IS NOT NULL
+    ) AND (
         pgml_tune._query_function(collection_id) IS NULL
         OR NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v')
     );
@@ -2664,9 +2714,13 @@ AS $$
     )
     FROM pgml_tune.collection AS t
     LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true
-    WHERE t.collection_id = _collection_row.collection_id OR t.name = _collection_row.name
+    WHERE t.collection_id = coalesce(
+        _collection_row.collection_id,
+        (SELECT r.collection_id FROM pgml_tune.collection_route AS r WHERE r.name = _collection_row.name),
+        (SELECT c.collection_id FROM pgml_tune.collection AS c WHERE c.name = _collection_row.name AND NOT c.is_twin)
+    )
 $$;
-COMMENT ON FUNCTION pgml_tune._collection_row(bigint, text) IS 'A collection by its number or its name.';
+COMMENT ON FUNCTION pgml_tune._collection_row(bigint, text) IS 'A collection by its number, or by its name the version of it that answers.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._add_collection(settings jsonb)
 RETURNS bigint
@@ -2728,7 +2782,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     t pgml_tune.collection;
-    v_query_function oid := pgml_tune._query_function(collection_id);
+    v_query_function oid;
     v_source regclass := (
         SELECT c.source FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
         WHERE c.collection_id = _drop_collection.collection_id
@@ -2739,11 +2793,17 @@ BEGIN
     IF v_source IS NOT NULL THEN
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_source);
     END IF;
-    DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = _drop_collection.collection_id RETURNING c.* INTO t;
-    PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, v_query_function, false);
+    FOR t IN
+        SELECT c.* FROM pgml_tune.collection AS c
+        WHERE c.name = (SELECT o.name FROM pgml_tune.collection AS o WHERE o.collection_id = _drop_collection.collection_id)
+    LOOP
+        v_query_function := pgml_tune._query_function(t.collection_id);
+        DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+        PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, v_query_function, false);
+    END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._drop_collection(bigint) IS 'Removes a collection and all that belongs to it.';
+COMMENT ON FUNCTION pgml_tune._drop_collection(bigint) IS 'Removes a collection, in all of its versions, and all that belongs to it.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._prepare_collection(
     source regclass, source_column name, model text, collection text, mode text, options jsonb
@@ -3244,14 +3304,31 @@ $$;
 COMMENT ON FUNCTION pgml_tune._leaves_few(regclass, text, jsonb) IS
     'Whether a filter, or the row security of the caller, leaves so few rows that looking at each is fastest.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._open_collection(collection text, k integer)
-RETURNS pgml_tune.collection
+CREATE OR REPLACE FUNCTION pgml_tune._unit(salt text, unit text)
+RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- As service/assignment.py does it.
+    RETURN ('x' || left(encode(sha256(convert_to(salt || ':' || unit, 'UTF8')), 'hex'), 15))::bit(60)::bigint;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._unit(text, text) IS
+    'First 60 bits of sha256(salt:unit); a candidate answers where the remainder by 10,000 is below its share.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._open_collection(collection text, k integer, query text, is_fallback boolean)
+RETURNS TABLE (opened pgml_tune.collection, model_reference text, route jsonb)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
     t pgml_tune.collection;
+    r pgml_tune.collection_route;
+    v_unit text := current_setting('pgml_tune.unit', true);
+    v_number bigint;
+    v_is_candidate boolean := false;
 BEGIN
     IF collection IS NULL OR k IS NULL THEN
         RAISE EXCEPTION 'collection and k must not be NULL' USING ERRCODE = '22023';
@@ -3259,7 +3336,18 @@ BEGIN
     IF k NOT BETWEEN 1 AND 10000 THEN
         RAISE EXCEPTION 'k is %, valid are 1 to 10000', k USING ERRCODE = CASE WHEN k < 1 THEN '22023' ELSE '54000' END;
     END IF;
-    SELECT c.* INTO t FROM pgml_tune.collection AS c WHERE c.name = _open_collection.collection;
+    -- One row: the version that embeds the question and the vectors it is compared with are never those of two moments.
+    SELECT o.* INTO r FROM pgml_tune.collection_route AS o WHERE o.name = _open_collection.collection;
+    IF octet_length(v_unit) > 1000 THEN
+        RAISE EXCEPTION 'invalid value for parameter "pgml_tune.unit"'
+            USING ERRCODE = '22023', DETAIL = 'It has more than 1000 bytes.', HINT = 'RESET pgml_tune.unit';
+    END IF;
+    IF r.rollout_id IS NOT NULL AND r.candidate_id IS NOT NULL AND query IS NOT NULL THEN
+        v_number := pgml_tune._unit(r.salt, coalesce(nullif(v_unit, ''), query));
+        v_is_candidate := v_number % 10000 < r.share;
+    END IF;
+    SELECT c.* INTO t FROM pgml_tune.collection AS c
+    WHERE c.collection_id = CASE WHEN v_is_candidate AND NOT is_fallback THEN r.candidate_id ELSE r.collection_id END;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such collection'
             USING ERRCODE = '42704', HINT = 'SELECT collection FROM pgml_tune.embedding_collections';
@@ -3283,16 +3371,60 @@ BEGIN
         RAISE EXCEPTION 'the column or the vectors of collection "%" are not as they were made', t.name
             USING ERRCODE = '55000', HINT = format('SELECT drop_auto_embed(%L)', t.name);
     END IF;
-    RETURN t;
+    opened := t;
+    model_reference := CASE WHEN v_is_candidate AND NOT is_fallback THEN r.candidate_reference ELSE r.model_reference END;
+    route := jsonb_build_object('collection', t.name);
+    IF v_number IS NOT NULL THEN
+        route := route || jsonb_build_object(
+            'rollout_id', r.rollout_id, 'phase', r.phase, 'share', r.share, 'unit', v_number,
+            'variant', CASE WHEN v_is_candidate THEN 'candidate' ELSE 'serving' END, 'is_fallback', is_fallback
+        );
+    END IF;
+    RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._open_collection(text, integer) IS 'The row of a collection that the caller may search now.';
+COMMENT ON FUNCTION pgml_tune._open_collection(text, integer, text, boolean) IS
+    'The vectors of a collection that answer a query of the caller now, the version that embeds it, and what rollout this is part of; is_fallback asks for the serving version.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._begin_search(collection text, query text, k integer, filter jsonb, needs_words boolean)
+RETURNS TABLE (opened pgml_tune.collection, condition text, embedding text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    o record;
+BEGIN
+    FOR v_try IN 1 .. 2 LOOP
+        SELECT * INTO STRICT o FROM pgml_tune._open_collection(collection, k, query, is_fallback => v_try = 2);
+        opened := o.opened;
+        IF needs_words AND NOT EXISTS (
+            SELECT FROM pg_ts_config AS y WHERE y.oid::regconfig::text = opened.text_search
+        ) THEN
+            RAISE EXCEPTION 'collection "%" has no full text search', opened.name
+                USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none, or its configuration was dropped.',
+                      HINT = format('SELECT drop_auto_embed(%L)', opened.name);
+        END IF;
+        condition := pgml_tune._filter_condition(opened.source, filter);
+        -- What the caller has done wrong is known by now: from here on it is the model that may fail.
+        IF query IS NOT NULL THEN
+            embedding := pgml_tune._embed_question(
+                query, split_part(o.model_reference, '@', 1), split_part(o.model_reference, '@', 2), o.route
+            )::text;
+        END IF;
+        EXIT WHEN query IS NULL OR embedding IS NOT NULL;
+        -- The candidate of a rollout has failed: the serving version answers, model and vectors together.
+    END LOOP;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._begin_search(text, text, integer, jsonb, boolean) IS
+    'The vectors that answer a query, the filter as a condition, and the vector of the query; NULL for a query that is NULL.';
 
 -- What hybrid_search() has both of its parts do: which collection it is, what the filter asks for and whether it leaves few rows has
 -- been found out before, once.
 
 CREATE OR REPLACE FUNCTION pgml_tune._search_by_meaning(
-    opened pgml_tune.collection, query text, depth integer, filter jsonb, condition text, is_exact boolean
+    opened pgml_tune.collection, embedding text, depth integer, filter jsonb, condition text, is_exact boolean
 )
 RETURNS TABLE (key jsonb, distance double precision, document jsonb)
 LANGUAGE plpgsql STABLE
@@ -3303,7 +3435,6 @@ DECLARE
     c_most_ef_search CONSTANT integer := 1000;  -- pgvector's limit
     c_chunks_per_row CONSTANT integer := 4;  -- looked at in the hope to meet so many different rows
     p record;
-    v_vector text;
     v_distance text;
     v_head text;
     v_tail text;
@@ -3315,7 +3446,6 @@ DECLARE
     v_iterative_scan text;
 BEGIN
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(opened.collection_id);
-    v_vector := @extschema@.embed_pinned(query, split_part(p.model, '@', 1), split_part(p.model, '@', 2), 'query')::text;
     v_distance := format('e.embedding OPERATOR(%s.<=>) $2::%s', pgml_tune._vector_schema(), p.storage);
     v_head := format(
         'SELECT array_agg(r.key ORDER BY r.distance, r.key), array_agg(r.distance ORDER BY r.distance, r.key),
@@ -3350,7 +3480,7 @@ BEGIN
             PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true);
         END IF;
         EXECUTE v_head || v_distance || v_tail INTO v_keys, v_distances, v_documents
-        USING filter, v_vector, v_candidates, depth;
+        USING filter, embedding, v_candidates, depth;
         PERFORM set_config('hnsw.ef_search', v_ef_search, true);
         IF v_iterative_scan IS NOT NULL THEN
             PERFORM set_config('hnsw.iterative_scan', v_iterative_scan, true);
@@ -3359,14 +3489,14 @@ BEGIN
     IF is_exact OR coalesce(cardinality(v_keys), 0) < depth THEN
         -- An index cannot serve a sum.
         EXECUTE v_head || format('(%s) + 0, %s', v_distance, p.key_list) || v_tail INTO v_keys, v_distances, v_documents
-        USING filter, v_vector, CASE WHEN p.chunk_tokens IS NULL THEN depth END, depth;
+        USING filter, embedding, CASE WHEN p.chunk_tokens IS NULL THEN depth END, depth;
     END IF;
     RETURN QUERY SELECT u.key, u.distance, u.document
         FROM unnest(v_keys, v_distances, v_documents) AS u (key, distance, document);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._search_by_meaning(pgml_tune.collection, text, integer, jsonb, text, boolean) IS
-    'The rows of an opened collection nearest in meaning to a query; is_exact compares all rows that the condition leaves, else the graph is asked first.';
+    'The rows of an opened collection nearest to the vector of a query; is_exact compares all rows that the condition leaves, else the graph is asked first.';
 
 CREATE OR REPLACE FUNCTION @extschema@.semantic_search(
     collection text, query text, k integer DEFAULT 10, filter jsonb DEFAULT NULL
@@ -3378,15 +3508,20 @@ SET jit = off  -- it takes longer than the search
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET intervalstyle = 'postgres'  -- a key is the same in every session
 AS $$
 DECLARE
-    t pgml_tune.collection := pgml_tune._open_collection(collection, k);
-    v_condition text := pgml_tune._filter_condition(t.source, filter);
+    b record;
+    t pgml_tune.collection;
+    v_rows integer;
 BEGIN
+    SELECT * INTO STRICT b FROM pgml_tune._begin_search(collection, query, k, filter, needs_words => false);
+    t := b.opened;
     IF query IS NOT NULL THEN
         RETURN QUERY SELECT m.key, m.distance, m.document
         FROM pgml_tune._search_by_meaning(
-            t, query, k, filter, v_condition,
-            is_exact => pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, v_condition, filter)
+            t, b.embedding, k, filter, b.condition,
+            is_exact => pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, b.condition, filter)
         ) AS m;
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        PERFORM pgml_tune._end_search(v_rows);
     END IF;
 END
 $$;
@@ -3475,39 +3610,38 @@ AS $$
 DECLARE
     c_damping CONSTANT integer := 60;  -- Cormack, Clarke, Buettcher: Reciprocal Rank Fusion, SIGIR 2009
     c_least_depth CONSTANT integer := 50;
-    t pgml_tune.collection := pgml_tune._open_collection(collection, k);
+    b record;
+    t pgml_tune.collection;
+    v_rows integer;
     v_depth integer := least(greatest(2 * k, c_least_depth), 10000);
-    v_condition text;
     v_is_few boolean;
 BEGIN
     IF weight IS NULL OR NOT weight BETWEEN 0 AND 1 THEN
         RAISE EXCEPTION 'weight is not a number from 0 to 1' USING ERRCODE = '22023', HINT = 'Use 0.5 for equal parts.';
     END IF;
-    IF t.text_search IS NULL OR NOT EXISTS (SELECT FROM pg_ts_config AS y WHERE y.oid::regconfig::text = t.text_search) THEN
-        RAISE EXCEPTION 'collection "%" has no full text search', t.name
-            USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none, or its configuration was dropped.',
-                  HINT = format('SELECT drop_auto_embed(%L)', t.name);
-    END IF;
-    v_condition := pgml_tune._filter_condition(t.source, filter);
+    SELECT * INTO STRICT b FROM pgml_tune._begin_search(collection, query, k, filter, needs_words => true);
     IF query IS NULL THEN
         RETURN;
     END IF;
-    v_is_few := pgml_tune._leaves_few(t.source, v_condition, filter);
+    t := b.opened;
+    v_is_few := pgml_tune._leaves_few(t.source, b.condition, filter);
     RETURN QUERY
     WITH semantic AS (
         SELECT m.key, m.document, row_number() OVER (ORDER BY m.distance, m.key) AS place
         FROM pgml_tune._search_by_meaning(
-            t, query, v_depth, filter, v_condition, is_exact => v_is_few OR pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE
+            t, b.embedding, v_depth, filter, b.condition, is_exact => v_is_few OR pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE
         ) AS m
     ), textual AS (
         SELECT w.key, w.document, w.place
-        FROM pgml_tune._search_by_words(t, query, v_depth, filter, v_condition, v_is_few) AS w
+        FROM pgml_tune._search_by_words(t, query, v_depth, filter, b.condition, v_is_few) AS w
     ), fused AS (
         SELECT coalesce(s.key, f.key) AS key, coalesce(s.document, f.document) AS document,
                coalesce(weight / (c_damping + s.place), 0) + coalesce((1 - weight) / (c_damping + f.place), 0) AS score
         FROM semantic AS s FULL JOIN textual AS f ON f.key = s.key
     )
     SELECT u.key, u.score, u.document FROM fused AS u WHERE u.score > 0 ORDER BY u.score DESC, u.key LIMIT hybrid_search.k;
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    PERFORM pgml_tune._end_search(v_rows);
 END
 $$;
 COMMENT ON FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision) IS
@@ -4294,7 +4428,574 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.model_card(text, text) IS
     'What is known of a version, model_card(''name'') meaning the one that serves and model_card(''name@version'') that one: where it comes from, what it was trained on, how it was checked and measured.';
--- Which version answers, and of whom: rollouts, promotion, rollback.
+-- Which version answers, and of whom: rollouts, promotion, rollback. Whoever changes something here holds the row of the model in
+-- pgml_tune.serving, so one does it at a time; who only reads is never held up.
+
+CREATE OR REPLACE FUNCTION pgml_tune._vectors_in_space(name text, version_id bigint)
+RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.collection_id
+    FROM pgml_tune.collection AS c
+    JOIN pgml_tune.model_version AS own ON own.model_version_id = c.model_version_id
+    JOIN pgml_tune.model_version AS v ON v.model_version_id = _vectors_in_space.version_id AND v.space_id = own.space_id
+    JOIN pgml_tune.collection_route AS r ON r.name = c.name
+    JOIN pgml_tune.collection AS s ON s.collection_id = r.collection_id AND s.source = c.source
+    WHERE c.name = _vectors_in_space.name AND c.is_ready AND c.is_filled AND c.retired_xid IS NULL
+    -- Those that answer before their twins, and among these the newest.
+    ORDER BY c.collection_id <> r.collection_id, c.collection_id DESC
+    LIMIT 1
+$$;
+COMMENT ON FUNCTION pgml_tune._vectors_in_space(text, bigint) IS
+    'The vectors of a collection that questions under a version can be compared with; NULL if there are none.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._routes(model_id bigint)
+RETURNS SETOF pgml_tune.collection_route
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.*
+    FROM pgml_tune.collection_route AS r
+    JOIN pgml_tune.collection AS c ON c.collection_id = r.collection_id
+    JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
+    WHERE v.model_id = _routes.model_id
+    ORDER BY r.name
+$$;
+COMMENT ON FUNCTION pgml_tune._routes(bigint) IS 'The collections that a model answers.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._hold_model(model_id bigint)
+RETURNS pgml_tune.serving
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    s pgml_tune.serving;
+BEGIN
+    SELECT o.* INTO s FROM pgml_tune.serving AS o WHERE o.model_id = _hold_model.model_id FOR UPDATE;
+    RETURN s;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._hold_model(bigint) IS
+    'What a model serves now; nobody else changes it until the transaction ends.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._rollout_facts(name text, version text)
+RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_build_object(
+        'model_id', m.model_id, 'task', m.task, 'from_version_id', f.model_version_id, 'from_version', f.version,
+        'to_version_id', t.model_version_id, 'to_state', t.state, 'is_same_space', f.space_id = t.space_id,
+        'is_pending', s.wanted_version_id IS NOT NULL,
+        'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
+        'rollout', (SELECT to_jsonb(r) FROM pgml_tune.rollout AS r WHERE r.model_id = m.model_id AND r.ended_at IS NULL)
+    )
+    FROM pgml_tune.model AS m
+    JOIN pgml_tune.serving AS s ON s.model_id = m.model_id
+    JOIN pgml_tune.model_version AS f ON f.model_version_id = coalesce(s.wanted_version_id, s.model_version_id)
+    LEFT JOIN pgml_tune.model_version AS t ON t.model_id = m.model_id AND t.version = _rollout_facts.version
+    WHERE m.name = _rollout_facts.name
+$$;
+COMMENT ON FUNCTION pgml_tune._rollout_facts(text, text) IS
+    'What a model serves, what the version named is, and the rollout that runs; NULL: no such model serves.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._set_routes(rollout_id bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    o pgml_tune.rollout;
+    v_candidate text;
+BEGIN
+    SELECT r.* INTO STRICT o FROM pgml_tune.rollout AS r WHERE r.rollout_id = _set_routes.rollout_id;
+    v_candidate := o.model || '@' || o.to_version;
+    UPDATE pgml_tune.serving AS s
+    SET rollout_id = o.rollout_id, phase = o.phase, share = o.share, salt = o.salt, changed_at = now(),
+        candidate_version_id = v.model_version_id, candidate_version = v.version, candidate_sha256 = v.artifact_sha256
+    FROM (VALUES (1)) AS one
+    LEFT JOIN pgml_tune.model_version AS v ON v.model_version_id = o.to_version_id AND o.is_same_space
+    WHERE s.model_id = o.model_id;
+    UPDATE pgml_tune.collection_route AS r
+    SET rollout_id = o.rollout_id, phase = o.phase, share = o.share, salt = o.salt, changed_at = now(),
+        candidate_id = pgml_tune._vectors_in_space(r.name, o.to_version_id), candidate_reference = v_candidate
+    FROM pgml_tune._routes(o.model_id) AS m
+    WHERE r.name = m.name AND r.model_reference <> v_candidate
+      AND pgml_tune._vectors_in_space(r.name, o.to_version_id) IS NOT NULL;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._set_routes(bigint) IS 'Sends the share of a rollout to its candidate from now on.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._clear_routes(model_id bigint)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE pgml_tune.serving AS s
+    SET rollout_id = NULL, phase = NULL, share = NULL, salt = NULL, candidate_version_id = NULL, candidate_version = NULL,
+        candidate_sha256 = NULL, changed_at = now()
+    WHERE s.model_id = _clear_routes.model_id;
+    UPDATE pgml_tune.collection AS c SET left_at = now()
+    FROM pgml_tune._routes(_clear_routes.model_id) AS r
+    WHERE c.collection_id = r.candidate_id AND r.candidate_id <> r.collection_id;
+    UPDATE pgml_tune.collection_route AS r
+    SET rollout_id = NULL, phase = NULL, share = NULL, salt = NULL, candidate_id = NULL, candidate_reference = NULL,
+        changed_at = now()
+    FROM pgml_tune._routes(_clear_routes.model_id) AS m
+    WHERE r.name = m.name;
+$$;
+COMMENT ON FUNCTION pgml_tune._clear_routes(bigint) IS 'Ends the share that a candidate of a model has.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._write_history(
+    model text, kind text, from_target text, to_target text, reason text, rollout_id bigint, undoes bigint
+)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, to_target, reason, rollout_id, undoes)
+    VALUES (model, kind, from_target, to_target, reason, rollout_id, undoes)
+$$;
+COMMENT ON FUNCTION pgml_tune._write_history(text, text, text, text, text, bigint, bigint) IS 'Adds a move to the history.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._share_text(version text, share integer)
+RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT format('%s %s %%', version, (share / 100.0)::numeric(5, 2)::text::double precision) $$;
+COMMENT ON FUNCTION pgml_tune._share_text(text, integer) IS 'A version and its share, as the history tells it.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._begin_rollout(settings jsonb)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    s pgml_tune.serving := pgml_tune._hold_model((settings ->> 'model_id')::bigint);
+    v pgml_tune.model_version;
+    f pgml_tune.model_version;
+    v_rollout_id bigint;
+BEGIN
+    SELECT o.* INTO f FROM pgml_tune.model_version AS o
+    WHERE o.model_version_id = coalesce(s.wanted_version_id, s.model_version_id) FOR KEY SHARE;
+    -- Whoever drops the version waits for this lock, and then finds the rollout.
+    SELECT o.* INTO v FROM pgml_tune.model_version AS o
+    WHERE o.model_version_id = (settings ->> 'to_version_id')::bigint AND o.model_id = s.model_id AND o.state = 'ready'
+    FOR KEY SHARE;
+    IF v.model_version_id IS NULL OR f.model_version_id <> (settings ->> 'from_version_id')::bigint
+        OR EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
+        RETURN NULL;  -- somebody else was faster
+    END IF;
+    INSERT INTO pgml_tune.rollout (
+        model_id, model, from_version_id, from_version, to_version_id, to_version, is_same_space, share, plan, salt, guardrails,
+        expires_at, on_expiry
+    )
+    VALUES (
+        s.model_id, s.model, f.model_version_id, f.version, v.model_version_id, v.version, f.space_id = v.space_id,
+        (settings ->> 'share')::integer,
+        CASE WHEN settings -> 'plan' <> 'null' THEN ARRAY(SELECT p::integer FROM jsonb_array_elements_text(settings -> 'plan') AS p) END,
+        encode(sha256(uuid_send(gen_random_uuid())), 'hex'), settings -> 'guardrails',
+        now() + make_interval(secs => (settings ->> 'seconds')::double precision), settings ->> 'on_expiry'
+    )
+    RETURNING rollout_id INTO v_rollout_id;
+    UPDATE pgml_tune.collection AS c SET left_at = NULL
+    FROM pgml_tune._routes(s.model_id) AS r
+    WHERE c.collection_id = pgml_tune._vectors_in_space(r.name, v.model_version_id);
+    PERFORM pgml_tune._set_routes(v_rollout_id);
+    PERFORM pgml_tune._write_history(
+        s.model, 'share', f.version, pgml_tune._share_text(v.version, (settings ->> 'share')::integer), settings ->> 'reason',
+        v_rollout_id, NULL
+    );
+    RETURN v_rollout_id;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._begin_rollout(jsonb) IS 'Adds a rollout and sends it its first share; NULL if the model has changed meanwhile.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._hold_rollout(rollout_id bigint)
+RETURNS pgml_tune.rollout
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    o pgml_tune.rollout;
+BEGIN
+    PERFORM pgml_tune._hold_model((SELECT r.model_id FROM pgml_tune.rollout AS r WHERE r.rollout_id = _hold_rollout.rollout_id));
+    SELECT r.* INTO o FROM pgml_tune.rollout AS r WHERE r.rollout_id = _hold_rollout.rollout_id AND r.ended_at IS NULL;
+    RETURN o;  -- a row of NULLs if it has ended
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._hold_rollout(bigint) IS 'A rollout that runs; nobody else changes it until the transaction ends.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._set_share(rollout_id bigint, share integer, plan integer[], guardrails jsonb, reason text)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
+BEGIN
+    IF o.rollout_id IS NULL THEN
+        RETURN false;
+    END IF;
+    UPDATE pgml_tune.rollout AS r
+    SET share = _set_share.share, phase = r.phase + 1, phase_began_at = now(), state = 'running',
+        plan = coalesce(_set_share.plan, r.plan), guardrails = coalesce(_set_share.guardrails, r.guardrails)
+    WHERE r.rollout_id = o.rollout_id;
+    PERFORM pgml_tune._set_routes(o.rollout_id);
+    PERFORM pgml_tune._write_history(
+        o.model, 'share', pgml_tune._share_text(o.to_version, o.share), pgml_tune._share_text(o.to_version, _set_share.share),
+        _set_share.reason, o.rollout_id, NULL
+    );
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._set_share(bigint, integer, integer[], jsonb, text) IS
+    'Changes the share of a rollout, which begins a phase; NULL leaves plan or guardrails; false if it has ended.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._set_verdict(rollout_id bigint, verdict jsonb, state pgml_tune.rollout_state)
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE pgml_tune.rollout AS r
+    SET verdict = _set_verdict.verdict, state = coalesce(_set_verdict.state, r.state), looked_at = now()
+    WHERE r.rollout_id = _set_verdict.rollout_id AND r.ended_at IS NULL
+$$;
+COMMENT ON FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state) IS
+    'Keeps what the last look at a rollout has found; NULL leaves its state.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._end_rollout(rollout_id bigint, state pgml_tune.rollout_state, reason text)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
+BEGIN
+    IF o.rollout_id IS NULL THEN
+        RETURN false;
+    END IF;
+    IF _end_rollout.state = 'promoted' THEN
+        -- Before the routes are cleared: nothing shall be looked for twice.
+        PERFORM pgml_tune._point_model(o.model_id, o.to_version_id);
+    END IF;
+    PERFORM pgml_tune._clear_routes(o.model_id);
+    UPDATE pgml_tune.rollout AS r
+    SET state = _end_rollout.state, ended_at = now(), reason = _end_rollout.reason,
+        share = CASE _end_rollout.state WHEN 'promoted' THEN 10000 ELSE 0 END
+    WHERE r.rollout_id = o.rollout_id;
+    IF _end_rollout.state = 'promoted' THEN
+        PERFORM pgml_tune._write_history(o.model, 'version', o.from_version, o.to_version, _end_rollout.reason, o.rollout_id, NULL);
+    ELSE
+        PERFORM pgml_tune._write_history(
+            o.model, 'share', pgml_tune._share_text(o.to_version, o.share), o.from_version, _end_rollout.reason, o.rollout_id, NULL
+        );
+    END IF;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text) IS
+    'Lets the candidate of a rollout answer all searches (promoted) or none (rolled_back); false if it has ended already.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._point_model(model_id bigint, version_id bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    s pgml_tune.serving := pgml_tune._hold_model(model_id);
+    v_reference text := (
+        SELECT s.model || '@' || v.version FROM pgml_tune.model_version AS v WHERE v.model_version_id = _point_model.version_id
+    );
+BEGIN
+    IF EXISTS (
+        SELECT FROM pgml_tune._routes(s.model_id) AS r WHERE pgml_tune._vectors_in_space(r.name, _point_model.version_id) IS NULL
+    ) THEN
+        RAISE EXCEPTION 'a collection of model "%" has no vectors for version "%"', s.model, split_part(v_reference, '@', 2)
+            USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, split_part(v_reference, '@', 2));
+    END IF;
+    UPDATE pgml_tune.collection AS c SET left_at = now()
+    FROM pgml_tune._routes(s.model_id) AS r
+    WHERE c.collection_id = r.collection_id
+      AND pgml_tune._vectors_in_space(r.name, _point_model.version_id) <> c.collection_id;
+    UPDATE pgml_tune.collection_route AS r
+    SET collection_id = pgml_tune._vectors_in_space(r.name, _point_model.version_id), model_reference = v_reference,
+        candidate_id = NULL, changed_at = now()
+    FROM pgml_tune._routes(s.model_id) AS m
+    WHERE r.name = m.name;
+    UPDATE pgml_tune.collection AS c SET left_at = NULL
+    FROM pgml_tune._routes(s.model_id) AS r
+    WHERE c.collection_id = r.collection_id AND c.left_at IS NOT NULL;
+    UPDATE pgml_tune.serving AS o SET wanted_version_id = _point_model.version_id, changed_at = now()
+    WHERE o.model_id = s.model_id;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._point_model(bigint, bigint) IS
+    'Lets all searches of a model go to a version from now on; plain embed() follows in _align_model().';
+
+CREATE OR REPLACE FUNCTION pgml_tune._step_back(model_id bigint, reason text)
+RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    s pgml_tune.serving := pgml_tune._hold_model(model_id);
+    h pgml_tune.serving_history;
+    v_version_id bigint;
+BEGIN
+    -- The last move that was not a way back and has not been taken back.
+    SELECT o.* INTO h
+    FROM pgml_tune.serving_history AS o
+    WHERE o.pointer = s.model AND o.kind = 'version' AND o.undoes IS NULL AND o.to_target IS NOT NULL
+      AND o.serving_history_id > coalesce((
+          -- A model of the same name may have been dropped.
+          SELECT max(d.serving_history_id) FROM pgml_tune.serving_history AS d
+          WHERE d.pointer = s.model AND d.kind = 'version' AND d.to_target IS NULL
+      ), 0)
+      AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = o.serving_history_id)
+    ORDER BY o.serving_history_id DESC
+    LIMIT 1;
+    IF h.from_target IS NULL THEN
+        RAISE EXCEPTION 'there is no version before the one that model "%" serves', s.model
+            USING ERRCODE = '55000', HINT = format('SELECT * FROM pgml_tune.rollout_history WHERE pointer = %L', s.model);
+    END IF;
+    SELECT v.model_version_id INTO v_version_id
+    FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = h.from_target FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'version "%" of model "%", which served before, was dropped', h.from_target, s.model
+            USING ERRCODE = '55000', HINT = format('SELECT version FROM pgml_tune.model_versions WHERE model = %L', s.model);
+    END IF;
+    PERFORM pgml_tune._point_model(s.model_id, v_version_id);
+    PERFORM pgml_tune._write_history(
+        s.model, 'version', h.to_target, h.from_target, reason, h.rollout_id, h.serving_history_id
+    );
+    RETURN jsonb_build_object('from_version', h.to_target, 'to_version', h.from_target);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._step_back(bigint, text) IS
+    'Takes back the last move of a model that has not been taken back: from which version, and to which.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._serving_function(model_id bigint)
+RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT format('pgml_tune._serving_%s()', model_id) $$;
+COMMENT ON FUNCTION pgml_tune._serving_function(bigint) IS 'The function that says what plain embed() serves.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._make_serving_function(model_id bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    s pgml_tune.serving;
+BEGIN
+    SELECT o.* INTO s FROM pgml_tune.serving AS o WHERE o.model_id = _make_serving_function.model_id;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- A view is always the latest, a row is what the snapshot saw. A function is the latest, too, so embed() asks one and stays
+    -- with the views, however old the snapshot.
+    EXECUTE format(
+        'CREATE OR REPLACE FUNCTION %s RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+         AS $body$ SELECT %L::text[] $body$',
+        pgml_tune._serving_function(model_id),
+        ARRAY[s.model_version_id::text, s.version, s.artifact_sha256, s.dimensions::text]
+    );
+    EXECUTE format('COMMENT ON FUNCTION %s IS %L', pgml_tune._serving_function(model_id),
+        format('What plain embed() serves of model "%s": number, version, artifact, dimensions.', s.model));
+    -- It says no more than pgml_tune.serving, which every caller of embed() may read.
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', pgml_tune._serving_function(model_id));
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._make_serving_function(bigint) IS
+    'Makes, or brings up to date, what tells embed() the serving version in step with views and query functions.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._align_objects(model_id bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    s pgml_tune.serving := pgml_tune._hold_model(model_id);
+    r record;
+    v_before text := s.version;
+    v_statement text;
+BEGIN
+    -- Views first: whoever reads one holds it until his transaction ends, and nothing may have changed until we hold all.
+    FOR r IN
+        SELECT old.collection_id AS old_id, new.collection_id AS new_id, old.view_name::text AS view_name, old.query_function,
+               m.model_reference,
+               regexp_replace(pgml_tune._query_function(old.collection_id)::regprocedure::text, '\(text\)$', '') AS function_name
+        FROM pgml_tune._routes(s.model_id) AS m
+        JOIN pgml_tune.collection AS new ON new.collection_id = m.collection_id
+        JOIN pgml_tune.collection AS old ON old.name = m.name AND old.view_name IS NOT NULL
+        JOIN pg_class AS c ON c.oid = old.view_name AND c.relkind = 'v'
+        WHERE (old.collection_id, old.query_reference) IS DISTINCT FROM (new.collection_id, m.model_reference)
+          AND pgml_tune._query_function(old.collection_id) IS NOT NULL
+        ORDER BY m.name
+    LOOP
+        UPDATE pgml_tune.collection AS c SET view_name = NULL, query_function = NULL, query_reference = NULL
+        WHERE c.collection_id = r.old_id;
+        UPDATE pgml_tune.collection AS c
+        SET view_name = r.view_name::regclass, query_function = r.query_function, query_reference = r.model_reference
+        WHERE c.collection_id = r.new_id;
+        FOREACH v_statement IN ARRAY pgml_tune._query_statements(r.new_id, r.view_name, r.function_name) LOOP
+            EXECUTE v_statement;
+        END LOOP;
+    END LOOP;
+    PERFORM pgml_tune._swap_columns(s.model_id, s.wanted_version_id);
+    UPDATE pgml_tune.serving AS o
+    SET model_version_id = v.model_version_id, version = v.version, artifact_sha256 = v.artifact_sha256,
+        dimensions = v.dimensions, wanted_version_id = NULL, changed_at = now()
+    FROM pgml_tune.model_version AS v
+    WHERE o.model_id = s.model_id AND v.model_version_id = s.wanted_version_id
+    RETURNING o.* INTO s;
+    IF to_regprocedure(pgml_tune._serving_function(s.model_id)) IS NOT NULL THEN
+        PERFORM pgml_tune._make_serving_function(s.model_id);
+    END IF;
+    IF s.version <> v_before THEN  -- else rolled back before all had followed
+        PERFORM pgml_tune._write_history(s.model, 'catalog', v_before, s.version, NULL, NULL, NULL);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._align_objects(bigint) IS
+    'Lets plain embed(), views, query functions and filled columns follow what searches go to, all of them together.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._align_model(model_id bigint, lock_ms integer)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    s pgml_tune.serving := pgml_tune._hold_model(model_id);
+    v_lock_timeout text := current_setting('lock_timeout');
+BEGIN
+    IF s.wanted_version_id IS NULL THEN
+        RETURN true;
+    END IF;
+    BEGIN
+        -- Who waits for a lock holds up all who come after.
+        PERFORM set_config('lock_timeout', _align_model.lock_ms || 'ms', true);
+        PERFORM pgml_tune._align_objects(s.model_id);
+        PERFORM set_config('lock_timeout', v_lock_timeout, true);
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+        RETURN false;
+    END;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._align_model(bigint, integer) IS
+    'As _align_objects(), unless others hold a lock longer than so many milliseconds: false, and it is to be tried again.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._unaligned_models()
+RETURNS TABLE (model_id bigint, model text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT s.model_id, s.model FROM pgml_tune.serving AS s WHERE s.wanted_version_id IS NOT NULL ORDER BY s.model $$;
+COMMENT ON FUNCTION pgml_tune._unaligned_models() IS 'Models whose plain embed() has yet to follow their searches.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._retire_vectors(keep interval)
+RETURNS TABLE (collection text, model_reference text, outcome text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+BEGIN
+    FOR t IN
+        SELECT c.*
+        FROM pgml_tune.collection AS c
+        JOIN pgml_tune.collection_route AS r ON r.name = c.name
+        WHERE c.left_at < now() - keep AND c.collection_id <> r.collection_id AND c.collection_id IS DISTINCT FROM r.candidate_id
+          AND c.view_name IS NULL
+        FOR UPDATE OF c
+    LOOP
+        collection := t.name;
+        model_reference := t.model_reference;
+        IF t.retired_xid IS NULL THEN
+            UPDATE pgml_tune.collection AS c SET retired_xid = pg_current_xact_id() WHERE c.collection_id = t.collection_id;
+            outcome := 'retired';
+            RETURN NEXT;
+        -- Whoever began before that may still be led there.
+        ELSIF pg_visible_in_snapshot(t.retired_xid, pg_current_snapshot()) AND NOT EXISTS (
+            SELECT FROM pg_stat_activity AS a
+            WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_xmin IS NOT NULL
+              AND age(a.backend_xmin) >= age(t.retired_xid::xid)
+        ) THEN
+            BEGIN
+                PERFORM set_config('lock_timeout', '2s', true);
+                PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, NULL, NULL, false);
+                DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+                UPDATE pgml_tune.collection AS c SET is_twin = false
+                FROM pgml_tune.collection_route AS r
+                WHERE NOT t.is_twin AND r.name = t.name AND c.collection_id = r.collection_id;
+                PERFORM pgml_tune._write_history(t.name, 'vectors', t.model_reference, NULL, 'rollback_window is over', NULL, NULL);
+                outcome := 'dropped';
+            EXCEPTION WHEN lock_not_available OR dependent_objects_still_exist THEN
+                outcome := SQLERRM;
+            END;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._retire_vectors(interval) IS
+    'Gives up vectors that no search has gone to for so long, and drops those given up before as soon as no transaction can be led there.';
+
+CREATE OR REPLACE FUNCTION @extschema@.rollout_model(
+    name text, version text, percent integer DEFAULT 100, options jsonb DEFAULT '{}'
+)
+RETURNS jsonb
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import rollout
+return rollout.rollout_model(name, version, percent, options)
+$python$;
+COMMENT ON FUNCTION @extschema@.rollout_model(text, text, integer, jsonb) IS
+    'Lets a version of a model answer this percentage of the units (100: promotes it) and says what it did and what sample it needs; options: plan, guardrails, expires, on_expiry, untracked, reason, dry_run.';
+
+CREATE OR REPLACE FUNCTION @extschema@.rollback_model(name text, reason text DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import rollout
+return rollout.rollback_model(name, reason)
+$python$;
+COMMENT ON FUNCTION @extschema@.rollback_model(text, text) IS
+    'Takes a model back: ends the rollout that runs, else undoes its last promotion; says from which version to which, and in how many milliseconds searches, and plain embed(), have followed.';
+
+CREATE OR REPLACE FUNCTION @extschema@.rollout_explain(rollout_id bigint)
+RETURNS jsonb
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import rollout
+return rollout.rollout_explain(rollout_id)
+$python$;
+COMMENT ON FUNCTION @extschema@.rollout_explain(bigint) IS
+    'A rollout with every number behind its last verdict: per guardrail the units of both sides, the effect with its interval, the margin, the e-value and what follows.';
+
+-- No SET clause: a procedure that has one cannot commit.
+CREATE OR REPLACE PROCEDURE @extschema@.rollout_tick()
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import rollout
+return rollout.rollout_tick()
+$python$;
+COMMENT ON PROCEDURE @extschema@.rollout_tick() IS
+    'Looks at every rollout that runs: rolls back one that fails its guardrails, takes one that passes to the next step of its plan, holds all others; run it every minute, as often as you like, outside a transaction block.';
 -- Vectors in another space, made ready beside those that answer.
 -- The log of calls: spool files, their ingest, partitions, statistics.
 -- What the logs and the feedback say: A/B reports, quality, drift.
@@ -4468,6 +5169,54 @@ LEFT JOIN pgml_tune.serving AS s ON s.model_version_id = v.model_version_id;
 COMMENT ON VIEW pgml_tune.model_versions IS
     'The immutable versions of all models: their vectors (dimensions, space_id), size in bytes, measured figures and artifact.';
 
+CREATE OR REPLACE VIEW pgml_tune.traffic AS
+SELECT s.model,
+       coalesce(w.version, s.version) AS serving_version,
+       round(100 - coalesce(s.share, 0) / 100.0, 2) AS serving_percent,
+       r.to_version AS candidate_version,
+       round(s.share / 100.0, 2) AS candidate_percent,
+       s.version AS embed_version,
+       r.rollout_id,
+       r.state,
+       r.phase,
+       r.is_same_space,
+       ARRAY(SELECT round(p / 100.0, 2) FROM unnest(r.plan) AS p) AS plan,
+       r.expires_at,
+       r.verdict ->> 'words' AS verdict,
+       r.looked_at,
+       r.created_by,
+       r.created_at,
+       s.changed_at
+FROM pgml_tune.serving AS s
+LEFT JOIN pgml_tune.model_version AS w ON w.model_version_id = s.wanted_version_id
+LEFT JOIN pgml_tune.rollout AS r ON r.rollout_id = s.rollout_id;
+COMMENT ON VIEW pgml_tune.traffic IS
+    'Which version of each model answers, the share of a candidate in percent, and what plain embed() serves, which follows a promotion as soon as it has the locks.';
+
+CREATE OR REPLACE VIEW pgml_tune.rollouts AS
+SELECT r.rollout_id,
+       r.model,
+       r.from_version,
+       r.to_version,
+       r.state,
+       round(r.share / 100.0, 2) AS candidate_percent,
+       r.phase,
+       ARRAY(SELECT round(p / 100.0, 2) FROM unnest(r.plan) AS p) AS plan,
+       r.is_same_space,
+       r.guardrails,
+       r.expires_at,
+       r.on_expiry,
+       r.verdict ->> 'outcome' AS outcome,
+       r.verdict ->> 'words' AS verdict,
+       r.looked_at,
+       r.created_by,
+       r.created_at,
+       r.phase_began_at,
+       r.ended_at,
+       r.reason
+FROM pgml_tune.rollout AS r;
+COMMENT ON VIEW pgml_tune.rollouts IS 'Every rollout there was: share, plan, guardrails, the last verdict and how it ended.';
+
 CREATE OR REPLACE VIEW pgml_tune.rollout_history AS
 SELECT h.serving_history_id AS rollout_history_id,
        h.kind,
@@ -4476,10 +5225,12 @@ SELECT h.serving_history_id AS rollout_history_id,
        h.to_target,
        h.reason,
        h.changed_by,
-       h.changed_at
+       h.changed_at,
+       h.rollout_id,
+       h.undoes
 FROM pgml_tune.serving_history AS h;
 COMMENT ON VIEW pgml_tune.rollout_history IS
-    'Every change of what a model name (kind version) or a call without a model (kind default) means.';
+    'Every change of what a model name (kind version) or a call without a model (kind default) means, of shares, of what plain embed() follows (catalog), and vectors that were given up: who, when, why, from, to.';
 
 CREATE OR REPLACE VIEW pgml_tune.settings AS
 SELECT s.name, s.value, s.default_value, s.valid, s.trades FROM pgml_tune._settings() AS s;
@@ -4553,6 +5304,11 @@ SELECT t.name AS collection,
        t.chunk_overlap,
        t.text_search,
        CASE WHEN p.source IS NULL THEN 'lost' WHEN t.is_ready THEN 'ready' ELSE 'filling' END AS state,
+       CASE WHEN t.retired_xid IS NOT NULL THEN 'retired'
+            WHEN r.collection_id = t.collection_id THEN 'serving'
+            WHEN r.candidate_id = t.collection_id THEN 'candidate'
+            WHEN t.left_at IS NOT NULL THEN 'left'
+            ELSE 'prepared' END AS role,
        CASE pgml_tune._has_hnsw(t.embeddings) WHEN true THEN 'hnsw' WHEN false THEN 'invalid' ELSE 'none' END AS index_state,
        pgml_tune._count_rows(t.collection_id, 'rows') AS rows,
        pgml_tune._count_rows(t.collection_id, 'embedded') AS embedded,
@@ -4567,9 +5323,10 @@ SELECT t.name AS collection,
 FROM pgml_tune.collection AS t
 JOIN pgml_tune.model_version AS v ON v.model_version_id = t.model_version_id
 JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+LEFT JOIN pgml_tune.collection_route AS r ON r.name = t.name
 LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true;
 COMMENT ON VIEW pgml_tune.embedding_collections IS
-    'Text columns kept embedded: version, state, index, size in bytes, and how many of the rows that you may read have vectors of their text; those counts read the whole table, so name the columns you want.';
+    'Text columns kept embedded, a row for each version they have vectors of, and whether these answer searches (role): version, state, index, size in bytes, and how many of the rows that you may read have vectors of their text; those counts read the whole table, so name the columns you want.';
 
 CREATE OR REPLACE VIEW pgml_tune.tracked_columns AS
 SELECT c.source,
@@ -4688,7 +5445,21 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.token_count(text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.last_call_id()'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.classify(text, text, integer)'),
-    ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history, pgml_tune.traffic'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.rollouts, pgml_tune.rollout'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollout_model(text, text, integer, jsonb)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollback_model(text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollout_explain(bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.rollout_tick()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollout_facts(text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._begin_rollout(jsonb)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_share(bigint, integer, integer[], jsonb, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._align_model(bigint, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_vectors(interval)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns, pgml_tune.evaluations'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.model_card(text, text)'),
     -- embed() reads the registry and the settings as its caller; neither holds a text or a secret.
@@ -4704,6 +5475,9 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._embed_question(text, text, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._end_search(integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._begin_search(text, text, integer, jsonb, boolean)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer, text, boolean)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._unit(text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._filter_condition(regclass, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_query(regclass, regconfig, text)'),
@@ -4712,7 +5486,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._search_by_words'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_hnsw(regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._count_rows(bigint, text)'),
-    ('usage', 'SELECT', 'TABLE pgml_tune.collection, pgml_tune.embedding_collections'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.collection, pgml_tune.collection_route, pgml_tune.embedding_collections'),
     -- The triggers of a table run as its owner, who may have no more than this level.
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._vector_schema()'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._base_type(oid, integer)'),

@@ -62,7 +62,8 @@ BEGIN
           'embed_table', 'track_column', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
           'import_model', 'finetune_sbert', 'finetune_classifier', 'distill_model', 'quantize_model',
-          'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log'
+          'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log',
+          'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick'
       ]::pg_catalog.name[])
       AND NOT EXISTS (
           SELECT FROM pg_catalog.pg_depend AS d

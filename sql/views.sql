@@ -38,6 +38,54 @@ LEFT JOIN pgml_tune.serving AS s ON s.model_version_id = v.model_version_id;
 COMMENT ON VIEW pgml_tune.model_versions IS
     'The immutable versions of all models: their vectors (dimensions, space_id), size in bytes, measured figures and artifact.';
 
+CREATE OR REPLACE VIEW pgml_tune.traffic AS
+SELECT s.model,
+       coalesce(w.version, s.version) AS serving_version,
+       round(100 - coalesce(s.share, 0) / 100.0, 2) AS serving_percent,
+       r.to_version AS candidate_version,
+       round(s.share / 100.0, 2) AS candidate_percent,
+       s.version AS embed_version,
+       r.rollout_id,
+       r.state,
+       r.phase,
+       r.is_same_space,
+       ARRAY(SELECT round(p / 100.0, 2) FROM unnest(r.plan) AS p) AS plan,
+       r.expires_at,
+       r.verdict ->> 'words' AS verdict,
+       r.looked_at,
+       r.created_by,
+       r.created_at,
+       s.changed_at
+FROM pgml_tune.serving AS s
+LEFT JOIN pgml_tune.model_version AS w ON w.model_version_id = s.wanted_version_id
+LEFT JOIN pgml_tune.rollout AS r ON r.rollout_id = s.rollout_id;
+COMMENT ON VIEW pgml_tune.traffic IS
+    'Which version of each model answers, the share of a candidate in percent, and what plain embed() serves, which follows a promotion as soon as it has the locks.';
+
+CREATE OR REPLACE VIEW pgml_tune.rollouts AS
+SELECT r.rollout_id,
+       r.model,
+       r.from_version,
+       r.to_version,
+       r.state,
+       round(r.share / 100.0, 2) AS candidate_percent,
+       r.phase,
+       ARRAY(SELECT round(p / 100.0, 2) FROM unnest(r.plan) AS p) AS plan,
+       r.is_same_space,
+       r.guardrails,
+       r.expires_at,
+       r.on_expiry,
+       r.verdict ->> 'outcome' AS outcome,
+       r.verdict ->> 'words' AS verdict,
+       r.looked_at,
+       r.created_by,
+       r.created_at,
+       r.phase_began_at,
+       r.ended_at,
+       r.reason
+FROM pgml_tune.rollout AS r;
+COMMENT ON VIEW pgml_tune.rollouts IS 'Every rollout there was: share, plan, guardrails, the last verdict and how it ended.';
+
 CREATE OR REPLACE VIEW pgml_tune.rollout_history AS
 SELECT h.serving_history_id AS rollout_history_id,
        h.kind,
@@ -46,10 +94,12 @@ SELECT h.serving_history_id AS rollout_history_id,
        h.to_target,
        h.reason,
        h.changed_by,
-       h.changed_at
+       h.changed_at,
+       h.rollout_id,
+       h.undoes
 FROM pgml_tune.serving_history AS h;
 COMMENT ON VIEW pgml_tune.rollout_history IS
-    'Every change of what a model name (kind version) or a call without a model (kind default) means.';
+    'Every change of what a model name (kind version) or a call without a model (kind default) means, of shares, of what plain embed() follows (catalog), and vectors that were given up: who, when, why, from, to.';
 
 CREATE OR REPLACE VIEW pgml_tune.settings AS
 SELECT s.name, s.value, s.default_value, s.valid, s.trades FROM pgml_tune._settings() AS s;
@@ -123,6 +173,11 @@ SELECT t.name AS collection,
        t.chunk_overlap,
        t.text_search,
        CASE WHEN p.source IS NULL THEN 'lost' WHEN t.is_ready THEN 'ready' ELSE 'filling' END AS state,
+       CASE WHEN t.retired_xid IS NOT NULL THEN 'retired'
+            WHEN r.collection_id = t.collection_id THEN 'serving'
+            WHEN r.candidate_id = t.collection_id THEN 'candidate'
+            WHEN t.left_at IS NOT NULL THEN 'left'
+            ELSE 'prepared' END AS role,
        CASE pgml_tune._has_hnsw(t.embeddings) WHEN true THEN 'hnsw' WHEN false THEN 'invalid' ELSE 'none' END AS index_state,
        pgml_tune._count_rows(t.collection_id, 'rows') AS rows,
        pgml_tune._count_rows(t.collection_id, 'embedded') AS embedded,
@@ -137,9 +192,10 @@ SELECT t.name AS collection,
 FROM pgml_tune.collection AS t
 JOIN pgml_tune.model_version AS v ON v.model_version_id = t.model_version_id
 JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+LEFT JOIN pgml_tune.collection_route AS r ON r.name = t.name
 LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true;
 COMMENT ON VIEW pgml_tune.embedding_collections IS
-    'Text columns kept embedded: version, state, index, size in bytes, and how many of the rows that you may read have vectors of their text; those counts read the whole table, so name the columns you want.';
+    'Text columns kept embedded, a row for each version they have vectors of, and whether these answer searches (role): version, state, index, size in bytes, and how many of the rows that you may read have vectors of their text; those counts read the whole table, so name the columns you want.';
 
 CREATE OR REPLACE VIEW pgml_tune.tracked_columns AS
 SELECT c.source,
@@ -258,7 +314,21 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.token_count(text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.last_call_id()'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.classify(text, text, integer)'),
-    ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history, pgml_tune.traffic'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.rollouts, pgml_tune.rollout'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollout_model(text, text, integer, jsonb)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollback_model(text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollout_explain(bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.rollout_tick()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollout_facts(text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._begin_rollout(jsonb)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_share(bigint, integer, integer[], jsonb, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._align_model(bigint, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_vectors(interval)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns, pgml_tune.evaluations'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.model_card(text, text)'),
     -- embed() reads the registry and the settings as its caller; neither holds a text or a secret.
@@ -274,6 +344,9 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._embed_question(text, text, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._end_search(integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._begin_search(text, text, integer, jsonb, boolean)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer, text, boolean)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._unit(text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._filter_condition(regclass, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._leaves_few(regclass, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_query(regclass, regconfig, text)'),
@@ -282,7 +355,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._search_by_words'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_hnsw(regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._count_rows(bigint, text)'),
-    ('usage', 'SELECT', 'TABLE pgml_tune.collection, pgml_tune.embedding_collections'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.collection, pgml_tune.collection_route, pgml_tune.embedding_collections'),
     -- The triggers of a table run as its owner, who may have no more than this level.
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._vector_schema()'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._base_type(oid, integer)'),

@@ -19,9 +19,13 @@ AS $$
     )
     FROM pgml_tune.collection AS t
     LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true
-    WHERE t.collection_id = _collection_row.collection_id OR t.name = _collection_row.name
+    WHERE t.collection_id = coalesce(
+        _collection_row.collection_id,
+        (SELECT r.collection_id FROM pgml_tune.collection_route AS r WHERE r.name = _collection_row.name),
+        (SELECT c.collection_id FROM pgml_tune.collection AS c WHERE c.name = _collection_row.name AND NOT c.is_twin)
+    )
 $$;
-COMMENT ON FUNCTION pgml_tune._collection_row(bigint, text) IS 'A collection by its number or its name.';
+COMMENT ON FUNCTION pgml_tune._collection_row(bigint, text) IS 'A collection by its number, or by its name the version of it that answers.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._add_collection(settings jsonb)
 RETURNS bigint
@@ -83,7 +87,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     t pgml_tune.collection;
-    v_query_function oid := pgml_tune._query_function(collection_id);
+    v_query_function oid;
     v_source regclass := (
         SELECT c.source FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
         WHERE c.collection_id = _drop_collection.collection_id
@@ -94,11 +98,17 @@ BEGIN
     IF v_source IS NOT NULL THEN
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_source);
     END IF;
-    DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = _drop_collection.collection_id RETURNING c.* INTO t;
-    PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, v_query_function, false);
+    FOR t IN
+        SELECT c.* FROM pgml_tune.collection AS c
+        WHERE c.name = (SELECT o.name FROM pgml_tune.collection AS o WHERE o.collection_id = _drop_collection.collection_id)
+    LOOP
+        v_query_function := pgml_tune._query_function(t.collection_id);
+        DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+        PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, v_query_function, false);
+    END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._drop_collection(bigint) IS 'Removes a collection and all that belongs to it.';
+COMMENT ON FUNCTION pgml_tune._drop_collection(bigint) IS 'Removes a collection, in all of its versions, and all that belongs to it.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._prepare_collection(
     source regclass, source_column name, model text, collection text, mode text, options jsonb

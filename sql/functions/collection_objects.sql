@@ -78,9 +78,11 @@ DECLARE
     v_names text[];
     v_columns text;
     v_type text;
+    v_reference text;
 BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _query_statements.collection_id;
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    v_reference := coalesce(t.query_reference, t.model_reference);
     v_type := pgml_tune._vector_schema() || '.' || t.storage;
     -- The columns of the source keep their names, those beside them give way.
     v_names := p.key_names || p.plain_content;
@@ -99,11 +101,11 @@ BEGIN
         'CREATE OR REPLACE FUNCTION %s(input text) RETURNS %s
          LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 10000
          RETURN @extschema@.embed_pinned(input, %L, %L, ''query'')%s',
-        _query_statements.query_function, v_type, split_part(p.model, '@', 1), split_part(p.model, '@', 2),
+        _query_statements.query_function, v_type, split_part(v_reference, '@', 1), split_part(v_reference, '@', 2),
         CASE t.storage WHEN 'halfvec' THEN '::' || v_type ELSE '' END
     ), format(
         'COMMENT ON FUNCTION %s(text) IS %L', _query_statements.query_function,
-        pgml_tune._query_comment(t.name, p.model)
+        pgml_tune._query_comment(t.name, v_reference)
     )];
 END
 $$;
@@ -122,7 +124,7 @@ BEGIN
         FROM pgml_tune.collection AS t JOIN pg_proc AS f ON f.oid = to_regprocedure(t.query_function)
         -- After renames a function of that name may be another collection's: the comment tells.
         WHERE t.collection_id = _query_function.collection_id
-          AND obj_description(f.oid, 'pg_proc') = pgml_tune._query_comment(t.name, t.model_reference)
+          AND starts_with(obj_description(f.oid, 'pg_proc'), pgml_tune._query_comment(t.name, ''))
     );
 END
 $$;
@@ -132,7 +134,7 @@ CREATE OR REPLACE FUNCTION pgml_tune._query_comment(collection text, model text)
 RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-AS $$ SELECT format('Vector of a question to collection "%s", under %s.', collection, model) $$;
+AS $$ SELECT format('Vector of a question to collection "%s", under %s', collection, model) $$;
 COMMENT ON FUNCTION pgml_tune._query_comment(text, text) IS 'What the comment of a query function says.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._make_query_objects(collection_id bigint)
@@ -175,9 +177,15 @@ BEGIN
     END IF;
     v_view := format('%s.%I', v_schema, v_base || '_embedding');
     v_function := format('%s.%I', v_schema, v_base || '_query');
+    UPDATE pgml_tune.collection AS c
+    SET query_reference = (SELECT r.model_reference FROM pgml_tune.collection_route AS r WHERE r.collection_id = t.collection_id)
+    WHERE c.collection_id = t.collection_id;
     FOREACH v_statement IN ARRAY pgml_tune._query_statements(t.collection_id, v_view, v_function) LOOP
         EXECUTE v_statement;
     END LOOP;
+    -- From now on people compare what plain embed() gives with what the view shows.
+    PERFORM pgml_tune._make_serving_function(v.model_id)
+    FROM pgml_tune.model_version AS v WHERE v.model_version_id = t.model_version_id;
     UPDATE pgml_tune.collection AS c SET view_name = v_view::regclass, query_function = v_function || '(text)'
     WHERE c.collection_id = t.collection_id;
 END
@@ -238,6 +246,20 @@ BEGIN
     FOR KEY SHARE OF v;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
+    END IF;
+    IF NOT t.is_twin THEN
+        INSERT INTO pgml_tune.collection_route AS r (name, collection_id, model_reference)
+        VALUES (t.name, t.collection_id, t.model_reference)
+        ON CONFLICT (name) DO UPDATE SET collection_id = excluded.collection_id, model_reference = excluded.model_reference;
+    ELSIF NOT EXISTS (
+        -- Its searches may come here one day: it must be the same text, cut in the same way.
+        SELECT FROM pgml_tune.collection_route AS r
+        JOIN pgml_tune.collection AS c ON c.collection_id = r.collection_id
+        CROSS JOIN LATERAL pgml_tune._collection_parts(c.collection_id) AS p
+        WHERE r.name = t.name AND c.source = t.source AND p.plain_content = t.source_column
+          AND (c.chunk_tokens, c.chunk_overlap, c.text_search) IS NOT DISTINCT FROM (t.chunk_tokens, t.chunk_overlap, t.text_search)
+    ) THEN
+        RAISE EXCEPTION 'collection "%" is not one of this column', t.name USING ERRCODE = '55000';
     END IF;
     v_name := format('embedding_%s_%s', t.collection_id, t.model_version_id);
     -- A restore of nothing but the schema leaves objects of collections whose numbers are given again.
@@ -405,7 +427,11 @@ BEGIN
 
     RETURN QUERY
     SELECT 'view or query function', format('SELECT pgml_tune._make_query_objects(%s)', collection_id)
-    WHERE t.is_ready AND (
+    FROM pgml_tune.collection_route AS r
+    -- Until a promotion has found the locks for it, the view is that of the version before.
+    WHERE r.collection_id = t.collection_id AND t.is_ready AND NOT EXISTS (
+        SELECT FROM pgml_tune.collection AS o WHERE o.name = t.name AND o.collection_id <> t.collection_id AND o.view_name IS NOT NULL
+    ) AND (
         pgml_tune._query_function(collection_id) IS NULL
         OR NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v')
     );

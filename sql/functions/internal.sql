@@ -160,6 +160,14 @@ BEGIN
         RETURN 'missing';
     END IF;
     IF EXISTS (SELECT FROM pgml_tune.collection AS c WHERE c.model_version_id = v_version_id)
+        OR EXISTS (
+            SELECT FROM pgml_tune.collection_route AS r
+            WHERE v_model.name || '@' || _drop_version.version IN (r.model_reference, r.candidate_reference)
+        )
+        OR EXISTS (
+            SELECT FROM pgml_tune.rollout AS r
+            WHERE r.ended_at IS NULL AND v_version_id IN (r.from_version_id, r.to_version_id)
+        )
         OR EXISTS (SELECT FROM pgml_tune.tracked_column AS c WHERE c.model_version_id = v_version_id) THEN
         RETURN 'used';
     END IF;
@@ -184,6 +192,7 @@ BEGIN
             PERFORM pgml_tune._move_default(v_model.task, NULL, 'last model dropped');
         END IF;
         DELETE FROM pgml_tune.serving AS s WHERE s.model_id = v_model.model_id;
+        EXECUTE format('DROP FUNCTION IF EXISTS %s', pgml_tune._serving_function(v_model.model_id));
         INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, reason)
         VALUES (v_model.name, 'version', _drop_version.version, 'last version dropped');
     END IF;

@@ -102,14 +102,31 @@ $$;
 COMMENT ON FUNCTION pgml_tune._leaves_few(regclass, text, jsonb) IS
     'Whether a filter, or the row security of the caller, leaves so few rows that looking at each is fastest.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._open_collection(collection text, k integer)
-RETURNS pgml_tune.collection
+CREATE OR REPLACE FUNCTION pgml_tune._unit(salt text, unit text)
+RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- As service/assignment.py does it.
+    RETURN ('x' || left(encode(sha256(convert_to(salt || ':' || unit, 'UTF8')), 'hex'), 15))::bit(60)::bigint;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._unit(text, text) IS
+    'First 60 bits of sha256(salt:unit); a candidate answers where the remainder by 10,000 is below its share.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._open_collection(collection text, k integer, query text, is_fallback boolean)
+RETURNS TABLE (opened pgml_tune.collection, model_reference text, route jsonb)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
     t pgml_tune.collection;
+    r pgml_tune.collection_route;
+    v_unit text := current_setting('pgml_tune.unit', true);
+    v_number bigint;
+    v_is_candidate boolean := false;
 BEGIN
     IF collection IS NULL OR k IS NULL THEN
         RAISE EXCEPTION 'collection and k must not be NULL' USING ERRCODE = '22023';
@@ -117,7 +134,18 @@ BEGIN
     IF k NOT BETWEEN 1 AND 10000 THEN
         RAISE EXCEPTION 'k is %, valid are 1 to 10000', k USING ERRCODE = CASE WHEN k < 1 THEN '22023' ELSE '54000' END;
     END IF;
-    SELECT c.* INTO t FROM pgml_tune.collection AS c WHERE c.name = _open_collection.collection;
+    -- One row: the version that embeds the question and the vectors it is compared with are never those of two moments.
+    SELECT o.* INTO r FROM pgml_tune.collection_route AS o WHERE o.name = _open_collection.collection;
+    IF octet_length(v_unit) > 1000 THEN
+        RAISE EXCEPTION 'invalid value for parameter "pgml_tune.unit"'
+            USING ERRCODE = '22023', DETAIL = 'It has more than 1000 bytes.', HINT = 'RESET pgml_tune.unit';
+    END IF;
+    IF r.rollout_id IS NOT NULL AND r.candidate_id IS NOT NULL AND query IS NOT NULL THEN
+        v_number := pgml_tune._unit(r.salt, coalesce(nullif(v_unit, ''), query));
+        v_is_candidate := v_number % 10000 < r.share;
+    END IF;
+    SELECT c.* INTO t FROM pgml_tune.collection AS c
+    WHERE c.collection_id = CASE WHEN v_is_candidate AND NOT is_fallback THEN r.candidate_id ELSE r.collection_id END;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such collection'
             USING ERRCODE = '42704', HINT = 'SELECT collection FROM pgml_tune.embedding_collections';
@@ -141,16 +169,60 @@ BEGIN
         RAISE EXCEPTION 'the column or the vectors of collection "%" are not as they were made', t.name
             USING ERRCODE = '55000', HINT = format('SELECT drop_auto_embed(%L)', t.name);
     END IF;
-    RETURN t;
+    opened := t;
+    model_reference := CASE WHEN v_is_candidate AND NOT is_fallback THEN r.candidate_reference ELSE r.model_reference END;
+    route := jsonb_build_object('collection', t.name);
+    IF v_number IS NOT NULL THEN
+        route := route || jsonb_build_object(
+            'rollout_id', r.rollout_id, 'phase', r.phase, 'share', r.share, 'unit', v_number,
+            'variant', CASE WHEN v_is_candidate THEN 'candidate' ELSE 'serving' END, 'is_fallback', is_fallback
+        );
+    END IF;
+    RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._open_collection(text, integer) IS 'The row of a collection that the caller may search now.';
+COMMENT ON FUNCTION pgml_tune._open_collection(text, integer, text, boolean) IS
+    'The vectors of a collection that answer a query of the caller now, the version that embeds it, and what rollout this is part of; is_fallback asks for the serving version.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._begin_search(collection text, query text, k integer, filter jsonb, needs_words boolean)
+RETURNS TABLE (opened pgml_tune.collection, condition text, embedding text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    o record;
+BEGIN
+    FOR v_try IN 1 .. 2 LOOP
+        SELECT * INTO STRICT o FROM pgml_tune._open_collection(collection, k, query, is_fallback => v_try = 2);
+        opened := o.opened;
+        IF needs_words AND NOT EXISTS (
+            SELECT FROM pg_ts_config AS y WHERE y.oid::regconfig::text = opened.text_search
+        ) THEN
+            RAISE EXCEPTION 'collection "%" has no full text search', opened.name
+                USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none, or its configuration was dropped.',
+                      HINT = format('SELECT drop_auto_embed(%L)', opened.name);
+        END IF;
+        condition := pgml_tune._filter_condition(opened.source, filter);
+        -- What the caller has done wrong is known by now: from here on it is the model that may fail.
+        IF query IS NOT NULL THEN
+            embedding := pgml_tune._embed_question(
+                query, split_part(o.model_reference, '@', 1), split_part(o.model_reference, '@', 2), o.route
+            )::text;
+        END IF;
+        EXIT WHEN query IS NULL OR embedding IS NOT NULL;
+        -- The candidate of a rollout has failed: the serving version answers, model and vectors together.
+    END LOOP;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._begin_search(text, text, integer, jsonb, boolean) IS
+    'The vectors that answer a query, the filter as a condition, and the vector of the query; NULL for a query that is NULL.';
 
 -- What hybrid_search() has both of its parts do: which collection it is, what the filter asks for and whether it leaves few rows has
 -- been found out before, once.
 
 CREATE OR REPLACE FUNCTION pgml_tune._search_by_meaning(
-    opened pgml_tune.collection, query text, depth integer, filter jsonb, condition text, is_exact boolean
+    opened pgml_tune.collection, embedding text, depth integer, filter jsonb, condition text, is_exact boolean
 )
 RETURNS TABLE (key jsonb, distance double precision, document jsonb)
 LANGUAGE plpgsql STABLE
@@ -161,7 +233,6 @@ DECLARE
     c_most_ef_search CONSTANT integer := 1000;  -- pgvector's limit
     c_chunks_per_row CONSTANT integer := 4;  -- looked at in the hope to meet so many different rows
     p record;
-    v_vector text;
     v_distance text;
     v_head text;
     v_tail text;
@@ -173,7 +244,6 @@ DECLARE
     v_iterative_scan text;
 BEGIN
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(opened.collection_id);
-    v_vector := @extschema@.embed_pinned(query, split_part(p.model, '@', 1), split_part(p.model, '@', 2), 'query')::text;
     v_distance := format('e.embedding OPERATOR(%s.<=>) $2::%s', pgml_tune._vector_schema(), p.storage);
     v_head := format(
         'SELECT array_agg(r.key ORDER BY r.distance, r.key), array_agg(r.distance ORDER BY r.distance, r.key),
@@ -208,7 +278,7 @@ BEGIN
             PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true);
         END IF;
         EXECUTE v_head || v_distance || v_tail INTO v_keys, v_distances, v_documents
-        USING filter, v_vector, v_candidates, depth;
+        USING filter, embedding, v_candidates, depth;
         PERFORM set_config('hnsw.ef_search', v_ef_search, true);
         IF v_iterative_scan IS NOT NULL THEN
             PERFORM set_config('hnsw.iterative_scan', v_iterative_scan, true);
@@ -217,14 +287,14 @@ BEGIN
     IF is_exact OR coalesce(cardinality(v_keys), 0) < depth THEN
         -- An index cannot serve a sum.
         EXECUTE v_head || format('(%s) + 0, %s', v_distance, p.key_list) || v_tail INTO v_keys, v_distances, v_documents
-        USING filter, v_vector, CASE WHEN p.chunk_tokens IS NULL THEN depth END, depth;
+        USING filter, embedding, CASE WHEN p.chunk_tokens IS NULL THEN depth END, depth;
     END IF;
     RETURN QUERY SELECT u.key, u.distance, u.document
         FROM unnest(v_keys, v_distances, v_documents) AS u (key, distance, document);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._search_by_meaning(pgml_tune.collection, text, integer, jsonb, text, boolean) IS
-    'The rows of an opened collection nearest in meaning to a query; is_exact compares all rows that the condition leaves, else the graph is asked first.';
+    'The rows of an opened collection nearest to the vector of a query; is_exact compares all rows that the condition leaves, else the graph is asked first.';
 
 CREATE OR REPLACE FUNCTION @extschema@.semantic_search(
     collection text, query text, k integer DEFAULT 10, filter jsonb DEFAULT NULL
@@ -236,15 +306,20 @@ SET jit = off  -- it takes longer than the search
 SET extra_float_digits = 1 SET bytea_output = 'hex' SET intervalstyle = 'postgres'  -- a key is the same in every session
 AS $$
 DECLARE
-    t pgml_tune.collection := pgml_tune._open_collection(collection, k);
-    v_condition text := pgml_tune._filter_condition(t.source, filter);
+    b record;
+    t pgml_tune.collection;
+    v_rows integer;
 BEGIN
+    SELECT * INTO STRICT b FROM pgml_tune._begin_search(collection, query, k, filter, needs_words => false);
+    t := b.opened;
     IF query IS NOT NULL THEN
         RETURN QUERY SELECT m.key, m.distance, m.document
         FROM pgml_tune._search_by_meaning(
-            t, query, k, filter, v_condition,
-            is_exact => pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, v_condition, filter)
+            t, b.embedding, k, filter, b.condition,
+            is_exact => pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE OR pgml_tune._leaves_few(t.source, b.condition, filter)
         ) AS m;
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        PERFORM pgml_tune._end_search(v_rows);
     END IF;
 END
 $$;
@@ -333,39 +408,38 @@ AS $$
 DECLARE
     c_damping CONSTANT integer := 60;  -- Cormack, Clarke, Buettcher: Reciprocal Rank Fusion, SIGIR 2009
     c_least_depth CONSTANT integer := 50;
-    t pgml_tune.collection := pgml_tune._open_collection(collection, k);
+    b record;
+    t pgml_tune.collection;
+    v_rows integer;
     v_depth integer := least(greatest(2 * k, c_least_depth), 10000);
-    v_condition text;
     v_is_few boolean;
 BEGIN
     IF weight IS NULL OR NOT weight BETWEEN 0 AND 1 THEN
         RAISE EXCEPTION 'weight is not a number from 0 to 1' USING ERRCODE = '22023', HINT = 'Use 0.5 for equal parts.';
     END IF;
-    IF t.text_search IS NULL OR NOT EXISTS (SELECT FROM pg_ts_config AS y WHERE y.oid::regconfig::text = t.text_search) THEN
-        RAISE EXCEPTION 'collection "%" has no full text search', t.name
-            USING ERRCODE = '55000', DETAIL = 'It was made with the option text_search none, or its configuration was dropped.',
-                  HINT = format('SELECT drop_auto_embed(%L)', t.name);
-    END IF;
-    v_condition := pgml_tune._filter_condition(t.source, filter);
+    SELECT * INTO STRICT b FROM pgml_tune._begin_search(collection, query, k, filter, needs_words => true);
     IF query IS NULL THEN
         RETURN;
     END IF;
-    v_is_few := pgml_tune._leaves_few(t.source, v_condition, filter);
+    t := b.opened;
+    v_is_few := pgml_tune._leaves_few(t.source, b.condition, filter);
     RETURN QUERY
     WITH semantic AS (
         SELECT m.key, m.document, row_number() OVER (ORDER BY m.distance, m.key) AS place
         FROM pgml_tune._search_by_meaning(
-            t, query, v_depth, filter, v_condition, is_exact => v_is_few OR pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE
+            t, b.embedding, v_depth, filter, b.condition, is_exact => v_is_few OR pgml_tune._has_hnsw(t.embeddings) IS NOT TRUE
         ) AS m
     ), textual AS (
         SELECT w.key, w.document, w.place
-        FROM pgml_tune._search_by_words(t, query, v_depth, filter, v_condition, v_is_few) AS w
+        FROM pgml_tune._search_by_words(t, query, v_depth, filter, b.condition, v_is_few) AS w
     ), fused AS (
         SELECT coalesce(s.key, f.key) AS key, coalesce(s.document, f.document) AS document,
                coalesce(weight / (c_damping + s.place), 0) + coalesce((1 - weight) / (c_damping + f.place), 0) AS score
         FROM semantic AS s FULL JOIN textual AS f ON f.key = s.key
     )
     SELECT u.key, u.score, u.document FROM fused AS u WHERE u.score > 0 ORDER BY u.score DESC, u.key LIMIT hybrid_search.k;
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    PERFORM pgml_tune._end_search(v_rows);
 END
 $$;
 COMMENT ON FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision) IS

@@ -24,8 +24,9 @@ CREATE TABLE pgml_tune.collection (
     query_function   text,  -- with its schema; NULL: not filled yet. pg_upgrade takes no regprocedure or regconfig in a table
     is_twin          boolean NOT NULL DEFAULT false,  -- made by prepare_rollout() beside the vectors that the collection began with
     validation       jsonb,  -- what prepare_rollout() has measured; NULL: nothing
-    retired_at       timestamptz,  -- no rollback comes back to it: it is dropped as soon as no transaction can read it; NULL: it is fed
-    retired_xid      xid8,  -- of that moment
+    left_at          timestamptz,  -- when a rollout or a rollback led away from it; NULL: it answers, or has not answered yet
+    retired_xid      xid8,  -- of the transaction that has given it up; it is dropped when none is older. NULL: it may answer again
+    query_reference  text,  -- name@version in the query function; NULL: it has none now
     created_by       text NOT NULL DEFAULT session_user,
     created_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT collection_name_model_version_id_key UNIQUE (name, model_version_id),
@@ -84,5 +85,18 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._check_collection_owner() IS 'Lets only the owner of a table say that it is kept embedded, and how.';
+CREATE FUNCTION pgml_tune._forget_route()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM pgml_tune.collection_route AS r WHERE r.collection_id = OLD.collection_id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._forget_route() IS 'Lets no route lead to vectors that are gone.';
+CREATE TRIGGER collection_route AFTER DELETE ON pgml_tune.collection
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._forget_route();
 CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();
