@@ -329,6 +329,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._align_model(bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_vectors(interval)'),
+    ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._retire()'),
     ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns, pgml_tune.evaluations'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.model_card(text, text)'),
     -- embed() reads the registry and the settings as its caller; neither holds a text or a secret.
@@ -341,7 +342,6 @@ FROM (
     -- Searching runs as its caller: it asks which collection this is, and what the tables and columns are called today.
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_search(text, text, integer, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision)'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._embed_question(text, text, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._end_search(integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._begin_search(text, text, integer, jsonb, boolean)'),

@@ -115,6 +115,13 @@ SETTINGS = {
         ),
         Setting("job_disk_bytes", "21474836480", "Disk that a running job may use.", 1 << 20, 1 << 46),
         Setting("job_threads", "0", "Cores that a job uses; 0 means all.", 0, 1024),
+        Setting(
+            "rollback_window_hours",
+            "168",
+            "How long vectors that a rollout has left are kept up to date for a rollback, against disk and writes.",
+            0,
+            87600,
+        ),
         Setting("job_keep_days", "30", "How long ended jobs and their logs are kept.", 1, 36500),
         Setting(
             "log_sample",
@@ -178,6 +185,7 @@ class Limits:
     job_memory_bytes: int
     job_disk_bytes: int
     job_threads: int
+    rollback_window_hours: int
     job_keep_days: int
     log_sample: float
     log_text: str

@@ -67,8 +67,9 @@ BEGIN
     END IF;
     COMMIT;
     CALL pgml_tune._mend();
+    CALL pgml_tune._retire();
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.maintain() IS
-    'Empties the oldest generation of a full table cache, adds up the counters, deletes old jobs and files that nothing uses, and brings collections in line with their tables (partitions, owners, grants, row security); run it every few minutes, outside a transaction block.';
+    'Empties the oldest generation of a full table cache, adds up the counters, deletes old jobs and files that nothing uses, brings collections in line with their tables (partitions, owners, grants, row security), and gives up vectors whose rollback_window is over; run it every few minutes, outside a transaction block.';
 

@@ -56,7 +56,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT jsonb_build_object(
         'model_id', m.model_id, 'task', m.task, 'from_version_id', f.model_version_id, 'from_version', f.version,
-        'to_version_id', t.model_version_id, 'to_state', t.state, 'is_same_space', f.space_id = t.space_id,
+        'to_version_id', t.model_version_id, 'to_state', t.state, -- Labels are of no space: calls of a classifier can always be shared out.
+        'is_same_space', f.space_id = t.space_id OR m.task <> 'embedding',
         'is_pending', s.wanted_version_id IS NOT NULL,
         'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
         'rollout', (SELECT to_jsonb(r) FROM pgml_tune.rollout AS r WHERE r.model_id = m.model_id AND r.ended_at IS NULL)
@@ -162,7 +163,8 @@ BEGIN
         expires_at, on_expiry
     )
     VALUES (
-        s.model_id, s.model, f.model_version_id, f.version, v.model_version_id, v.version, f.space_id = v.space_id,
+        s.model_id, s.model, f.model_version_id, f.version, v.model_version_id, v.version,
+        f.space_id = v.space_id OR s.task <> 'embedding',
         (settings ->> 'share')::integer,
         CASE WHEN settings -> 'plan' <> 'null' THEN ARRAY(SELECT p::integer FROM jsonb_array_elements_text(settings -> 'plan') AS p) END,
         encode(sha256(uuid_send(gen_random_uuid())), 'hex'), settings -> 'guardrails',
@@ -566,3 +568,11 @@ return rollout.rollout_tick()
 $python$;
 COMMENT ON PROCEDURE @extschema@.rollout_tick() IS
     'Looks at every rollout that runs: rolls back one that fails its guardrails, takes one that passes to the next step of its plan, holds all others; run it every minute, as often as you like, outside a transaction block.';
+
+CREATE OR REPLACE PROCEDURE pgml_tune._retire()
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import rollout
+return rollout.retire()
+$python$;
+COMMENT ON PROCEDURE pgml_tune._retire() IS 'Lets plain embed() follow what searches go to, and gives up vectors that no rollback shall come back to.';

@@ -1,0 +1,271 @@
+"""Rolling versions out and back."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from pgml_tune.db import Session
+from pgml_tune.errors import InvalidArgument, NotReady, ObjectNotFound
+from pgml_tune.records import check_name
+from pgml_tune.service.ab_report import look
+from pgml_tune.service.guardrails import Guardrails, units_needed
+from pgml_tune.service.own_settings import own_settings
+from pgml_tune.service.rollout_options import RolloutOptions
+from pgml_tune.service.rollout_plan import ALL, Action, Position, next_action
+from pgml_tune.settings import Limits
+from pgml_tune.store import rollout as store
+from pgml_tune.store.rollout import Facts, Rollout
+from pgml_tune.store.setting import read_settings
+
+_DEFAULT_EXPIRY = "7 days"
+_LONGEST_EXPIRY_SECONDS = 10 * 366 * 86400
+_SHORT_LOCK_MS = 20  # who calls waits for the commit, and so does everybody whose searches are to change
+_LONG_LOCK_MS = 100
+_TRIES = 5
+_SHOW_VERSIONS = "SELECT model, version, state FROM pgml_tune.model_versions"
+
+
+def roll_out(
+    db: Session, name: str | None, version: str | None, percent: int | None, options_text: str | None
+) -> dict[str, Any]:
+    """Let a version answer a share of the units, or all; says what was done."""
+    if name is None or version is None or percent is None:
+        raise InvalidArgument("name, version and percent must not be NULL")
+    check_name(name, "model")
+    check_name(version, "version")
+    if not 1 <= percent <= 100:
+        raise InvalidArgument(
+            f"percent is {percent}, valid are 1 to 100", hint=f"To take a model back: SELECT rollback_model('{name}')"
+        )
+    options = RolloutOptions.parse(options_text)
+    guardrails = Guardrails.parse(options.guardrails or {})
+    facts = _checked_facts(db, name, version)
+    missing = _missing_steps(db, facts)
+    blocking = [(what, do) for what, do in missing if not (what == "untracked" and options.untracked)]
+    share = options.plan[0] if options.plan and percent == 100 else percent * 100
+    plan = {
+        "model": name,
+        "from_version": facts.from_version,
+        "to_version": version,
+        "percent": share / 100,
+        "plan": options.plan and [step / 100 for step in options.plan],
+        "is_same_space": facts.is_same_space,
+        "collections": facts.collections,
+        "guardrails": guardrails.to_json(),
+        "units_needed": units_needed(share, guardrails),
+    }
+    if options.dry_run:
+        return plan | {"missing": [{"what": what, "do": do} for what, do in blocking]}
+    if blocking:
+        raise NotReady(
+            f'model "{name}" is not ready for version "{version}", which is of another space',
+            detail="\n".join(what if what != "untracked" else f"untracked vectors: {do}" for what, do in blocking),
+            hint=_how_to(name, version, blocking),
+        )
+    if facts.rollout is None:
+        rollout_id = _begin(db, name, facts, share, options, guardrails)
+    else:
+        rollout_id = facts.rollout["rollout_id"]
+        given = None if options.guardrails is None else guardrails.to_json()
+        if not store.set_share(db, rollout_id, share, options.reason, options.plan, given):
+            raise _changed(name)
+    done = plan | {"rollout_id": rollout_id, "state": "running"}
+    if share < ALL:
+        return done | {"next": "CALL rollout_tick()"}
+    return done | {"state": "promoted"} | _promote(db, facts.model_id, rollout_id, options.reason)
+
+
+def roll_back(db: Session, name: str | None, reason: str | None) -> dict[str, Any]:
+    """End the rollout that runs, or undo the last promotion; says from which version to which, and how fast."""
+    if name is None:
+        raise InvalidArgument("name must not be NULL", hint="SELECT model FROM pgml_tune.traffic")
+    check_name(name, "model")
+    facts = store.facts(db, name, None)
+    if facts is None:
+        raise _no_model(name)
+    began = time.monotonic()
+    if facts.rollout is None:
+        from_version, to_version = store.step_back(db, facts.model_id, reason)
+    else:
+        rollout = facts.rollout
+        if not store.end(db, rollout["rollout_id"], "rolled_back", reason):
+            raise _changed(name)
+        from_version, to_version = f"{rollout['to_version']} {rollout['share'] / 100:g} %", rollout["from_version"]
+    searches_ms = _milliseconds(began)
+    return {
+        "model": name,
+        "from": from_version,
+        "to": to_version,
+        "searches_ms": searches_ms,
+        **_follow(db, facts.model_id),
+    }
+
+
+def explain(db: Session, rollout_id: int | None) -> dict[str, Any]:
+    """A rollout with its history and every number behind its last verdict."""
+    explained = None if rollout_id is None else store.explain(db, rollout_id)
+    if explained is None:
+        raise ObjectNotFound("there is no such rollout", hint="SELECT * FROM pgml_tune.rollouts")
+    return explained
+
+
+def tick(db: Session) -> None:
+    """Look at each rollout that runs and let it go on, hold or go back; then let plain embed() follow."""
+    db.commit()
+    with own_settings(db):
+        store.ingest_logs(db)
+    db.commit()
+    with own_settings(db):
+        rollouts = store.running(db)
+    db.commit()
+    for rollout in rollouts:
+        failure = db.attempt(partial(_look_at, db, rollout))
+        if failure is not None:
+            db.notice(f"{_label(rollout)}: stays as it is: {failure}")
+        db.commit()
+    follow_all(db)
+
+
+def follow_all(db: Session) -> None:
+    """Let plain embed(), views and query functions follow wherever they have not yet."""
+    with own_settings(db):
+        unaligned = store.unaligned_models(db)
+    db.commit()
+    for model_id, model in unaligned:
+        for number in range(_TRIES):
+            if number:
+                db.sleep(0.05 * 2**number)
+            is_done = store.align(db, model_id, _LONG_LOCK_MS)
+            db.commit()
+            if is_done:
+                break
+        else:
+            db.notice(f'model "{model}": plain embed(), views and query functions wait for locks of others')
+
+
+def retire(db: Session) -> None:
+    """Give up vectors that no rollback shall come back to."""
+    with own_settings(db):
+        limits = Limits.from_rows(read_settings(db)[1])
+        retired = store.retire(db, limits.rollback_window_hours)
+    db.commit()
+    for collection, reference, outcome in retired:
+        db.notice(f'collection "{collection}": vectors of {reference}: {outcome}')
+
+
+def _look_at(db: Session, rollout: Rollout) -> None:
+    with own_settings(db):
+        verdict = look(db, rollout.rollout_id)
+        position = Position(rollout.state, rollout.share, rollout.plan, rollout.on_expiry, rollout.is_expired)
+        action = next_action(position, verdict.outcome, verdict.words)
+        store.set_verdict(
+            db, rollout.rollout_id, verdict.to_json(), "paused" if action.step == "pause" else None
+        )
+        _act(db, rollout, action)
+    db.notice(f"{_label(rollout)}: {action.step}: {action.reason}")
+
+
+def _act(db: Session, rollout: Rollout, action: Action) -> None:
+    if action.step == "rollback":
+        store.end(db, rollout.rollout_id, "rolled_back", action.reason)
+    elif action.step == "promote":
+        store.end(db, rollout.rollout_id, "promoted", action.reason)
+        store.align(db, rollout.model_id, _SHORT_LOCK_MS)
+    elif action.share is not None:
+        store.set_share(db, rollout.rollout_id, action.share, action.reason)
+
+
+def _checked_facts(db: Session, name: str, version: str) -> Facts:
+    facts = store.facts(db, name, version)
+    if facts is None:
+        raise _no_model(name)
+    if facts.to_version_id is None:
+        raise ObjectNotFound(
+            f'model "{name}" has no version "{version}"', hint=f"{_SHOW_VERSIONS} WHERE model = '{name}'"
+        )
+    if facts.to_state != "ready":
+        raise NotReady(f'version "{name}@{version}" is not ready', detail=f"Its state is {facts.to_state}.")
+    if facts.rollout is None:
+        if facts.to_version_id == facts.from_version_id:
+            raise NotReady(
+                f'version "{version}" serves model "{name}" already', hint="SELECT * FROM pgml_tune.traffic"
+            )
+    elif facts.rollout["to_version_id"] != facts.to_version_id:
+        raise NotReady(
+            f'a rollout of model "{name}" to version "{facts.rollout["to_version"]}" is running',
+            detail="A model has one at a time.",
+            hint=f"SELECT rollback_model('{name}')",
+        )
+    return facts
+
+
+def _missing_steps(db: Session, facts: Facts) -> list[tuple[str, str]]:
+    if facts.is_same_space or facts.to_version_id is None:
+        return []
+    return store.missing_steps(db, facts.model_id, facts.to_version_id)
+
+
+def _how_to(name: str, version: str, blocking: list[tuple[str, str]]) -> str:
+    statements = list(dict.fromkeys(do for _, do in blocking))
+    hint = "; ".join(statements)
+    if all(what == "untracked" for what, _ in blocking):
+        hint += f'; or leave them: SELECT rollout_model(\'{name}\', \'{version}\', options => \'{{"untracked": "accept"}}\')'
+    return hint
+
+
+def _begin(db: Session, name: str, facts: Facts, share: int, options: RolloutOptions, guardrails: Guardrails) -> int:
+    seconds = store.interval_seconds(db, options.expires or _DEFAULT_EXPIRY)
+    if not 0 < seconds <= _LONGEST_EXPIRY_SECONDS:
+        raise InvalidArgument('option "expires" is not an interval of up to 10 years')
+    rollout_id = store.begin(
+        db,
+        {
+            "model_id": facts.model_id,
+            "from_version_id": facts.from_version_id,
+            "to_version_id": facts.to_version_id,
+            "share": share,
+            "plan": options.plan,
+            "guardrails": guardrails.to_json(),
+            "seconds": seconds,
+            "on_expiry": options.on_expiry or "rollback",
+            "reason": options.reason,
+        },
+    )
+    if rollout_id is None:
+        raise _changed(name)
+    return rollout_id
+
+
+def _promote(db: Session, model_id: int, rollout_id: int, reason: str | None) -> dict[str, Any]:
+    began = time.monotonic()
+    store.end(db, rollout_id, "promoted", reason)
+    return {"searches_ms": _milliseconds(began), **_follow(db, model_id)}
+
+
+def _follow(db: Session, model_id: int) -> dict[str, Any]:
+    """Let plain embed() follow if nobody holds a lock; in milliseconds, or what has yet to be called."""
+    began = time.monotonic()
+    if store.align(db, model_id, _SHORT_LOCK_MS):
+        return {"embed_ms": _milliseconds(began)}
+    return {"embed_ms": None, "next": "CALL rollout_tick()"}
+
+
+def _milliseconds(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 1)
+
+
+def _label(rollout: Rollout) -> str:
+    return (
+        f'rollout {rollout.rollout_id} of model "{rollout.model}" from {rollout.from_version} to {rollout.to_version},'
+        f" {rollout.share / 100:g} %"
+    )
+
+
+def _no_model(name: str) -> ObjectNotFound:
+    return ObjectNotFound(f'model "{name}" does not exist', hint="SELECT model, task FROM pgml_tune.models")
+
+
+def _changed(name: str) -> NotReady:
+    return NotReady(f'model "{name}" has changed meanwhile', hint="SELECT * FROM pgml_tune.traffic")

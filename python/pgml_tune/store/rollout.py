@@ -1,0 +1,175 @@
+"""Statements on rollouts.
+
+A procedure that commits runs them under the search_path of its caller, so they only call functions of ours or stand
+inside own_settings().
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pgml_tune.db import Database
+
+_FACTS = "SELECT pgml_tune._rollout_facts($1::pg_catalog.text, $2::pg_catalog.text) AS facts"
+_MISSING = "SELECT m.what, m.statement FROM pgml_tune._missing_steps($1::pg_catalog.int8, $2::pg_catalog.int8) AS m"
+_BEGIN = "SELECT pgml_tune._begin_rollout($1::pg_catalog.jsonb) AS rollout_id"
+_SET_SHARE = """
+SELECT pgml_tune._set_share(
+    $1::pg_catalog.int8, $2::pg_catalog.int4, $3::pg_catalog.int4[], $4::pg_catalog.jsonb, $5::pg_catalog.text
+) AS is_done
+"""
+_SET_VERDICT = """
+SELECT pgml_tune._set_verdict(
+    $1::pg_catalog.int8, $2::pg_catalog.jsonb, $3::pg_catalog.text::pgml_tune.rollout_state
+)
+"""
+_END = """
+SELECT pgml_tune._end_rollout(
+    $1::pg_catalog.int8, $2::pg_catalog.text::pgml_tune.rollout_state, $3::pg_catalog.text
+) AS is_done
+"""
+_STEP_BACK = "SELECT pgml_tune._step_back($1::pg_catalog.int8, $2::pg_catalog.text) AS move"
+_ALIGN = "SELECT pgml_tune._align_model($1::pg_catalog.int8, $2::pg_catalog.int4) AS is_done"
+_UNALIGNED = "SELECT u.model_id, u.model FROM pgml_tune._unaligned_models() AS u"
+_INGEST = "SELECT pgml_tune._ingest_logs()"
+_RETIRE = """
+SELECT r.collection, r.model_reference, r.outcome
+FROM pgml_tune._retire_vectors(pg_catalog.make_interval(hours => $1::pg_catalog.int4)) AS r
+"""
+_SECONDS = "SELECT extract(epoch FROM $1::interval)::float8 AS seconds"
+_RUNNING = """
+SELECT r.rollout_id, r.model_id, r.model, r.from_version, r.to_version, r.state::text AS state, r.share, r.phase, r.plan,
+       r.on_expiry, r.expires_at <= now() AS is_expired
+FROM pgml_tune.rollout AS r
+WHERE r.ended_at IS NULL
+ORDER BY r.rollout_id
+"""
+_EXPLAIN = """
+SELECT to_jsonb(r) - 'salt' || jsonb_build_object(
+           'history', (
+               SELECT coalesce(jsonb_agg(to_jsonb(h) ORDER BY h.rollout_history_id), '[]')
+               FROM pgml_tune.rollout_history AS h WHERE h.rollout_id = r.rollout_id
+           )
+       ) AS explained
+FROM pgml_tune.rollout AS r
+WHERE r.rollout_id = $1::int8
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A rollout that runs."""
+
+    rollout_id: int
+    model_id: int
+    model: str
+    from_version: str
+    to_version: str
+    state: str  # running or paused
+    share: int  # units of 10,000
+    phase: int
+    plan: list[int] | None  # shares, ascending
+    on_expiry: str  # rollback, hold or promote
+    is_expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a model serves, what another version of it is, and the rollout that runs."""
+
+    model_id: int
+    task: str
+    from_version_id: int
+    from_version: str
+    to_version_id: int | None  # None: there is no such version
+    to_state: str | None
+    is_same_space: bool | None
+    is_pending: bool  # plain embed() has yet to follow the last move
+    collections: int
+    rollout: dict[str, Any] | None
+
+
+def facts(db: Database, name: str, version: str | None) -> Facts | None:
+    """What decides whether a version can be rolled out; None: no such model serves."""
+    text = db.fetch(_FACTS, name, version)[0]["facts"]
+    return None if text is None else Facts(**json.loads(text))
+
+
+def missing_steps(db: Database, model_id: int, version_id: int) -> list[tuple[str, str]]:
+    """What stands between a model and a version of another space, each with the statement that does it."""
+    return [(row["what"], row["statement"]) for row in db.fetch(_MISSING, model_id, version_id)]
+
+
+def begin(db: Database, settings: dict[str, Any]) -> int | None:
+    """Add a rollout and send it its first share; None if the model has changed meanwhile."""
+    rollout_id: int | None = db.fetch(_BEGIN, json.dumps(settings))[0]["rollout_id"]
+    return rollout_id
+
+
+def set_share(
+    db: Database,
+    rollout_id: int,
+    share: int,
+    reason: str | None,
+    plan: Sequence[int] | None = None,
+    guardrails: dict[str, Any] | None = None,
+) -> bool:
+    """Change the share of a rollout, and what else is given; False if it has ended."""
+    text = None if guardrails is None else json.dumps(guardrails)
+    plan = None if plan is None else list(plan)
+    return bool(db.fetch(_SET_SHARE, rollout_id, share, plan, text, reason)[0]["is_done"])
+
+
+def set_verdict(db: Database, rollout_id: int, verdict: dict[str, Any], state: str | None = None) -> None:
+    """Keep what the last look has found, and pause the rollout or let it go on."""
+    db.fetch(_SET_VERDICT, rollout_id, json.dumps(verdict), state)
+
+
+def end(db: Database, rollout_id: int, state: str, reason: str | None) -> bool:
+    """Promote a rollout or roll it back; False if it has ended already."""
+    return bool(db.fetch(_END, rollout_id, state, reason)[0]["is_done"])
+
+
+def step_back(db: Database, model_id: int, reason: str | None) -> tuple[str, str]:
+    """Take back the last move of a model: from which version, to which."""
+    move = json.loads(db.fetch(_STEP_BACK, model_id, reason)[0]["move"])
+    return move["from_version"], move["to_version"]
+
+
+def align(db: Database, model_id: int, lock_ms: int) -> bool:
+    """Let plain embed(), views and query functions follow; False if others hold a lock for longer."""
+    return bool(db.fetch(_ALIGN, model_id, lock_ms)[0]["is_done"])
+
+
+def unaligned_models(db: Database) -> list[tuple[int, str]]:
+    """Models whose plain embed() has yet to follow their searches."""
+    return [(row["model_id"], row["model"]) for row in db.fetch(_UNALIGNED)]
+
+
+def ingest_logs(db: Database) -> None:
+    """Take the logs of calls over from the spool."""
+    db.fetch(_INGEST)
+
+
+def retire(db: Database, hours: int) -> list[tuple[str, str, str]]:
+    """Give up vectors that no search has gone to for so long: collection, name@version, what became of them."""
+    return [(row["collection"], row["model_reference"], row["outcome"]) for row in db.fetch(_RETIRE, hours)]
+
+
+def interval_seconds(db: Database, text: str) -> float:
+    """The seconds of an interval."""
+    return float(db.fetch(_SECONDS, text)[0]["seconds"])
+
+
+def running(db: Database) -> list[Rollout]:
+    """The rollouts that run, oldest first."""
+    return [Rollout(**row) for row in db.fetch(_RUNNING)]
+
+
+def explain(db: Database, rollout_id: int) -> dict[str, Any] | None:
+    """A rollout with its history and its last verdict."""
+    rows = db.fetch(_EXPLAIN, rollout_id)
+    return json.loads(rows[0]["explained"]) if rows else None
