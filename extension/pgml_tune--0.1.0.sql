@@ -4486,7 +4486,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT jsonb_build_object(
         'model_id', m.model_id, 'task', m.task, 'from_version_id', f.model_version_id, 'from_version', f.version,
-        'to_version_id', t.model_version_id, 'to_state', t.state, 'is_same_space', f.space_id = t.space_id,
+        'to_version_id', t.model_version_id, 'to_state', t.state, -- Labels are of no space: calls of a classifier can always be shared out.
+        'is_same_space', f.space_id = t.space_id OR m.task <> 'embedding',
         'is_pending', s.wanted_version_id IS NOT NULL,
         'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
         'rollout', (SELECT to_jsonb(r) FROM pgml_tune.rollout AS r WHERE r.model_id = m.model_id AND r.ended_at IS NULL)
@@ -4592,7 +4593,8 @@ BEGIN
         expires_at, on_expiry
     )
     VALUES (
-        s.model_id, s.model, f.model_version_id, f.version, v.model_version_id, v.version, f.space_id = v.space_id,
+        s.model_id, s.model, f.model_version_id, f.version, v.model_version_id, v.version,
+        f.space_id = v.space_id OR s.task <> 'embedding',
         (settings ->> 'share')::integer,
         CASE WHEN settings -> 'plan' <> 'null' THEN ARRAY(SELECT p::integer FROM jsonb_array_elements_text(settings -> 'plan') AS p) END,
         encode(sha256(uuid_send(gen_random_uuid())), 'hex'), settings -> 'guardrails',
@@ -4852,6 +4854,8 @@ BEGIN
         END LOOP;
     END LOOP;
     PERFORM pgml_tune._swap_columns(s.model_id, s.wanted_version_id);
+    -- Who has called embed() holds this till the end of his transaction, and stays with one version.
+    LOCK TABLE pgml_tune.serving IN ACCESS EXCLUSIVE MODE;
     UPDATE pgml_tune.serving AS o
     SET model_version_id = v.model_version_id, version = v.version, artifact_sha256 = v.artifact_sha256,
         dimensions = v.dimensions, wanted_version_id = NULL, changed_at = now()
@@ -4996,6 +5000,14 @@ return rollout.rollout_tick()
 $python$;
 COMMENT ON PROCEDURE @extschema@.rollout_tick() IS
     'Looks at every rollout that runs: rolls back one that fails its guardrails, takes one that passes to the next step of its plan, holds all others; run it every minute, as often as you like, outside a transaction block.';
+
+CREATE OR REPLACE PROCEDURE pgml_tune._retire()
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import rollout
+return rollout.retire()
+$python$;
+COMMENT ON PROCEDURE pgml_tune._retire() IS 'Lets plain embed() follow what searches go to, and gives up vectors that no rollback shall come back to.';
 -- Vectors in another space, made ready beside those that answer.
 -- The log of calls: spool files, their ingest, partitions, statistics.
 -- What the logs and the feedback say: A/B reports, quality, drift.
@@ -5068,10 +5080,11 @@ BEGIN
     END IF;
     COMMIT;
     CALL pgml_tune._mend();
+    CALL pgml_tune._retire();
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.maintain() IS
-    'Empties the oldest generation of a full table cache, adds up the counters, deletes old jobs and files that nothing uses, and brings collections in line with their tables (partitions, owners, grants, row security); run it every few minutes, outside a transaction block.';
+    'Empties the oldest generation of a full table cache, adds up the counters, deletes old jobs and files that nothing uses, brings collections in line with their tables (partitions, owners, grants, row security), and gives up vectors whose rollback_window is over; run it every few minutes, outside a transaction block.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._grant(role regrole, level text)
 RETURNS void
@@ -5460,6 +5473,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._align_model(bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_vectors(interval)'),
+    ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._retire()'),
     ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns, pgml_tune.evaluations'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.model_card(text, text)'),
     -- embed() reads the registry and the settings as its caller; neither holds a text or a secret.
@@ -5472,7 +5486,6 @@ FROM (
     -- Searching runs as its caller: it asks which collection this is, and what the tables and columns are called today.
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_search(text, text, integer, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision)'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._open_collection(text, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._embed_question(text, text, text, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._end_search(integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._begin_search(text, text, integer, jsonb, boolean)'),

@@ -424,6 +424,8 @@ BEGIN
         END LOOP;
     END LOOP;
     PERFORM pgml_tune._swap_columns(s.model_id, s.wanted_version_id);
+    -- Who has called embed() holds this till the end of his transaction, and stays with one version.
+    LOCK TABLE pgml_tune.serving IN ACCESS EXCLUSIVE MODE;
     UPDATE pgml_tune.serving AS o
     SET model_version_id = v.model_version_id, version = v.version, artifact_sha256 = v.artifact_sha256,
         dimensions = v.dimensions, wanted_version_id = NULL, changed_at = now()

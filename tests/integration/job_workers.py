@@ -65,6 +65,14 @@ class Installation:
         """The digest of a model of two layers; made once for all tests."""
         return self._build("tiny", "build", "embedding")
 
+    def build_small(self) -> str:
+        """The digest of a model like build_tiny(), of another space and half the dimensions."""
+        return self._build("small", "build_small", "embedding")
+
+    def build_other(self) -> str:
+        """The digest of a model like build_tiny(), of another space and the same dimensions."""
+        return self._build("other", "build_other", "embedding")
+
     def build_classifier(self) -> str:
         """The digest of a classifier of two layers and three labels."""
         return self._build("classifier", "build_classifier", "classification")

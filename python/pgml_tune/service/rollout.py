@@ -151,8 +151,8 @@ def retire(db: Session) -> None:
         limits = Limits.from_rows(read_settings(db)[1])
         retired = store.retire(db, limits.rollback_window_hours)
     db.commit()
-    for collection, reference, outcome in retired:
-        db.notice(f'collection "{collection}": vectors of {reference}: {outcome}')
+    for what, reference, outcome in retired:
+        db.notice(f"{what}: vectors of {reference}: {outcome}")
 
 
 def _look_at(db: Session, rollout: Rollout) -> None:
@@ -211,7 +211,8 @@ def _how_to(name: str, version: str, blocking: list[tuple[str, str]]) -> str:
     statements = list(dict.fromkeys(do for _, do in blocking))
     hint = "; ".join(statements)
     if all(what == "untracked" for what, _ in blocking):
-        hint += f'; or leave them: SELECT rollout_model(\'{name}\', \'{version}\', options => \'{{"untracked": "accept"}}\')'
+        accept = """'{"untracked": "accept"}'"""
+        hint += f"; or leave them: SELECT rollout_model('{name}', '{version}', options => {accept})"
     return hint
 
 

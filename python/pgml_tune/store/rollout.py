@@ -36,13 +36,16 @@ _ALIGN = "SELECT pgml_tune._align_model($1::pg_catalog.int8, $2::pg_catalog.int4
 _UNALIGNED = "SELECT u.model_id, u.model FROM pgml_tune._unaligned_models() AS u"
 _INGEST = "SELECT pgml_tune._ingest_logs()"
 _RETIRE = """
-SELECT r.collection, r.model_reference, r.outcome
+SELECT r.collection AS object, r.model_reference, r.outcome
 FROM pgml_tune._retire_vectors(pg_catalog.make_interval(hours => $1::pg_catalog.int4)) AS r
+UNION ALL
+SELECT s.object, s.model_reference, s.outcome
+FROM pgml_tune._retire_shadows(pg_catalog.make_interval(hours => $1::pg_catalog.int4)) AS s
 """
 _SECONDS = "SELECT extract(epoch FROM $1::interval)::float8 AS seconds"
 _RUNNING = """
-SELECT r.rollout_id, r.model_id, r.model, r.from_version, r.to_version, r.state::text AS state, r.share, r.phase, r.plan,
-       r.on_expiry, r.expires_at <= now() AS is_expired
+SELECT r.rollout_id, r.model_id, r.model, r.from_version, r.to_version, r.state::text AS state, r.share, r.phase,
+       r.plan, r.on_expiry, r.expires_at <= now() AS is_expired
 FROM pgml_tune.rollout AS r
 WHERE r.ended_at IS NULL
 ORDER BY r.rollout_id
@@ -155,8 +158,8 @@ def ingest_logs(db: Database) -> None:
 
 
 def retire(db: Database, hours: int) -> list[tuple[str, str, str]]:
-    """Give up vectors that no search has gone to for so long: collection, name@version, what became of them."""
-    return [(row["collection"], row["model_reference"], row["outcome"]) for row in db.fetch(_RETIRE, hours)]
+    """Give up vectors that no search has gone to for so long: of what, name@version, what became of them."""
+    return [(row["object"], row["model_reference"], row["outcome"]) for row in db.fetch(_RETIRE, hours)]
 
 
 def interval_seconds(db: Database, text: str) -> float:
