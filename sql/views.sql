@@ -261,9 +261,30 @@ SELECT j.job_id,
 FROM pgml_tune.jobs AS j
 JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
 JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
-WHERE j.state = 'running';
+WHERE j.state = 'running'
+UNION ALL
+SELECT NULL,
+       d.oid,
+       d.datname,
+       'prepare_rollout',
+       p.model || '@' || p.version,
+       p.phase || ' ' || p.object,
+       p.steps,
+       p.step,
+       NULL,
+       NULL,
+       NULL,
+       CASE WHEN p.step BETWEEN 1 AND p.steps THEN
+           extract(epoch FROM p.updated_at - p.phase_began_at)::double precision * (p.steps - p.step) / p.step
+       END,
+       NULL,
+       p.began_at,
+       p.updated_at
+FROM pgml_tune._preparations() AS p
+JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
+WHERE pgml_tune._may_see_job(current_user::regrole::oid, p.role_id);
 COMMENT ON VIEW pgml_tune.stat_progress IS
-    'One row for each of your jobs that runs now (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
+    'One row for each of your jobs and preparations of rollouts that run now (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
 
 CREATE OR REPLACE VIEW pgml_tune._job_lines WITH (security_barrier) AS
 SELECT l.job_line_id, l.job_id, l.logged_at, l.line
@@ -367,10 +388,12 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_part(bigint, oid, bigint, bigint, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_orphans(bigint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._probe_vectors(bigint, integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._question_vector(text, text)'),
     -- A trigger of the table asks whether whoever adds or removes a row owns the source.
     ('operate', 'INSERT (name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens,'
-        ' chunk_overlap, batch_size, text_search, model_reference, dimensions)', 'TABLE pgml_tune.collection'),
-    ('operate', 'UPDATE (index_method, batch_size)', 'TABLE pgml_tune.collection'),
+        ' chunk_overlap, batch_size, text_search, model_reference, dimensions, is_twin)', 'TABLE pgml_tune.collection'),
+    ('operate', 'UPDATE (index_method, batch_size, validation)', 'TABLE pgml_tune.collection'),
     ('operate', 'DELETE', 'TABLE pgml_tune.collection'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_collection(bigint, text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_embed(oid)'),
@@ -402,19 +425,41 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.track_column(regclass, name, text)'),
     -- Both run as their caller in all they do; a trigger asks for the right to update the recorded column.
     ('operate', 'SELECT', 'TABLE pgml_tune.tracked_column'),
-    ('operate', 'INSERT (source, target_column, model_version_id, filled_by, is_mixed)', 'TABLE pgml_tune.tracked_column'),
-    ('operate', 'UPDATE (model_version_id, filled_by, is_mixed, created_by, created_at)', 'TABLE pgml_tune.tracked_column'),
+    ('operate', 'INSERT (source, target_column, model_version_id, filled_by, is_mixed, source_column, shadow_of, is_filled)',
+        'TABLE pgml_tune.tracked_column'),
+    ('operate', 'UPDATE (model_version_id, filled_by, is_mixed, source_column, is_filled, created_by, created_at)',
+        'TABLE pgml_tune.tracked_column'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._leaves(regclass)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._target_facts(oid, text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._fill_statement(text, oid, oid, text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._count_unfilled(oid, text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._has_vectors(oid, text)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_vector_column(oid, text, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_vector_column(oid, text, text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._read_part(oid, oid, text, text, bigint, bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._store_part(oid, oid, text, text, bigint, tid[], text[], text[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._clear_part(oid, oid, text, bigint, bigint, integer)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._record_column(oid, text, bigint, text, boolean)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._record_column(oid, text, bigint, text, boolean, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._forget_columns()'),
+    -- Preparing a rollout only reads of others' tables what the catalog shows anybody; it makes things as the owner of a table.
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.prepare_rollout(text, text, jsonb)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._missing_steps(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._untracked_uses(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._collections_to_prepare(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._columns_to_prepare(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._routes(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_twin(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._nearest_keys(bigint, boolean, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._record_validation(bigint, jsonb)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_shadow(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._finish_shadow(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._shadow_indexes(oid, text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._free_column(oid, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._free_name(text, text[])'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._mend_shadow_triggers(oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_shadows(interval)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._write_preparation'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_preparation()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._preparations()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._pending_counts()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._settings()'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.maintain()'),

@@ -48,6 +48,7 @@ AS $$
              RETURN CASE task
                  WHEN ''fill'' THEN pgml_tune._keep_part(%1$s, leaf, first_block, end_block, max_rows)
                  WHEN ''orphans'' THEN pgml_tune._keep_orphans(%1$s)
+                 WHEN ''probe'' THEN pgml_tune._probe_vectors(%1$s, max_rows)
                  ELSE ARRAY[pgml_tune._count_rows(%1$s, task)]
              END;
          END

@@ -377,7 +377,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._fill_collection(bigint, text, oid, bigint, bigint, integer) IS
-    'Works on a collection as the owner of its source: embeds rows of a range of blocks (fill), deletes vectors of rows that are gone (orphans), or counts rows (as _count_rows).';
+    'Works on a collection as the owner of its source: embeds rows of a range of blocks (fill), deletes vectors of rows that are gone (orphans), searches with some of its texts (probe), or counts rows (as _count_rows).';
 
 CREATE OR REPLACE FUNCTION pgml_tune._count_rows(collection_id bigint, what text)
 RETURNS bigint

@@ -198,15 +198,15 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._has_vectors(oid, text) IS 'Whether a row has a vector in this column.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._add_vector_column(source oid, target_column text, dimensions integer)
+CREATE OR REPLACE FUNCTION pgml_tune._add_vector_column(source oid, target_column text, vector_type text, dimensions integer)
 RETURNS void
 LANGUAGE plpgsql
 AS $$
 BEGIN
     EXECUTE (
         SELECT pg_catalog.format(
-            'ALTER TABLE %I.%I ADD COLUMN %I %s.vector(%s)', n.nspname, c.relname, target_column,
-            pgml_tune._vector_schema(), dimensions
+            'ALTER TABLE %I.%I ADD COLUMN %I %s.%I(%s)', n.nspname, c.relname, target_column,
+            pgml_tune._vector_schema(), vector_type, dimensions
         )
         FROM pg_catalog.pg_class AS c
         JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -214,7 +214,8 @@ BEGIN
     );
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._add_vector_column(oid, text, integer) IS 'Adds a column for vectors of so many dimensions.';
+COMMENT ON FUNCTION pgml_tune._add_vector_column(oid, text, text, integer) IS
+    'Adds a column for vectors of so many dimensions, as vector or halfvec.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._read_part(
     source oid, leaf oid, source_column text, target_column text, first_block bigint, end_block bigint, max_rows integer
@@ -283,25 +284,25 @@ COMMENT ON FUNCTION pgml_tune._clear_part(oid, oid, text, bigint, bigint, intege
     'Takes away the vectors in some blocks of a table: how many there were, and how many are gone.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._record_column(
-    source oid, target_column text, version_id bigint, filled_by text, is_mixed boolean
+    source oid, target_column text, version_id bigint, filled_by text, is_mixed boolean, source_column text
 )
 RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO pgml_tune.tracked_column AS c (source, target_column, model_version_id, filled_by, is_mixed)
+    INSERT INTO pgml_tune.tracked_column AS c (source, target_column, model_version_id, filled_by, is_mixed, source_column)
     VALUES (
         _record_column.source, _record_column.target_column, _record_column.version_id, _record_column.filled_by,
-        _record_column.is_mixed
+        _record_column.is_mixed, _record_column.source_column
     )
     ON CONFLICT ON CONSTRAINT tracked_column_source_target_column_key DO UPDATE SET
         model_version_id = excluded.model_version_id, filled_by = excluded.filled_by, is_mixed = excluded.is_mixed,
-        created_by = DEFAULT, created_at = DEFAULT
-    WHERE (c.model_version_id, c.filled_by, c.is_mixed)
-        IS DISTINCT FROM (excluded.model_version_id, excluded.filled_by, excluded.is_mixed)
+        source_column = excluded.source_column, created_by = DEFAULT, created_at = DEFAULT
+    WHERE (c.model_version_id, c.filled_by, c.is_mixed, c.source_column)
+        IS DISTINCT FROM (excluded.model_version_id, excluded.filled_by, excluded.is_mixed, excluded.source_column)
 $$;
-COMMENT ON FUNCTION pgml_tune._record_column(oid, text, bigint, text, boolean) IS
-    'Writes down which vectors a column holds.';
+COMMENT ON FUNCTION pgml_tune._record_column(oid, text, bigint, text, boolean, text) IS
+    'Writes down which vectors a column holds, and of which text.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._forget_columns()
 RETURNS void

@@ -98,5 +98,6 @@ $$;
 COMMENT ON FUNCTION pgml_tune._forget_route() IS 'Lets no route lead to vectors that are gone.';
 CREATE TRIGGER collection_route AFTER DELETE ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._forget_route();
-CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size ON pgml_tune.collection
+CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size, validation
+    ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();

@@ -82,7 +82,7 @@ def _begin(
                 hint="overwrite => true makes all of them anew. If somebody else filled the column with this model:"
                 f" SELECT track_column('{source}', '{target_column}', '{model_version}')",
             )
-    filling.record(db, relation, target_column, target.model_version_id, "embed_table", is_mixed)
+    filling.record_filled(db, relation, target_column, target.model_version_id, source_column, is_mixed)
     label = f"{facts.schema_name}.{facts.table_name}.{target_column}"
     return Column(relation, source_column, target_column, target.model_version_id, model_version, label, is_mixed)
 
@@ -100,7 +100,7 @@ def track_column(db: Session, source: str | None, target_column: str | None, mod
         raise UndefinedColumn(f'column "{target_column}" of table "{_name(facts)}" does not exist')
     target, _ = Rules().read(db, model)
     _check_target(facts, target_column, target)
-    filling.record(db, relation, target_column, target.model_version_id, "user")
+    filling.record_foreign(db, relation, target_column, target.model_version_id)
 
 
 def _checked_facts(
@@ -148,7 +148,7 @@ def _clear(db: Session, column: Column, batch_size: int) -> None:
             f"{left} rows of {column.label} are locked by others and keep their vectors",
             hint="Call embed_table() again: it goes on where this call ended.",
         )
-    filling.record(db, column.relation, column.target_column, column.version_id, "embed_table")
+    filling.record_filled(db, column.relation, column.target_column, column.version_id, column.source_column)
     db.commit()
 
 

@@ -34,10 +34,13 @@ SELECT m.name || '@' || v.version AS model_version, v.space_id
 FROM pgml_tune.model_version AS v JOIN pgml_tune.model AS m ON m.model_id = v.model_id
 WHERE v.model_version_id = $1::int8
 """
-_ADD_COLUMN = "SELECT pgml_tune._add_vector_column($1::pg_catalog.oid, $2::pg_catalog.text, $3::pg_catalog.int4)"
+_ADD_COLUMN = """
+SELECT pgml_tune._add_vector_column($1::pg_catalog.oid, $2::pg_catalog.text, 'vector', $3::pg_catalog.int4)
+"""
 _RECORD = """
 SELECT pgml_tune._record_column(
-    $1::pg_catalog.oid, $2::pg_catalog.text, $3::pg_catalog.int8, $4::pg_catalog.text, $5::pg_catalog.bool
+    $1::pg_catalog.oid, $2::pg_catalog.text, $3::pg_catalog.int8, $4::pg_catalog.text, $5::pg_catalog.bool,
+    $6::pg_catalog.text
 )
 """
 _COUNT = """
@@ -159,11 +162,16 @@ def add_column(db: Database, relation: int, target_column: str, dimensions: int)
     db.fetch(_ADD_COLUMN, relation, target_column, dimensions)
 
 
-def record(
-    db: Database, relation: int, target_column: str, version_id: int, filled_by: str, is_mixed: bool = False
+def record_filled(
+    db: Database, relation: int, target_column: str, version_id: int, source_column: str, is_mixed: bool = False
 ) -> None:
-    """Write down which vectors a column holds."""
-    db.fetch(_RECORD, relation, target_column, version_id, filled_by, is_mixed)
+    """Write down that a column gets vectors of a text column; `is_mixed`: it may still hold others."""
+    db.fetch(_RECORD, relation, target_column, version_id, "embed_table", is_mixed, source_column)
+
+
+def record_foreign(db: Database, relation: int, target_column: str, version_id: int) -> None:
+    """Write down that a column holds vectors of a version that somebody else has put there."""
+    db.fetch(_RECORD, relation, target_column, version_id, "user", False, None)
 
 
 def count_unfilled(db: Database, column: Column) -> int:
