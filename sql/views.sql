@@ -351,6 +351,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_vectors(interval)'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._retire()'),
+    ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._tick()'),
     ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns, pgml_tune.evaluations'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.model_card(text, text)'),
     -- embed() reads the registry and the settings as its caller; neither holds a text or a secret.
@@ -502,6 +503,7 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.cache_purge(text, regrole)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._collection_faults()'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._rollout_faults()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._mending_statements(bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._graph_statement(bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._function_statements(bigint)'),

@@ -571,6 +571,33 @@ $python$;
 COMMENT ON PROCEDURE @extschema@.rollout_tick() IS
     'Looks at every rollout that runs: rolls back one that fails its guardrails, takes one that passes to the next step of its plan, holds all others; run it every minute, as often as you like, outside a transaction block.';
 
+-- A worker finds it without knowing the schema of the extension.
+CREATE OR REPLACE PROCEDURE pgml_tune._tick()
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import rollout
+return rollout.rollout_tick()
+$python$;
+COMMENT ON PROCEDURE pgml_tune._tick() IS 'As rollout_tick().';
+
+CREATE OR REPLACE FUNCTION pgml_tune._rollout_faults()
+RETURNS TABLE (model text, fault text, fix text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT s.model, format('plain embed(), views and query functions still serve version %s', s.version), 'CALL rollout_tick()'
+    FROM pgml_tune.serving AS s WHERE s.wanted_version_id IS NOT NULL
+    UNION ALL
+    SELECT r.model, format('nobody has looked at its rollout to version %s for 10 minutes', r.to_version), 'CALL rollout_tick()'
+    FROM pgml_tune.rollout AS r
+    WHERE r.ended_at IS NULL AND coalesce(r.looked_at, r.created_at) < now() - interval '10 minutes'
+    UNION ALL
+    SELECT r.model, format('its rollout to version %s is paused: %s', r.to_version, r.verdict ->> 'words'),
+           format('SELECT rollout_explain(%s)', r.rollout_id)
+    FROM pgml_tune.rollout AS r WHERE r.state = 'paused'
+$$;
+COMMENT ON FUNCTION pgml_tune._rollout_faults() IS 'What is wrong with rollouts, and the statement that mends it.';
+
 CREATE OR REPLACE PROCEDURE pgml_tune._retire()
 LANGUAGE plpython3u
 AS $python$

@@ -22,7 +22,7 @@ from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.records import Check, ModelReference
 from pgml_tune.service.secret import FILE_NAME
 from pgml_tune.settings import Limits, Paths
-from pgml_tune.store import job, registry
+from pgml_tune.store import job, registry, rollout
 from pgml_tune.store.collection import collection_faults
 from pgml_tune.store.server import ServerFacts, server_facts
 from pgml_tune.store.setting import read_settings
@@ -46,7 +46,7 @@ def examine(db: Database, read_paths: Callable[[], Paths]) -> list[Check]:
     checks += _default_model(facts)
     for reference, digest in registry.all_versions(db):
         checks.append(_version(paths.model_root, reference, digest))
-    return [*checks, *_collections(db), *_jobs(db)]
+    return [*checks, *_collections(db), *_rollouts(db), *_jobs(db)]
 
 
 def _jobs(db: Database) -> Iterator[Check]:
@@ -192,6 +192,11 @@ def _collections(db: Database) -> Iterator[Check]:
         yield Check(f"collection {name}", "warn", fault, fix)
     if not faults:
         yield Check("collections", "ok", "every collection is in line with its table")
+
+
+def _rollouts(db: Database) -> Iterator[Check]:
+    for model, fault, fix in rollout.faults(db):
+        yield Check(f"rollout of {model}", "warn", fault, fix)
 
 
 def _version(model_root: Path, reference: ModelReference, digest: str) -> Check:

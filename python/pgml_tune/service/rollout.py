@@ -45,7 +45,7 @@ def roll_out(
     missing = _missing_steps(db, facts)
     blocking = [(what, do) for what, do in missing if not (what == "untracked" and options.untracked)]
     share = options.plan[0] if options.plan and percent == 100 else percent * 100
-    plan = {
+    plan: dict[str, Any] = {
         "model": name,
         "from_version": facts.from_version,
         "to_version": version,
@@ -159,7 +159,7 @@ def _look_at(db: Session, rollout: Rollout) -> None:
     with own_settings(db):
         verdict = look(db, rollout.rollout_id)
         position = Position(rollout.state, rollout.share, rollout.plan, rollout.on_expiry, rollout.is_expired)
-        action = next_action(position, verdict.outcome, verdict.words)
+        action = _possible(db, rollout, next_action(position, verdict.outcome, verdict.words))
         store.set_verdict(
             db, rollout.rollout_id, verdict.to_json(), "paused" if action.step == "pause" else None
         )
@@ -167,12 +167,20 @@ def _look_at(db: Session, rollout: Rollout) -> None:
     db.notice(f"{_label(rollout)}: {action.step}: {action.reason}")
 
 
+def _possible(db: Session, rollout: Rollout, action: Action) -> Action:
+    """The action, or a hold with what stands in its way: tables may have come since the rollout began."""
+    facts = store.facts(db, rollout.model, rollout.to_version)
+    if action.step != "promote" or facts is None:
+        return action
+    missing = [do for what, do in _missing_steps(db, facts) if what != "untracked"]
+    return Action("hold", f"{action.reason}; first: {'; '.join(missing)}") if missing else action
+
+
 def _act(db: Session, rollout: Rollout, action: Action) -> None:
     if action.step == "rollback":
         store.end(db, rollout.rollout_id, "rolled_back", action.reason)
     elif action.step == "promote":
-        store.end(db, rollout.rollout_id, "promoted", action.reason)
-        store.align(db, rollout.model_id, _SHORT_LOCK_MS)
+        _promote(db, rollout.model_id, rollout.rollout_id, action.reason)
     elif action.share is not None:
         store.set_share(db, rollout.rollout_id, action.share, action.reason)
 

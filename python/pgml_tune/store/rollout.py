@@ -50,6 +50,12 @@ FROM pgml_tune.rollout AS r
 WHERE r.ended_at IS NULL
 ORDER BY r.rollout_id
 """
+_FAULTS = "SELECT f.model, f.fault, f.fix FROM pgml_tune._rollout_faults() AS f"
+_IS_WANTED = """
+SELECT EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.ended_at IS NULL)
+    OR EXISTS (SELECT FROM pgml_tune.serving AS s WHERE s.wanted_version_id IS NOT NULL) AS is_wanted
+"""
+_TICK = "CALL pgml_tune._tick()"
 _EXPLAIN = """
 SELECT to_jsonb(r) - 'salt' || jsonb_build_object(
            'history', (
@@ -176,3 +182,14 @@ def explain(db: Database, rollout_id: int) -> dict[str, Any] | None:
     """A rollout with its history and its last verdict."""
     rows = db.fetch(_EXPLAIN, rollout_id)
     return json.loads(rows[0]["explained"]) if rows else None
+
+
+def faults(db: Database) -> list[tuple[str, str, str]]:
+    """Models, what is wrong with their rollouts, and what mends it."""
+    return [(row["model"], row["fault"], row["fix"]) for row in db.fetch(_FAULTS)]
+
+
+def tick_if_wanted(db: Database) -> None:
+    """Let a session of its own do what rollout_tick() does, if there is anything to look at."""
+    if db.fetch(_IS_WANTED)[0]["is_wanted"]:
+        db.fetch(_TICK)

@@ -15,7 +15,7 @@ from pgml_tune import __version__
 from pgml_tune.db.connection import ConnectionDatabase
 from pgml_tune.errors import TuneError
 from pgml_tune.settings import Limits, Paths
-from pgml_tune.store import job_run
+from pgml_tune.store import job_run, rollout
 from pgml_tune.store.setting import read_settings
 from pgml_tune.worker.attempt import Attempt
 from pgml_tune.worker.folder import sweep
@@ -24,6 +24,7 @@ from pgml_tune.worker.link import Link, Place, Unreachable
 
 _POLL_SECONDS = 1.0
 _SWEEP_SECONDS = 60.0
+_TICK_SECONDS = 60.0
 _ASKED_AGAIN = 3
 _IDLE_SECONDS = 5.0  # a worker that was started for a job ends when none has waited for so long
 _PATIENCE_SECONDS = 60.0  # and when the database could not be asked for so long
@@ -69,6 +70,7 @@ class DatabaseWorker:
     _attempts: list[threading.Thread] = field(default_factory=list)
     _next_seen: float = 0.0
     _next_sweep: float = 0.0
+    _next_tick: float = 0.0
     _last_work: float = field(default_factory=time.monotonic)
     _last_answer: float = field(default_factory=time.monotonic)
     _is_silent: bool = False
@@ -132,6 +134,9 @@ class DatabaseWorker:
             for folder in sweep(db, self.paths):
                 log.info('[%s] removed "%s", left by a job that was killed', self.place.database, folder)
             self._next_sweep = now + _SWEEP_SECONDS
+        if not self.is_one_shot and now >= self._next_tick:
+            self._next_tick = now + _TICK_SECONDS
+            self._tick(db)
         limits = Limits.from_rows(read_settings(db)[1])
         while self._claim(db, limits):
             self._last_work = now
@@ -143,6 +148,15 @@ class DatabaseWorker:
             return False
         self._next_seen, self._last_work = now, now
         return True
+
+    def _tick(self, db: ConnectionDatabase) -> None:
+        """Let rollouts go on; what is wrong with one keeps no job from running."""
+        try:
+            rollout.tick_if_wanted(db)
+        except psycopg.Error as error:
+            if db.is_lost:
+                raise
+            log.warning("[%s] rollout_tick() has failed: %s", self.place.database, error)
 
     def _is_early(self, db: ConnectionDatabase) -> bool:
         if self.after_transaction is not None:
