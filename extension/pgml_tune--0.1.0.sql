@@ -58,7 +58,7 @@ BEGIN
     WHERE pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.=) '@extschema@'
       AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[
           'embed', 'embed_pinned', 'semantic_similarity', 'token_count', 'last_call_id', 'classify',
-          'register_model', 'drop_model_version', 'cache_purge', 'configure', 'doctor',
+          'register_model', 'drop_model_version', 'cache_purge', 'stat_reset', 'configure', 'doctor',
           'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
           'import_model', 'finetune_sbert', 'finetune_classifier', 'distill_model', 'quantize_model',
@@ -231,7 +231,8 @@ BEGIN
                 entry_key        bytea NOT NULL,  -- HMAC of scope, artifact, prompt and text; never the text
                 model_version_id bigint NOT NULL,
                 role_id          oid NOT NULL,
-                sealed           bytea NOT NULL  -- the vector, masked and signed under the secret
+                sealed           bytea NOT NULL,  -- the vector, masked and signed under the secret
+                cached_at        timestamptz NOT NULL DEFAULT clock_timestamp()
             );
             ALTER TABLE pgml_tune.cache_entry_%1$s ALTER COLUMN sealed SET STORAGE EXTERNAL;
             COMMENT ON TABLE pgml_tune.cache_entry_%1$s IS 'Generation %1$s of the table cache.';
@@ -261,7 +262,12 @@ CREATE UNLOGGED TABLE pgml_tune.call_count (
     truncated        bigint NOT NULL,
     tokens           bigint NOT NULL,
     compute_ms       double precision NOT NULL,
-    recorded_at      timestamptz NOT NULL DEFAULT clock_timestamp()
+    recorded_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    errors           bigint NOT NULL,
+    total_ms         double precision NOT NULL,  -- of the calls that did not fail, as what follows
+    square_ms        double precision NOT NULL,
+    min_ms           double precision NOT NULL,
+    max_ms           double precision NOT NULL
 );
 COMMENT ON TABLE pgml_tune.call_count IS 'Calls and cache hits per model version, as flushed by the sessions.';
 
@@ -609,7 +615,7 @@ COMMENT ON TABLE pgml_tune.preparation IS 'Progress of the prepare_rollout() cal
 CREATE TABLE pgml_tune.call_log (
     logged_at        timestamptz NOT NULL,
     call_id          bigint NOT NULL,
-    task             text NOT NULL,  -- embed, search, passages, similarity, classify
+    task             text NOT NULL,  -- embed, batch, search, passages, similarity, classify
     model            text NOT NULL,  -- no number: the row outlives the version
     version          text NOT NULL,  -- which answered
     variant          text,  -- serving or candidate: whose call it was by its unit, whoever answered; NULL: no rollout ran
@@ -633,16 +639,20 @@ CREATE TABLE pgml_tune.call_log (
     sample_rate      real NOT NULL,  -- share of such calls that are logged; 1/sample_rate is the weight of the row
     role_id          oid NOT NULL,
     sketch           text,  -- of the mean vector: 32 numbers, base64; NULL: setting log_sketch is off, or nothing was computed
+    answer           text,  -- the most probable label; NULL: no classifier, or it is longer than 200 bytes
     input_text       text  -- NULL: setting log_text is off
 ) PARTITION BY RANGE (logged_at);
--- ab_report() and what judges a rollout read one rollout.
-CREATE INDEX call_log_rollout_idx ON pgml_tune.call_log (rollout_id, phase) WHERE rollout_id IS NOT NULL;
--- record_feedback() finds the call.
-CREATE INDEX call_log_call_id_idx ON pgml_tune.call_log (call_id);
-CREATE INDEX call_log_logged_at_idx ON pgml_tune.call_log USING brin (logged_at);
 CREATE TABLE pgml_tune.call_log_default PARTITION OF pgml_tune.call_log DEFAULT;
+-- Each partition has indexes of its own, made like these. One of the whole table would make them when a restored partition
+-- is attached, and the restore could then not make them again.
+-- ab_report() and what judges a rollout read one rollout.
+CREATE INDEX call_log_default_rollout_idx ON pgml_tune.call_log_default (rollout_id, phase) WHERE rollout_id IS NOT NULL;
+-- record_feedback() finds the call.
+CREATE INDEX call_log_default_call_id_idx ON pgml_tune.call_log_default (call_id);
+CREATE INDEX call_log_default_logged_at_idx ON pgml_tune.call_log_default USING brin (logged_at);
 COMMENT ON TABLE pgml_tune.call_log IS 'Logged inference calls, ingested from the spool; no text of users unless setting log_text is on.';
 COMMENT ON TABLE pgml_tune.call_log_default IS 'Calls of days that have no partition yet.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.call_log_default', '');
 
 -- How far each spool file has been ingested: written in the transaction that adds the rows, so each line counts once.
 CREATE TABLE pgml_tune.log_file (
@@ -1018,18 +1028,22 @@ LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO pgml_tune.call_count (
-        model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms
+        model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms,
+        errors, total_ms, square_ms, min_ms, max_ms
     )
     -- Whoever may embed may call this: no number is so large that a sum of them could overflow.
     SELECT c.model_version_id, least(c.calls, 1e9), least(c.texts, 1e9), least(c.session_hits, 1e9),
-           least(c.table_hits, 1e9), least(c.truncated, 1e9), least(c.tokens, 1e12), least(c.compute_ms, 1e9)
+           least(c.table_hits, 1e9), least(c.truncated, 1e9), least(c.tokens, 1e12), least(c.compute_ms, 1e9),
+           least(c.errors, 1e9), least(c.total_ms, 1e12), least(c.square_ms, 1e18), least(c.min_ms, 1e9), least(c.max_ms, 1e9)
     FROM jsonb_to_recordset(counts) AS c (
         model_version_id bigint, calls bigint, texts bigint, session_hits bigint, table_hits bigint,
-        truncated bigint, tokens bigint, compute_ms double precision
+        truncated bigint, tokens bigint, compute_ms double precision,
+        errors bigint, total_ms double precision, square_ms double precision, min_ms double precision, max_ms double precision
     )
     JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
-    WHERE least(c.calls, c.texts, c.session_hits, c.table_hits, c.truncated, c.tokens) >= 0
-      AND c.compute_ms BETWEEN 0 AND 1e300
+    WHERE least(c.calls, c.texts, c.session_hits, c.table_hits, c.truncated, c.tokens, c.errors) >= 0
+      AND least(c.compute_ms, c.total_ms, c.square_ms, c.min_ms, c.max_ms) >= 0
+      AND greatest(c.compute_ms, c.total_ms, c.square_ms, c.min_ms, c.max_ms) <= 1e300
     LIMIT 64;
 $$;
 COMMENT ON FUNCTION pgml_tune._write_counts(jsonb) IS 'Adds what a session has counted since its last flush.';
@@ -1086,10 +1100,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     WITH gone AS (DELETE FROM pgml_tune.call_count RETURNING *)
     INSERT INTO pgml_tune.call_count (
-        model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms, recorded_at
+        model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms, recorded_at,
+        errors, total_ms, square_ms, min_ms, max_ms
     )
     SELECT g.model_version_id, sum(g.calls), sum(g.texts), sum(g.session_hits), sum(g.table_hits),
-           sum(g.truncated), sum(g.tokens), sum(g.compute_ms), min(g.recorded_at)
+           sum(g.truncated), sum(g.tokens), sum(g.compute_ms), min(g.recorded_at),
+           sum(g.errors), sum(g.total_ms), sum(g.square_ms), coalesce(min(g.min_ms) FILTER (WHERE g.calls > 0), 0), max(g.max_ms)
     FROM gone AS g GROUP BY g.model_version_id;
 $$;
 COMMENT ON FUNCTION pgml_tune._compact_counts() IS 'Adds up the flushed counters to one row per version.';
@@ -5626,7 +5642,168 @@ preparation.prepare_rollout(name, version, options)
 $python$;
 COMMENT ON PROCEDURE @extschema@.prepare_rollout(text, text, jsonb) IS
     'Makes the vectors of a version in another space beside those that answer, for each collection and recorded column of the model that is yours, in committed batches, and measures them; called again it resumes. Options: batch_size, rows_per_second, sample, min_recall, golden_query.';
--- The log of calls: spool files, their ingest, partitions, statistics.
+CREATE OR REPLACE FUNCTION pgml_tune._parse_calls(lines text)
+RETURNS SETOF pgml_tune.call_log
+LANGUAGE sql STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT timestamptz 'epoch' + f[1]::bigint * interval '1 microsecond',
+           f[2]::bigint,
+           f[3],
+           f[4],
+           f[5],
+           f[6],
+           f[7]::bigint,
+           f[8]::integer,
+           f[9]::integer,
+           f[10]::bigint,
+           replace(replace(replace(f[11], '%09', E'\t'), '%0A', E'\n'), '%25', '%'),
+           f[12]::integer,
+           f[13]::bigint,
+           f[14]::integer,
+           f[15]::integer,
+           f[16]::integer,
+           f[17],
+           f[18]::double precision,
+           f[19]::boolean,
+           f[20]::boolean,
+           f[21],
+           f[22]::bigint,
+           f[23]::bigint,
+           f[24]::real,
+           f[25]::oid,
+           f[26],
+           replace(replace(replace(f[27], '%09', E'\t'), '%0A', E'\n'), '%25', '%'),
+           replace(replace(replace(f[28], '%09', E'\t'), '%0A', E'\n'), '%25', '%')
+    FROM string_to_table(lines, E'\n') AS l (line), string_to_array(l.line, E'\t', '%') AS f
+$$;
+COMMENT ON FUNCTION pgml_tune._parse_calls(text) IS 'The calls that checked lines of the spool tell of.';
+
+-- Whoever reads the logs calls this; it shows no text of users, which he may have no right to.
+CREATE OR REPLACE FUNCTION pgml_tune._spooled_calls()
+RETURNS SETOF text
+LANGUAGE plpython3u STABLE SECURITY DEFINER PARALLEL UNSAFE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import call_log
+return call_log.spooled_calls()
+$python$;
+COMMENT ON FUNCTION pgml_tune._spooled_calls() IS
+    'Lines of the spool that the snapshot of the statement does not show as ingested, a text for each file, without texts of users.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._ingest_logs()
+RETURNS bigint
+LANGUAGE plpython3u VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import call_log
+return call_log.ingest_logs()
+$python$;
+COMMENT ON FUNCTION pgml_tune._ingest_logs() IS
+    'Adds what the spool holds to the log of calls and says how many; 0 while another session is doing so.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._add_log_partition(day date)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET TimeZone = 'UTC'
+AS $$
+DECLARE
+    v_name text := 'call_log_' || to_char(day, 'YYYYMMDD');
+    v_statement text;
+BEGIN
+    EXECUTE format('CREATE TABLE pgml_tune.%I (LIKE pgml_tune.call_log_default INCLUDING INDEXES)', v_name);
+    EXECUTE format('COMMENT ON TABLE pgml_tune.%I IS %L', v_name, format('Calls of %s, UTC.', day));
+    -- Default privileges may have granted it to others.
+    FOR v_statement IN
+        SELECT DISTINCT format('REVOKE ALL ON pgml_tune.%I FROM %s', v_name,
+            CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END)
+        FROM pg_class AS c, aclexplode(c.relacl) AS a
+        WHERE c.oid = format('pgml_tune.%I', v_name)::regclass AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    EXECUTE format(
+        'WITH gone AS (DELETE FROM pgml_tune.call_log_default WHERE logged_at >= $1 AND logged_at < $2 RETURNING *)
+         INSERT INTO pgml_tune.%I SELECT * FROM gone',
+        v_name
+    ) USING day::timestamptz, (day + 1)::timestamptz;
+    EXECUTE format(
+        'ALTER TABLE pgml_tune.call_log ATTACH PARTITION pgml_tune.%I FOR VALUES FROM (%L) TO (%L)',
+        v_name, day::timestamptz, (day + 1)::timestamptz
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._add_log_partition(date) IS
+    'Makes the partition of a day of the log of calls, and moves there what the default partition has of that day.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._rotate_logs()
+RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'  -- who waits for such a lock holds up everybody behind him
+SET TimeZone = 'UTC'
+AS $$
+DECLARE
+    v_oldest date := current_date - coalesce(
+        (SELECT s.value::integer FROM pgml_tune.setting AS s WHERE s.name = 'log_keep_days'),
+        30  -- the default in settings.py
+    );
+    v_day date;
+    v_name text;
+    v_dropped integer := 0;
+BEGIN
+    PERFORM FROM pgml_tune.log_info FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN 0;  -- another session ingests, or does this
+    END IF;
+    DELETE FROM pgml_tune.call_log_default WHERE logged_at < v_oldest;
+    FOR v_day IN
+        SELECT current_date + g.step FROM generate_series(0, 4) AS g (step)
+        UNION
+        SELECT d.logged_at::date FROM pgml_tune.call_log_default AS d WHERE d.logged_at < current_date
+    LOOP
+        IF to_regclass('pgml_tune.call_log_' || to_char(v_day, 'YYYYMMDD')) IS NULL THEN
+            PERFORM pgml_tune._add_log_partition(v_day);
+        END IF;
+    END LOOP;
+    FOR v_name IN
+        SELECT c.relname
+        FROM pg_inherits AS i
+        JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'pgml_tune.call_log'::regclass
+          AND c.relname ~ '^call_log_[0-9]{8}$'
+          AND c.relname < 'call_log_' || to_char(v_oldest, 'YYYYMMDD')
+    LOOP
+        EXECUTE format('DROP TABLE pgml_tune.%I', v_name);
+        v_dropped := v_dropped + 1;
+    END LOOP;
+    RETURN v_dropped;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._rotate_logs() IS
+    'Makes the partitions of the log of calls of today and the four days to come, drops those beyond log_keep_days, and says how many; never waits long for a lock.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._reset_counts()
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM pgml_tune.call_count;
+    UPDATE pgml_tune.log_info SET stats_reset_at = clock_timestamp();
+$$;
+COMMENT ON FUNCTION pgml_tune._reset_counts() IS 'Deletes what the sessions have counted and written.';
+
+CREATE OR REPLACE FUNCTION @extschema@.stat_reset()
+RETURNS void
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import call_log
+return call_log.stat_reset()
+$python$;
+COMMENT ON FUNCTION @extschema@.stat_reset() IS
+    'Begins pgml_tune.stat_inference and stat_cache anew; what other sessions have counted and not yet written is added with their next call.';
 -- What the logs and the feedback say: A/B reports, quality, drift.
 CREATE OR REPLACE FUNCTION @extschema@.configure(name text, value text)
 RETURNS text
@@ -5686,6 +5863,14 @@ BEGIN
         RAISE NOTICE 'table cache: oldest generation is in use, left for the next run';
     END;
     -- At once, because of the lock on the emptied table; in a transaction block this is an error that lets go of it.
+    COMMIT;
+    BEGIN
+        PERFORM pgml_tune._rotate_logs();
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE NOTICE 'log of calls: its table is in use, partitions are left for the next run';
+    END;
+    COMMIT;
+    PERFORM pgml_tune._ingest_logs();
     COMMIT;
     PERFORM pgml_tune._compact_counts();
     PERFORM pgml_tune._forget_columns();
@@ -5866,30 +6051,130 @@ CREATE OR REPLACE VIEW pgml_tune.settings AS
 SELECT s.name, s.value, s.default_value, s.valid, s.trades FROM pgml_tune._settings() AS s;
 COMMENT ON VIEW pgml_tune.settings IS 'Every setting of configure() with the value in force, its default, what is valid and what it trades.';
 
+-- What is still in the spool comes with it, so that no report has to wait for maintain(), but without texts of users.
+CREATE OR REPLACE VIEW pgml_tune._calls AS
+SELECT l.* FROM pgml_tune.call_log AS l
+UNION ALL
+SELECT c.* FROM pgml_tune._spooled_calls() AS s (lines), LATERAL pgml_tune._parse_calls(s.lines) AS c;
+COMMENT ON VIEW pgml_tune._calls IS 'Every logged call once, as the snapshot of the statement has it.';
+
+CREATE OR REPLACE VIEW pgml_tune.inference_logs WITH (security_barrier) AS
+SELECT c.logged_at,
+       c.call_id,
+       c.task,
+       c.model,
+       c.version,
+       CASE
+           WHEN c.sqlstate = '58000' AND c.latency_ms = 0 THEN 'lost'
+           WHEN c.is_fallback THEN 'fallback'
+           WHEN c.sqlstate IS NOT NULL THEN 'error'
+           ELSE 'ok'
+       END AS outcome,
+       c.sqlstate,
+       c.texts,
+       c.input_bytes,
+       c.tokens,
+       c.unknown_tokens,
+       c.output_count,
+       c.cache,
+       c.latency_ms,
+       c.is_cold,
+       c.is_fallback,
+       c.collection,
+       c.variant,
+       c.rollout_id,
+       c.phase,
+       c.share,
+       c.sample_rate,
+       r.rolname AS role,
+       c.answer,
+       CASE WHEN pgml_tune._may_see_job(current_user::regrole::oid, c.role_id) THEN c.input_text END AS input_text
+FROM pgml_tune._calls AS c
+LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = c.role_id;
+COMMENT ON VIEW pgml_tune.inference_logs IS
+    'Logged calls: who asked which version for what, how it ended (ok, error, fallback, lost) and how long it took; input_text, if setting log_text is on, only of roles that you belong to.';
+
+CREATE OR REPLACE VIEW pgml_tune.performance_logs AS
+SELECT c.logged_at,
+       c.call_id,
+       c.task,
+       c.model,
+       c.version,
+       c.texts,
+       c.input_bytes,
+       c.tokens,
+       c.output_count,
+       c.cache,
+       c.is_cold,
+       c.latency_ms,
+       c.latency_ms / c.texts AS ms_per_text,
+       c.tokens / nullif(c.latency_ms, 0) * 1000 AS tokens_per_second,
+       c.memory_bytes,
+       c.gpu_memory_bytes,
+       c.sqlstate AS error,
+       c.sample_rate
+FROM pgml_tune._calls AS c;
+COMMENT ON VIEW pgml_tune.performance_logs IS
+    'Logged calls: length of input and output, time, and the memory that the backend and the GPU had in use.';
+
+CREATE OR REPLACE VIEW pgml_tune.stat_log AS
+SELECT i.dropped_bytes, i.refused_lines, i.ingested_at, i.stats_reset_at FROM pgml_tune.log_info AS i;
+COMMENT ON VIEW pgml_tune.stat_log IS
+    'What was lost of the log of calls, when maintain() last took calls in, and when stat_reset() was last called.';
+
 CREATE OR REPLACE VIEW pgml_tune._stat AS
-SELECT m.name AS model,
+SELECT v.model_version_id,
+       m.name AS model,
        v.version,
        sum(c.calls)::bigint AS calls,
+       sum(c.errors)::bigint AS errors,
        sum(c.texts)::bigint AS texts,
        sum(c.session_hits)::bigint AS session_hits,
        sum(c.table_hits)::bigint AS table_hits,
+       sum(c.texts - c.session_hits - c.table_hits)::bigint AS computed,
        sum(c.truncated)::bigint AS truncated,
        sum(c.tokens)::bigint AS tokens,
-       sum(c.compute_ms) AS compute_ms
+       sum(c.compute_ms) AS compute_ms,
+       sum(c.total_ms) AS total_ms,
+       sum(c.square_ms) AS square_ms,
+       min(c.min_ms) FILTER (WHERE c.calls > 0) AS min_ms,
+       max(c.max_ms) FILTER (WHERE c.calls > 0) AS max_ms,
+       min(c.recorded_at) AS since
 FROM (
-    SELECT f.model_version_id, f.calls, f.texts, f.session_hits, f.table_hits, f.truncated, f.tokens, f.compute_ms
+    SELECT f.model_version_id, f.calls, f.errors, f.texts, f.session_hits, f.table_hits, f.truncated, f.tokens, f.compute_ms,
+           f.total_ms, f.square_ms, f.min_ms, f.max_ms, f.recorded_at
     FROM pgml_tune.call_count AS f
     UNION ALL
-    SELECT p.model_version_id, p.calls, p.texts, p.session_hits, p.table_hits, p.truncated, p.tokens, p.compute_ms
+    SELECT p.model_version_id, p.calls, p.errors, p.texts, p.session_hits, p.table_hits, p.truncated, p.tokens, p.compute_ms,
+           p.total_ms, p.square_ms, p.min_ms, p.max_ms, now()
     FROM pg_catalog.jsonb_to_recordset(pgml_tune._pending_counts()) AS p (
-        model_version_id bigint, calls bigint, texts bigint, session_hits bigint, table_hits bigint,
-        truncated bigint, tokens bigint, compute_ms double precision
+        model_version_id bigint, calls bigint, errors bigint, texts bigint, session_hits bigint, table_hits bigint,
+        truncated bigint, tokens bigint, compute_ms double precision,
+        total_ms double precision, square_ms double precision, min_ms double precision, max_ms double precision
     )
 ) AS c
 JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
 JOIN pgml_tune.model AS m ON m.model_id = v.model_id
-GROUP BY m.name, v.version;
+GROUP BY v.model_version_id, m.name, v.version;
 COMMENT ON VIEW pgml_tune._stat IS 'Counters per version: flushed by all sessions, and pending in this one.';
+
+CREATE OR REPLACE VIEW pgml_tune._cache_entries AS
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) AS bytes FROM pgml_tune.cache_entry_0 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_1 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_2 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_3 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_4 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_5 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_6 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_7 AS e;
+COMMENT ON VIEW pgml_tune._cache_entries IS 'The vectors in the table cache: of whom, since when, and how large.';
 
 CREATE OR REPLACE VIEW pgml_tune.stat_cache AS
 SELECT s.model,
@@ -5897,29 +6182,63 @@ SELECT s.model,
        s.texts,
        s.session_hits,
        s.table_hits,
-       s.texts - s.session_hits - s.table_hits AS misses,
-       round((s.session_hits + s.table_hits)::numeric / nullif(s.texts, 0), 4) AS hit_ratio
-FROM pgml_tune._stat AS s;
+       s.computed AS misses,
+       s.session_hits + s.table_hits AS hits,
+       round((s.session_hits + s.table_hits)::numeric / nullif(s.texts, 0), 4) AS hit_ratio,
+       (s.session_hits + s.table_hits) * s.compute_ms / nullif(s.computed, 0) / 1000 AS saved_seconds,
+       coalesce(e.entries, 0) AS entries,
+       coalesce(e.bytes, 0) AS bytes,
+       s.since AS stats_since
+FROM pgml_tune._stat AS s
+LEFT JOIN (
+    SELECT c.model_version_id, count(*) AS entries, sum(c.bytes)::bigint AS bytes
+    FROM pgml_tune._cache_entries AS c GROUP BY c.model_version_id
+) AS e ON e.model_version_id = s.model_version_id;
 COMMENT ON VIEW pgml_tune.stat_cache IS
-    'Texts embedded per version and how many came from the session cache or the table cache; other sessions appear within about a second of their next call.';
+    'Texts embedded per version, how many came from the session cache or the table cache, and the time that this saved; entries and bytes read the whole table cache, so name the columns you want. Other sessions appear within about a second of their next call.';
+
+-- Calls that are logged by sample stand for those that are not.
+CREATE OR REPLACE VIEW pgml_tune._latency AS
+SELECT w.model,
+       w.version,
+       min(w.latency_ms) FILTER (WHERE w.reached >= 0.5 * w.total) AS p50_ms,
+       min(w.latency_ms) FILTER (WHERE w.reached >= 0.95 * w.total) AS p95_ms,
+       min(w.latency_ms) FILTER (WHERE w.reached >= 0.99 * w.total) AS p99_ms
+FROM (
+    SELECT c.model,
+           c.version,
+           c.latency_ms,
+           sum(1 / c.sample_rate) OVER (PARTITION BY c.model, c.version ORDER BY c.latency_ms) AS reached,
+           sum(1 / c.sample_rate) OVER (PARTITION BY c.model, c.version) AS total
+    FROM pgml_tune._calls AS c
+    WHERE c.sqlstate IS NULL AND c.logged_at > now() - interval '1 hour'
+) AS w
+GROUP BY w.model, w.version;
+COMMENT ON VIEW pgml_tune._latency IS 'Quantiles of the time of the calls of the last hour, by version.';
 
 CREATE OR REPLACE VIEW pgml_tune.stat_inference AS
 SELECT s.model,
        s.version,
        s.calls,
+       s.errors,
        s.texts,
-       s.texts - s.session_hits - s.table_hits AS computed,
+       s.computed,
        s.truncated,
        s.tokens,
-       round(s.compute_ms::numeric, 1) AS compute_ms,
-       round((s.compute_ms / nullif(s.texts - s.session_hits - s.table_hits, 0))::numeric, 3) AS mean_ms
-FROM pgml_tune._stat AS s;
+       s.total_ms AS total_exec_time,
+       s.min_ms AS min_exec_time,
+       s.max_ms AS max_exec_time,
+       s.total_ms / nullif(s.calls, 0) AS mean_exec_time,
+       sqrt(greatest(s.square_ms / nullif(s.calls, 0) - (s.total_ms / nullif(s.calls, 0)) ^ 2, 0)) AS stddev_exec_time,
+       s.compute_ms AS compute_time,
+       l.p50_ms AS p50_exec_time,
+       l.p95_ms AS p95_exec_time,
+       l.p99_ms AS p99_exec_time,
+       s.since AS stats_since
+FROM pgml_tune._stat AS s
+LEFT JOIN pgml_tune._latency AS l ON l.model = s.model AND l.version = s.version;
 COMMENT ON VIEW pgml_tune.stat_inference IS
-    'Calls per version, texts computed by the model, texts cut at its length, tokens, and milliseconds spent computing.';
-
-CREATE OR REPLACE VIEW pgml_tune._calls AS
-SELECT c.* FROM pgml_tune.call_log AS c;
-COMMENT ON VIEW pgml_tune._calls IS 'Every logged call.';
+    'Calls per version in the manner of pg_stat_statements, times in ms: calls that did not fail, errors, texts computed by the model or cut at its length, tokens, time of whole calls and in the model; quantiles are of the calls logged in the last hour.';
 
 CREATE OR REPLACE VIEW pgml_tune.embedding_collections AS
 SELECT t.name AS collection,
@@ -6183,6 +6502,11 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._lost_collections()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._mend_collection(bigint)'),
     ('operate', 'SELECT', 'TABLE pgml_tune.stat_cache, pgml_tune.stat_inference, pgml_tune.settings'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.inference_logs, pgml_tune.performance_logs, pgml_tune.stat_log'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._parse_calls(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._spooled_calls()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._ingest_logs()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rotate_logs()'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.embed_table(regclass, name, name, text, integer, boolean)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.track_column(regclass, name, text)'),
     -- Both run as their caller in all they do; a trigger asks for the right to update the recorded column.
@@ -6262,6 +6586,8 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.drop_model_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.configure(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.cache_purge(text, regrole)'),
+    ('admin', 'EXECUTE', 'FUNCTION @extschema@.stat_reset()'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._reset_counts()'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._collection_faults()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._rollout_faults()'),

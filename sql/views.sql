@@ -105,30 +105,130 @@ CREATE OR REPLACE VIEW pgml_tune.settings AS
 SELECT s.name, s.value, s.default_value, s.valid, s.trades FROM pgml_tune._settings() AS s;
 COMMENT ON VIEW pgml_tune.settings IS 'Every setting of configure() with the value in force, its default, what is valid and what it trades.';
 
+-- What is still in the spool comes with it, so that no report has to wait for maintain(), but without texts of users.
+CREATE OR REPLACE VIEW pgml_tune._calls AS
+SELECT l.* FROM pgml_tune.call_log AS l
+UNION ALL
+SELECT c.* FROM pgml_tune._spooled_calls() AS s (lines), LATERAL pgml_tune._parse_calls(s.lines) AS c;
+COMMENT ON VIEW pgml_tune._calls IS 'Every logged call once, as the snapshot of the statement has it.';
+
+CREATE OR REPLACE VIEW pgml_tune.inference_logs WITH (security_barrier) AS
+SELECT c.logged_at,
+       c.call_id,
+       c.task,
+       c.model,
+       c.version,
+       CASE
+           WHEN c.sqlstate = '58000' AND c.latency_ms = 0 THEN 'lost'
+           WHEN c.is_fallback THEN 'fallback'
+           WHEN c.sqlstate IS NOT NULL THEN 'error'
+           ELSE 'ok'
+       END AS outcome,
+       c.sqlstate,
+       c.texts,
+       c.input_bytes,
+       c.tokens,
+       c.unknown_tokens,
+       c.output_count,
+       c.cache,
+       c.latency_ms,
+       c.is_cold,
+       c.is_fallback,
+       c.collection,
+       c.variant,
+       c.rollout_id,
+       c.phase,
+       c.share,
+       c.sample_rate,
+       r.rolname AS role,
+       c.answer,
+       CASE WHEN pgml_tune._may_see_job(current_user::regrole::oid, c.role_id) THEN c.input_text END AS input_text
+FROM pgml_tune._calls AS c
+LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = c.role_id;
+COMMENT ON VIEW pgml_tune.inference_logs IS
+    'Logged calls: who asked which version for what, how it ended (ok, error, fallback, lost) and how long it took; input_text, if setting log_text is on, only of roles that you belong to.';
+
+CREATE OR REPLACE VIEW pgml_tune.performance_logs AS
+SELECT c.logged_at,
+       c.call_id,
+       c.task,
+       c.model,
+       c.version,
+       c.texts,
+       c.input_bytes,
+       c.tokens,
+       c.output_count,
+       c.cache,
+       c.is_cold,
+       c.latency_ms,
+       c.latency_ms / c.texts AS ms_per_text,
+       c.tokens / nullif(c.latency_ms, 0) * 1000 AS tokens_per_second,
+       c.memory_bytes,
+       c.gpu_memory_bytes,
+       c.sqlstate AS error,
+       c.sample_rate
+FROM pgml_tune._calls AS c;
+COMMENT ON VIEW pgml_tune.performance_logs IS
+    'Logged calls: length of input and output, time, and the memory that the backend and the GPU had in use.';
+
+CREATE OR REPLACE VIEW pgml_tune.stat_log AS
+SELECT i.dropped_bytes, i.refused_lines, i.ingested_at, i.stats_reset_at FROM pgml_tune.log_info AS i;
+COMMENT ON VIEW pgml_tune.stat_log IS
+    'What was lost of the log of calls, when maintain() last took calls in, and when stat_reset() was last called.';
+
 CREATE OR REPLACE VIEW pgml_tune._stat AS
-SELECT m.name AS model,
+SELECT v.model_version_id,
+       m.name AS model,
        v.version,
        sum(c.calls)::bigint AS calls,
+       sum(c.errors)::bigint AS errors,
        sum(c.texts)::bigint AS texts,
        sum(c.session_hits)::bigint AS session_hits,
        sum(c.table_hits)::bigint AS table_hits,
+       sum(c.texts - c.session_hits - c.table_hits)::bigint AS computed,
        sum(c.truncated)::bigint AS truncated,
        sum(c.tokens)::bigint AS tokens,
-       sum(c.compute_ms) AS compute_ms
+       sum(c.compute_ms) AS compute_ms,
+       sum(c.total_ms) AS total_ms,
+       sum(c.square_ms) AS square_ms,
+       min(c.min_ms) FILTER (WHERE c.calls > 0) AS min_ms,
+       max(c.max_ms) FILTER (WHERE c.calls > 0) AS max_ms,
+       min(c.recorded_at) AS since
 FROM (
-    SELECT f.model_version_id, f.calls, f.texts, f.session_hits, f.table_hits, f.truncated, f.tokens, f.compute_ms
+    SELECT f.model_version_id, f.calls, f.errors, f.texts, f.session_hits, f.table_hits, f.truncated, f.tokens, f.compute_ms,
+           f.total_ms, f.square_ms, f.min_ms, f.max_ms, f.recorded_at
     FROM pgml_tune.call_count AS f
     UNION ALL
-    SELECT p.model_version_id, p.calls, p.texts, p.session_hits, p.table_hits, p.truncated, p.tokens, p.compute_ms
+    SELECT p.model_version_id, p.calls, p.errors, p.texts, p.session_hits, p.table_hits, p.truncated, p.tokens, p.compute_ms,
+           p.total_ms, p.square_ms, p.min_ms, p.max_ms, now()
     FROM pg_catalog.jsonb_to_recordset(pgml_tune._pending_counts()) AS p (
-        model_version_id bigint, calls bigint, texts bigint, session_hits bigint, table_hits bigint,
-        truncated bigint, tokens bigint, compute_ms double precision
+        model_version_id bigint, calls bigint, errors bigint, texts bigint, session_hits bigint, table_hits bigint,
+        truncated bigint, tokens bigint, compute_ms double precision,
+        total_ms double precision, square_ms double precision, min_ms double precision, max_ms double precision
     )
 ) AS c
 JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
 JOIN pgml_tune.model AS m ON m.model_id = v.model_id
-GROUP BY m.name, v.version;
+GROUP BY v.model_version_id, m.name, v.version;
 COMMENT ON VIEW pgml_tune._stat IS 'Counters per version: flushed by all sessions, and pending in this one.';
+
+CREATE OR REPLACE VIEW pgml_tune._cache_entries AS
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) AS bytes FROM pgml_tune.cache_entry_0 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_1 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_2 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_3 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_4 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_5 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_6 AS e
+UNION ALL
+SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_7 AS e;
+COMMENT ON VIEW pgml_tune._cache_entries IS 'The vectors in the table cache: of whom, since when, and how large.';
 
 CREATE OR REPLACE VIEW pgml_tune.stat_cache AS
 SELECT s.model,
@@ -136,29 +236,63 @@ SELECT s.model,
        s.texts,
        s.session_hits,
        s.table_hits,
-       s.texts - s.session_hits - s.table_hits AS misses,
-       round((s.session_hits + s.table_hits)::numeric / nullif(s.texts, 0), 4) AS hit_ratio
-FROM pgml_tune._stat AS s;
+       s.computed AS misses,
+       s.session_hits + s.table_hits AS hits,
+       round((s.session_hits + s.table_hits)::numeric / nullif(s.texts, 0), 4) AS hit_ratio,
+       (s.session_hits + s.table_hits) * s.compute_ms / nullif(s.computed, 0) / 1000 AS saved_seconds,
+       coalesce(e.entries, 0) AS entries,
+       coalesce(e.bytes, 0) AS bytes,
+       s.since AS stats_since
+FROM pgml_tune._stat AS s
+LEFT JOIN (
+    SELECT c.model_version_id, count(*) AS entries, sum(c.bytes)::bigint AS bytes
+    FROM pgml_tune._cache_entries AS c GROUP BY c.model_version_id
+) AS e ON e.model_version_id = s.model_version_id;
 COMMENT ON VIEW pgml_tune.stat_cache IS
-    'Texts embedded per version and how many came from the session cache or the table cache; other sessions appear within about a second of their next call.';
+    'Texts embedded per version, how many came from the session cache or the table cache, and the time that this saved; entries and bytes read the whole table cache, so name the columns you want. Other sessions appear within about a second of their next call.';
+
+-- Calls that are logged by sample stand for those that are not.
+CREATE OR REPLACE VIEW pgml_tune._latency AS
+SELECT w.model,
+       w.version,
+       min(w.latency_ms) FILTER (WHERE w.reached >= 0.5 * w.total) AS p50_ms,
+       min(w.latency_ms) FILTER (WHERE w.reached >= 0.95 * w.total) AS p95_ms,
+       min(w.latency_ms) FILTER (WHERE w.reached >= 0.99 * w.total) AS p99_ms
+FROM (
+    SELECT c.model,
+           c.version,
+           c.latency_ms,
+           sum(1 / c.sample_rate) OVER (PARTITION BY c.model, c.version ORDER BY c.latency_ms) AS reached,
+           sum(1 / c.sample_rate) OVER (PARTITION BY c.model, c.version) AS total
+    FROM pgml_tune._calls AS c
+    WHERE c.sqlstate IS NULL AND c.logged_at > now() - interval '1 hour'
+) AS w
+GROUP BY w.model, w.version;
+COMMENT ON VIEW pgml_tune._latency IS 'Quantiles of the time of the calls of the last hour, by version.';
 
 CREATE OR REPLACE VIEW pgml_tune.stat_inference AS
 SELECT s.model,
        s.version,
        s.calls,
+       s.errors,
        s.texts,
-       s.texts - s.session_hits - s.table_hits AS computed,
+       s.computed,
        s.truncated,
        s.tokens,
-       round(s.compute_ms::numeric, 1) AS compute_ms,
-       round((s.compute_ms / nullif(s.texts - s.session_hits - s.table_hits, 0))::numeric, 3) AS mean_ms
-FROM pgml_tune._stat AS s;
+       s.total_ms AS total_exec_time,
+       s.min_ms AS min_exec_time,
+       s.max_ms AS max_exec_time,
+       s.total_ms / nullif(s.calls, 0) AS mean_exec_time,
+       sqrt(greatest(s.square_ms / nullif(s.calls, 0) - (s.total_ms / nullif(s.calls, 0)) ^ 2, 0)) AS stddev_exec_time,
+       s.compute_ms AS compute_time,
+       l.p50_ms AS p50_exec_time,
+       l.p95_ms AS p95_exec_time,
+       l.p99_ms AS p99_exec_time,
+       s.since AS stats_since
+FROM pgml_tune._stat AS s
+LEFT JOIN pgml_tune._latency AS l ON l.model = s.model AND l.version = s.version;
 COMMENT ON VIEW pgml_tune.stat_inference IS
-    'Calls per version, texts computed by the model, texts cut at its length, tokens, and milliseconds spent computing.';
-
-CREATE OR REPLACE VIEW pgml_tune._calls AS
-SELECT c.* FROM pgml_tune.call_log AS c;
-COMMENT ON VIEW pgml_tune._calls IS 'Every logged call.';
+    'Calls per version in the manner of pg_stat_statements, times in ms: calls that did not fail, errors, texts computed by the model or cut at its length, tokens, time of whole calls and in the model; quantiles are of the calls logged in the last hour.';
 
 CREATE OR REPLACE VIEW pgml_tune.embedding_collections AS
 SELECT t.name AS collection,
@@ -422,6 +556,11 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._lost_collections()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._mend_collection(bigint)'),
     ('operate', 'SELECT', 'TABLE pgml_tune.stat_cache, pgml_tune.stat_inference, pgml_tune.settings'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.inference_logs, pgml_tune.performance_logs, pgml_tune.stat_log'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._parse_calls(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._spooled_calls()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._ingest_logs()'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rotate_logs()'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.embed_table(regclass, name, name, text, integer, boolean)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.track_column(regclass, name, text)'),
     -- Both run as their caller in all they do; a trigger asks for the right to update the recorded column.
@@ -501,6 +640,8 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.drop_model_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.configure(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.cache_purge(text, regrole)'),
+    ('admin', 'EXECUTE', 'FUNCTION @extschema@.stat_reset()'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._reset_counts()'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._collection_faults()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._rollout_faults()'),

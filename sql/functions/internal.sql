@@ -326,18 +326,22 @@ LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO pgml_tune.call_count (
-        model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms
+        model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms,
+        errors, total_ms, square_ms, min_ms, max_ms
     )
     -- Whoever may embed may call this: no number is so large that a sum of them could overflow.
     SELECT c.model_version_id, least(c.calls, 1e9), least(c.texts, 1e9), least(c.session_hits, 1e9),
-           least(c.table_hits, 1e9), least(c.truncated, 1e9), least(c.tokens, 1e12), least(c.compute_ms, 1e9)
+           least(c.table_hits, 1e9), least(c.truncated, 1e9), least(c.tokens, 1e12), least(c.compute_ms, 1e9),
+           least(c.errors, 1e9), least(c.total_ms, 1e12), least(c.square_ms, 1e18), least(c.min_ms, 1e9), least(c.max_ms, 1e9)
     FROM jsonb_to_recordset(counts) AS c (
         model_version_id bigint, calls bigint, texts bigint, session_hits bigint, table_hits bigint,
-        truncated bigint, tokens bigint, compute_ms double precision
+        truncated bigint, tokens bigint, compute_ms double precision,
+        errors bigint, total_ms double precision, square_ms double precision, min_ms double precision, max_ms double precision
     )
     JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
-    WHERE least(c.calls, c.texts, c.session_hits, c.table_hits, c.truncated, c.tokens) >= 0
-      AND c.compute_ms BETWEEN 0 AND 1e300
+    WHERE least(c.calls, c.texts, c.session_hits, c.table_hits, c.truncated, c.tokens, c.errors) >= 0
+      AND least(c.compute_ms, c.total_ms, c.square_ms, c.min_ms, c.max_ms) >= 0
+      AND greatest(c.compute_ms, c.total_ms, c.square_ms, c.min_ms, c.max_ms) <= 1e300
     LIMIT 64;
 $$;
 COMMENT ON FUNCTION pgml_tune._write_counts(jsonb) IS 'Adds what a session has counted since its last flush.';
@@ -394,10 +398,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     WITH gone AS (DELETE FROM pgml_tune.call_count RETURNING *)
     INSERT INTO pgml_tune.call_count (
-        model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms, recorded_at
+        model_version_id, calls, texts, session_hits, table_hits, truncated, tokens, compute_ms, recorded_at,
+        errors, total_ms, square_ms, min_ms, max_ms
     )
     SELECT g.model_version_id, sum(g.calls), sum(g.texts), sum(g.session_hits), sum(g.table_hits),
-           sum(g.truncated), sum(g.tokens), sum(g.compute_ms), min(g.recorded_at)
+           sum(g.truncated), sum(g.tokens), sum(g.compute_ms), min(g.recorded_at),
+           sum(g.errors), sum(g.total_ms), sum(g.square_ms), coalesce(min(g.min_ms) FILTER (WHERE g.calls > 0), 0), max(g.max_ms)
     FROM gone AS g GROUP BY g.model_version_id;
 $$;
 COMMENT ON FUNCTION pgml_tune._compact_counts() IS 'Adds up the flushed counters to one row per version.';

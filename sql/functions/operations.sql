@@ -57,6 +57,14 @@ BEGIN
     END;
     -- At once, because of the lock on the emptied table; in a transaction block this is an error that lets go of it.
     COMMIT;
+    BEGIN
+        PERFORM pgml_tune._rotate_logs();
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE NOTICE 'log of calls: its table is in use, partitions are left for the next run';
+    END;
+    COMMIT;
+    PERFORM pgml_tune._ingest_logs();
+    COMMIT;
     PERFORM pgml_tune._compact_counts();
     PERFORM pgml_tune._forget_columns();
     PERFORM pgml_tune._expire_jobs();

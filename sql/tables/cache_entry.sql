@@ -8,7 +8,8 @@ BEGIN
                 entry_key        bytea NOT NULL,  -- HMAC of scope, artifact, prompt and text; never the text
                 model_version_id bigint NOT NULL,
                 role_id          oid NOT NULL,
-                sealed           bytea NOT NULL  -- the vector, masked and signed under the secret
+                sealed           bytea NOT NULL,  -- the vector, masked and signed under the secret
+                cached_at        timestamptz NOT NULL DEFAULT clock_timestamp()
             );
             ALTER TABLE pgml_tune.cache_entry_%1$s ALTER COLUMN sealed SET STORAGE EXTERNAL;
             COMMENT ON TABLE pgml_tune.cache_entry_%1$s IS 'Generation %1$s of the table cache.';

@@ -8,7 +8,12 @@ CREATE UNLOGGED TABLE pgml_tune.call_count (
     truncated        bigint NOT NULL,
     tokens           bigint NOT NULL,
     compute_ms       double precision NOT NULL,
-    recorded_at      timestamptz NOT NULL DEFAULT clock_timestamp()
+    recorded_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    errors           bigint NOT NULL,
+    total_ms         double precision NOT NULL,  -- of the calls that did not fail, as what follows
+    square_ms        double precision NOT NULL,
+    min_ms           double precision NOT NULL,
+    max_ms           double precision NOT NULL
 );
 COMMENT ON TABLE pgml_tune.call_count IS 'Calls and cache hits per model version, as flushed by the sessions.';
 

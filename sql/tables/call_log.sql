@@ -2,7 +2,7 @@
 CREATE TABLE pgml_tune.call_log (
     logged_at        timestamptz NOT NULL,
     call_id          bigint NOT NULL,
-    task             text NOT NULL,  -- embed, search, passages, similarity, classify
+    task             text NOT NULL,  -- embed, batch, search, passages, similarity, classify
     model            text NOT NULL,  -- no number: the row outlives the version
     version          text NOT NULL,  -- which answered
     variant          text,  -- serving or candidate: whose call it was by its unit, whoever answered; NULL: no rollout ran
@@ -26,16 +26,20 @@ CREATE TABLE pgml_tune.call_log (
     sample_rate      real NOT NULL,  -- share of such calls that are logged; 1/sample_rate is the weight of the row
     role_id          oid NOT NULL,
     sketch           text,  -- of the mean vector: 32 numbers, base64; NULL: setting log_sketch is off, or nothing was computed
+    answer           text,  -- the most probable label; NULL: no classifier, or it is longer than 200 bytes
     input_text       text  -- NULL: setting log_text is off
 ) PARTITION BY RANGE (logged_at);
--- ab_report() and what judges a rollout read one rollout.
-CREATE INDEX call_log_rollout_idx ON pgml_tune.call_log (rollout_id, phase) WHERE rollout_id IS NOT NULL;
--- record_feedback() finds the call.
-CREATE INDEX call_log_call_id_idx ON pgml_tune.call_log (call_id);
-CREATE INDEX call_log_logged_at_idx ON pgml_tune.call_log USING brin (logged_at);
 CREATE TABLE pgml_tune.call_log_default PARTITION OF pgml_tune.call_log DEFAULT;
+-- Each partition has indexes of its own, made like these. One of the whole table would make them when a restored partition
+-- is attached, and the restore could then not make them again.
+-- ab_report() and what judges a rollout read one rollout.
+CREATE INDEX call_log_default_rollout_idx ON pgml_tune.call_log_default (rollout_id, phase) WHERE rollout_id IS NOT NULL;
+-- record_feedback() finds the call.
+CREATE INDEX call_log_default_call_id_idx ON pgml_tune.call_log_default (call_id);
+CREATE INDEX call_log_default_logged_at_idx ON pgml_tune.call_log_default USING brin (logged_at);
 COMMENT ON TABLE pgml_tune.call_log IS 'Logged inference calls, ingested from the spool; no text of users unless setting log_text is on.';
 COMMENT ON TABLE pgml_tune.call_log_default IS 'Calls of days that have no partition yet.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.call_log_default', '');
 
 -- How far each spool file has been ingested: written in the transaction that adds the rows, so each line counts once.
 CREATE TABLE pgml_tune.log_file (

@@ -5,6 +5,7 @@ from typing import Any
 import psycopg
 
 DEFINERS = {
+    "_add_log_partition",
     "_build_collection",
     "_cancel",
     "_check_job",
@@ -17,13 +18,17 @@ DEFINERS = {
     "_finish_collection",
     "_forget_columns",
     "_forget_job_rows",
+    "_ingest_logs",
     "_lost_collections",
     "_mend_collection",
     "_purge_cache",
     "_read_cache",
     "_register_version",
+    "_reset_counts",
     "_rotate_cache",
+    "_rotate_logs",
     "_server_address",
+    "_spooled_calls",
     "_write_cache",
     "_write_counts",
     "_write_setting",

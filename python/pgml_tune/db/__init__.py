@@ -27,6 +27,15 @@ class Transaction:
     is_standby: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which backend this is."""
+
+    node: str  # of a server and its data directory, whose copy is another one
+    database_id: int
+    backend: str  # its process and when that began: no two backends of a node are the same
+
+
 class Connection(Database, Protocol):
     """The database seen from outside, where each statement is committed by itself."""
 
@@ -68,6 +77,14 @@ class Session(Database, Protocol):
 
     def role(self) -> int:
         """The oid of the role the current function runs as."""
+        ...
+
+    def place(self) -> Place:
+        """Which backend this is, of which database and server."""
+        ...
+
+    def can_hold(self, text: str) -> bool:
+        """Whether the database has all characters of a text."""
         ...
 
     def transaction(self) -> Transaction:

@@ -7,7 +7,11 @@ PostgreSQL 15 to 18.
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import os
 from typing import Any
+
+from pgml_tune.db import Place
 
 _SERIALIZABLE = 3
 _server = ctypes.PyDLL(None)
@@ -27,6 +31,10 @@ _transaction_id = _function("GetTopTransactionIdIfAny", ctypes.c_uint32)
 _has_active_snapshot = _function("ActiveSnapshotSet", ctypes.c_bool)
 _active_snapshot = _function("GetActiveSnapshot", ctypes.c_void_p)
 _config_option = _function("GetConfigOption", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_bool, ctypes.c_bool)
+_system_identifier = _function("GetSystemIdentifier", ctypes.c_uint64)
+_data_directory = ctypes.c_char_p.in_dll(_server, "DataDir")
+_database_id = ctypes.c_uint32.in_dll(_server, "MyDatabaseId")
+_start = ctypes.c_int64.in_dll(_server, "MyStartTimestamp")
 _is_read_only = ctypes.c_bool.in_dll(_server, "XactReadOnly")
 _isolation_level = ctypes.c_int.in_dll(_server, "XactIsoLevel")
 
@@ -77,6 +85,15 @@ def is_read_only() -> bool:
 def is_serializable() -> bool:
     """Whether the transaction is serializable."""
     return _isolation_level.value == _SERIALIZABLE
+
+
+def place() -> Place:
+    """Which backend this is; a copy of the data directory is another node, with the same system identifier."""
+    directory = _data_directory.value or b""
+    files = [os.stat(path).st_ino for path in (directory, os.path.join(directory, b"global", b"pg_control"))]
+    node = f"{_system_identifier()}:{directory!r}:{files}"
+    backend = f"{os.getpid()}-{_start.value:x}"
+    return Place(hashlib.sha256(node.encode()).hexdigest()[:12], _database_id.value, backend)
 
 
 def config_option(name: bytes) -> bytes | None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import plpy
 
-from pgml_tune.db import Row, Transaction, server
+from pgml_tune.db import Place, Row, Transaction, server
 from pgml_tune.db.gate import check_value
 from pgml_tune.errors import ParallelMode, QueryCanceled
 
 _PARAMETER = re.compile(r"\$(\d+)::((?:pg_catalog\.)?[a-z0-9]+(?:\[\])?)")
+_DATA_EXCEPTION = "22"  # class of the SQLSTATEs of values that are not valid
 _OPERATOR_INTERVENTION = "57"  # class of the SQLSTATEs of a cancel and of a shutdown
 
 
@@ -76,6 +77,18 @@ class SpiDatabase:
     def role(self) -> int:
         role: int = server.current_role()
         return role
+
+    def place(self) -> Place:
+        return server.place()
+
+    def can_hold(self, text: str) -> bool:
+        try:
+            self.fetch("SELECT $1::text", text)
+        except plpy.SPIError as error:
+            if not error.sqlstate.startswith(_DATA_EXCEPTION):
+                raise
+            return False
+        return True
 
     def transaction(self) -> Transaction:
         return Transaction(server.is_read_only(), server.is_serializable(), server.is_in_recovery())

@@ -9,13 +9,27 @@ from dataclasses import asdict, dataclass
 class Count:
     """Calls of one version; `texts` of them were asked for, the hits among them were not computed."""
 
-    calls: int = 0
+    calls: int = 0  # that did not fail
+    errors: int = 0
     texts: int = 0
     session_hits: int = 0
     table_hits: int = 0
     truncated: int = 0
     tokens: int = 0
     compute_ms: float = 0.0
+    total_ms: float = 0.0  # of whole calls that did not fail, as what follows
+    square_ms: float = 0.0
+    min_ms: float = 0.0
+    max_ms: float = 0.0
+
+    def add_call(self, texts: int, latency_ms: float) -> None:
+        """Count a call that did not fail."""
+        self.min_ms = min(self.min_ms, latency_ms) if self.calls else latency_ms
+        self.max_ms = max(self.max_ms, latency_ms)
+        self.total_ms += latency_ms
+        self.square_ms += latency_ms * latency_ms
+        self.calls += 1
+        self.texts += texts
 
 
 class Counters:

@@ -18,6 +18,7 @@ _WRITE = """
 SELECT pgml_tune._write_cache($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[]),
        pgml_tune._write_counts($5::jsonb)
 """
+_RESET = "SELECT pgml_tune._reset_counts()"
 _PURGE = "SELECT pgml_tune._purge_cache($1::bigint[], $2::regrole) AS deleted"
 
 
@@ -57,3 +58,8 @@ def write(db: Session, entries: Sequence[CacheEntry], counts: list[dict[str, flo
 def purge(db: Database, version_ids: list[int] | None, role: str | None) -> int:
     """Delete entries and say how many."""
     return int(db.fetch(_PURGE, version_ids, role)[0]["deleted"])
+
+
+def reset_counts(db: Database) -> None:
+    """Delete what the sessions have counted and written."""
+    db.fetch(_RESET)

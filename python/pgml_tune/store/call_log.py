@@ -1,0 +1,120 @@
+"""Statements on the log of calls and on how far the spool has been ingested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pgml_tune.db import Database
+
+# Not an advisory lock, which anybody could hold.
+_TAKE_TURN = "SELECT 1 FROM pgml_tune.log_info FOR UPDATE SKIP LOCKED"
+# What a statement shows that began before the file was done is still in the file, so it waits for that one to end.
+_LEDGER = """
+SELECT l.file,
+       l.bytes,
+       l.done_xid IS NOT NULL AS is_done,
+       l.done_at < pg_catalog.now() - interval '1 hour' AS is_old,
+       l.done_xid IS NOT NULL AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_stat_activity AS a
+           WHERE pg_catalog.age(a.backend_xmin) >= pg_catalog.age(l.done_xid::xid)
+       ) AS is_removable
+FROM pgml_tune.log_file AS l
+"""
+_OPEN_CALLS = "SELECT o.file, o.call_id, o.line FROM pgml_tune.open_call AS o"
+_ADD_CALLS = "INSERT INTO pgml_tune.call_log SELECT c.* FROM pgml_tune._parse_calls($1::text) AS c"
+_WRITE_LEDGER = """
+INSERT INTO pgml_tune.log_file AS l (file, bytes, done_xid, done_at)
+SELECT f.file,
+       f.bytes,
+       CASE WHEN f.is_done THEN pg_catalog.pg_current_xact_id() END,
+       CASE WHEN f.is_done THEN pg_catalog.now() END
+FROM ROWS FROM (
+    pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::boolean[])
+) AS f (file, bytes, is_done)
+ON CONFLICT (file) DO UPDATE SET bytes = excluded.bytes, done_xid = excluded.done_xid, done_at = excluded.done_at
+"""
+_FORGET_FILES = "DELETE FROM pgml_tune.log_file WHERE file = ANY ($1::text[])"
+_CLOSE_CALLS = """
+DELETE FROM pgml_tune.open_call AS o
+USING ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::bigint[])) AS c (file, call_id)
+WHERE o.file = c.file AND o.call_id = c.call_id
+"""
+_OPEN = """
+INSERT INTO pgml_tune.open_call (file, call_id, line)
+SELECT c.file, c.call_id, c.line
+FROM ROWS FROM (
+    pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::text[])
+) AS c (file, call_id, line)
+"""
+_NOTE = """
+UPDATE pgml_tune.log_info
+SET dropped_bytes = dropped_bytes + $1::bigint,
+    refused_lines = refused_lines + $2::bigint,
+    ingested_at = pg_catalog.now()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """How far a file has been ingested."""
+
+    file: str
+    bytes: int
+    is_done: bool
+    is_old: bool  # done for an hour
+    is_removable: bool  # no statement can still need it
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """A call that has begun in a file and not ended."""
+
+    file: str
+    call_id: int
+    line: str  # its fields, should it never end
+
+
+def take_turn(db: Database) -> bool:
+    """Whether nobody else ingests, and so nobody will until the transaction ends."""
+    return bool(db.fetch(_TAKE_TURN))
+
+
+def ledger(db: Database) -> dict[str, LedgerRow]:
+    """Every file of which something has been ingested, by its name."""
+    return {row["file"]: LedgerRow(**row) for row in db.fetch(_LEDGER)}
+
+
+def open_calls(db: Database) -> list[OpenCall]:
+    """The calls whose beginning has been ingested and whose end has not."""
+    return [OpenCall(**row) for row in db.fetch(_OPEN_CALLS)]
+
+
+def add_calls(db: Database, lines: Sequence[str]) -> None:
+    """Add calls that have ended."""
+    db.fetch(_ADD_CALLS, "\n".join(lines))
+
+
+def write_ledger(db: Database, read: Sequence[tuple[str, int, bool]]) -> None:
+    """Note of files how many bytes are ingested and whether that is all there will be."""
+    db.fetch(_WRITE_LEDGER, [row[0] for row in read], [row[1] for row in read], [row[2] for row in read])
+
+
+def forget_files(db: Database, files: list[str]) -> None:
+    """Delete the notes on files that are gone."""
+    db.fetch(_FORGET_FILES, files)
+
+
+def change_open_calls(db: Database, closed: Sequence[OpenCall], opened: Sequence[OpenCall]) -> None:
+    """Calls have ended or are lost, others have begun."""
+    if closed:
+        db.fetch(_CLOSE_CALLS, [call.file for call in closed], [call.call_id for call in closed])
+    if opened:
+        db.fetch(
+            _OPEN, [call.file for call in opened], [call.call_id for call in opened], [call.line for call in opened]
+        )
+
+
+def note_ingest(db: Database, dropped_bytes: int, refused_lines: int) -> None:
+    """Count what was lost, and that the spool was ingested now."""
+    db.fetch(_NOTE, dropped_bytes, refused_lines)
