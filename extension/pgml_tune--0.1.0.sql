@@ -683,20 +683,30 @@ CREATE TABLE pgml_tune.log_info (
 INSERT INTO pgml_tune.log_info DEFAULT VALUES;
 COMMENT ON TABLE pgml_tune.log_info IS 'What was lost of the logs, when they were last ingested, and since when statistics count.';
 
+-- It outlives the log of its call: what the reports need of that is copied when the feedback comes.
 CREATE TABLE pgml_tune.feedback (
     feedback_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     call_id     bigint NOT NULL,
+    model       text,  -- NULL, as what follows: the call was not logged
+    version     text,  -- which answered
+    task        text,
+    answer      text,  -- the most probable label, of a classifier; NULL: of another model
+    rollout_id  bigint,  -- NULL, as what follows: no rollout ran
+    phase       integer,
+    variant     text,
+    unit        bigint,
     score       double precision,  -- 0 to 1, as a click or a star; NULL: not given
     label       text,  -- what the caller holds for right, of a classifier; NULL: not given
     expected    text,  -- the right answer, or a better text; NULL: not given
     input_text  text,  -- as the caller gives it; NULL: not given, and the call cannot become a training row
-    role_id     oid NOT NULL DEFAULT current_user::regrole::oid,
+    given_by    text NOT NULL DEFAULT current_user,  -- by name: numbers of roles do not survive a dump
     created_by  text NOT NULL DEFAULT session_user,
     created_at  timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT feedback_score_check CHECK (score BETWEEN 0 AND 1),
     CONSTRAINT feedback_given_check CHECK (num_nonnulls(score, label, expected) > 0)
 );
-CREATE INDEX feedback_call_id_idx ON pgml_tune.feedback (call_id);  -- reports join it with the calls
+CREATE INDEX feedback_rollout_id_idx ON pgml_tune.feedback (rollout_id) WHERE rollout_id IS NOT NULL;  -- ab_report()
+CREATE INDEX feedback_created_at_idx ON pgml_tune.feedback (created_at);  -- quality_report()
 COMMENT ON TABLE pgml_tune.feedback IS 'What users thought of answers, by the identifier of the call.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.feedback', '');
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.feedback_feedback_id_seq', '');
@@ -5804,7 +5814,165 @@ return call_log.stat_reset()
 $python$;
 COMMENT ON FUNCTION @extschema@.stat_reset() IS
     'Begins pgml_tune.stat_inference and stat_cache anew; what other sessions have counted and not yet written is added with their next call.';
--- What the logs and the feedback say: A/B reports, quality, drift.
+-- What the logs and the feedback say: A/B reports, quality, drift. Whoever reads reports sees figures of calls, never their texts.
+
+CREATE OR REPLACE FUNCTION pgml_tune._rollout_units(rollout_id bigint, promised_ms double precision)
+RETURNS TABLE (
+    phase integer, share integer, variant text, unit bigint, is_newcomer boolean, has_entered boolean, is_in_both boolean,
+    has_failed boolean, has_first_failed boolean, was_slow boolean, was_first_slow boolean, ln_ms double precision,
+    score double precision
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER  -- the log belongs to nobody else
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+    WITH seen AS (
+        SELECT c.phase, min(c.share) AS share, c.variant, c.unit, count(c.sqlstate) > 0 AS has_failed,
+               coalesce(max(c.model_ms) > promised_ms, false) AS was_slow, avg(ln(c.model_ms)) AS ln_ms
+        FROM pgml_tune._timed_calls AS c
+        WHERE c.rollout_id = _rollout_units.rollout_id AND c.unit IS NOT NULL
+        GROUP BY c.phase, c.variant, c.unit
+    ), scored AS (
+        SELECT f.phase, f.variant, f.unit, avg(f.score) AS score
+        FROM pgml_tune.feedback AS f
+        WHERE f.rollout_id = _rollout_units.rollout_id AND f.score IS NOT NULL
+        GROUP BY f.phase, f.variant, f.unit
+    )
+    SELECT s.phase, s.share, s.variant, s.unit,
+           row_number() OVER of_unit = 1,
+           row_number() OVER of_unit_in_variant = 1,
+           count(*) OVER (PARTITION BY s.unit, s.phase) > 1,
+           s.has_failed,
+           s.has_failed AND count(*) FILTER (WHERE s.has_failed) OVER of_unit = 1,
+           s.was_slow,
+           s.was_slow AND count(*) FILTER (WHERE s.was_slow) OVER of_unit = 1,
+           s.ln_ms,
+           r.score
+    FROM seen AS s
+    LEFT JOIN scored AS r ON r.phase = s.phase AND r.variant = s.variant AND r.unit = s.unit
+    WINDOW of_unit AS (PARTITION BY s.unit ORDER BY s.phase, s.variant ROWS UNBOUNDED PRECEDING),
+           of_unit_in_variant AS (PARTITION BY s.unit, s.variant ORDER BY s.phase);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._rollout_units(bigint, double precision) IS
+    'What each unit met in each phase of a rollout, and whether it met that, or was seen, for the first time.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._rollout_calls(rollout_id bigint)
+RETURNS TABLE (
+    phase integer, variant text, requests bigint, failed bigint, measured bigint, mean_ms double precision,
+    p50_ms double precision, p95_ms double precision, p99_ms double precision
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT c.phase, c.variant, count(*), count(c.sqlstate), count(c.model_ms), avg(c.model_ms),
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY c.model_ms),
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY c.model_ms),
+           percentile_cont(0.99) WITHIN GROUP (ORDER BY c.model_ms)
+    FROM pgml_tune._timed_calls AS c
+    WHERE c.rollout_id = _rollout_calls.rollout_id AND c.unit IS NOT NULL
+    GROUP BY c.phase, c.variant;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._rollout_calls(bigint) IS 'Calls of each phase and variant of a rollout: how many, how many failed, how long they took.';
+
+CREATE OR REPLACE FUNCTION @extschema@.ab_report(name text)
+RETURNS TABLE (
+    rollout_id bigint, phase integer, share_percent double precision, metric text,
+    serving_n double precision, serving_value double precision, candidate_n double precision,
+    candidate_value double precision, effect double precision, interval_low double precision,
+    interval_high double precision, margin double precision, e_value double precision, alpha double precision,
+    outcome text, words text, days_to_decision double precision
+)
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import monitoring
+return monitoring.ab_report(name)
+$python$;
+COMMENT ON FUNCTION @extschema@.ab_report(text) IS
+    'The rollout of a model that runs and the last one that ended, metric by metric: both versions, the effect with an interval that holds however often one looks, and what follows; the lines without a phase decide, those of each phase come after them.';
+
+-- Whoever may read the reports sees all feedback.
+CREATE OR REPLACE FUNCTION pgml_tune._may_judge(viewer_id oid, role_id oid)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(pg_has_role(viewer_id, role_id, 'USAGE'), false)
+        OR has_function_privilege(viewer_id, '@extschema@.ab_report(text)', 'EXECUTE')
+$$;
+COMMENT ON FUNCTION pgml_tune._may_judge(oid, oid) IS 'Whether calls or feedback of a role are the viewer''s own, or he may read reports.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._check_feedback()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER  -- whoever gives feedback reads no log
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_call record;
+BEGIN
+    SELECT c.* INTO v_call FROM pgml_tune.call_log AS c WHERE c.call_id = NEW.call_id LIMIT 1;
+    IF NOT FOUND THEN
+        -- It may not have been ingested yet; of the lines in the spool only its own is taken apart.
+        SELECT c.* INTO v_call
+        FROM pgml_tune._spooled_calls() AS s (lines), string_to_table(s.lines, E'\n') AS l (line),
+             pgml_tune._parse_calls(l.line) AS c
+        WHERE split_part(l.line, E'\t', 2) = NEW.call_id::text
+        LIMIT 1;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN NEW;
+    END IF;
+    IF NOT pgml_tune._may_judge(to_regrole(quote_ident(NEW.given_by)), v_call.role_id) THEN
+        RAISE EXCEPTION 'call % is of another role', NEW.call_id USING ERRCODE = '42501';
+    END IF;
+    NEW.model := v_call.model;
+    NEW.version := v_call.version;
+    NEW.task := v_call.task;
+    NEW.answer := v_call.answer;
+    NEW.rollout_id := v_call.rollout_id;
+    NEW.phase := v_call.phase;
+    NEW.variant := v_call.variant;
+    NEW.unit := v_call.unit;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._check_feedback() IS 'Lets a role judge its own calls, and copies what is known of the call.';
+-- Rows that a restore brings back come with their time, and as they were.
+CREATE OR REPLACE TRIGGER feedback_call BEFORE INSERT ON pgml_tune.feedback
+    FOR EACH ROW WHEN (NEW.created_at = now()) EXECUTE FUNCTION pgml_tune._check_feedback();
+
+CREATE OR REPLACE FUNCTION @extschema@.record_feedback(
+    call_id bigint, score double precision DEFAULT NULL, label text DEFAULT NULL, expected text DEFAULT NULL,
+    input text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE  -- not STRICT: most are NULL
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import monitoring
+return monitoring.record_feedback(call_id, score, label, expected, input)
+$python$;
+COMMENT ON FUNCTION @extschema@.record_feedback(bigint, double precision, text, text, text) IS
+    'Records what a user thought of an answer, by last_call_id(): a score from 0 to 1, the right label, or the right text; with input it can become a training row. Returns its number.';
+
+CREATE OR REPLACE FUNCTION @extschema@.quality_report(name text, since interval DEFAULT '1 day')
+RETURNS TABLE (
+    version text, metric text, label text, value double precision, interval_low double precision,
+    interval_high double precision, n bigint
+)
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import monitoring
+return monitoring.quality_report(name, since)
+$python$;
+COMMENT ON FUNCTION @extschema@.quality_report(text, interval) IS
+    'What feedback since then says of each version of a model: mean score, accuracy, and precision, recall and F1, of each label and their mean.';
 CREATE OR REPLACE FUNCTION @extschema@.configure(name text, value text)
 RETURNS text
 LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
@@ -6240,6 +6408,44 @@ LEFT JOIN pgml_tune._latency AS l ON l.model = s.model AND l.version = s.version
 COMMENT ON VIEW pgml_tune.stat_inference IS
     'Calls per version in the manner of pg_stat_statements, times in ms: calls that did not fail, errors, texts computed by the model or cut at its length, tokens, time of whole calls and in the model; quantiles are of the calls logged in the last hour.';
 
+CREATE OR REPLACE VIEW pgml_tune._timed_calls AS
+SELECT c.logged_at,
+       c.call_id,
+       c.model,
+       c.version,
+       c.rollout_id,
+       c.phase,
+       c.share,
+       c.variant,
+       c.unit,
+       c.sqlstate,
+       CASE WHEN c.sqlstate IS NULL AND c.cache = 'miss' AND NOT c.is_cold AND c.latency_ms > 0
+                 AND c.task IN ('embed', 'search', 'classify')
+            THEN c.latency_ms END AS model_ms
+FROM pgml_tune._calls AS c;
+COMMENT ON VIEW pgml_tune._timed_calls IS
+    'Every logged call, with its time if that tells how fast the model is: one text, computed, by a model that had been loaded.';
+
+-- record_feedback() inserts here, as its caller.
+CREATE OR REPLACE VIEW pgml_tune.feedback_rows WITH (security_barrier) AS
+SELECT f.feedback_id,
+       f.call_id,
+       f.model,
+       f.version,
+       f.task,
+       f.variant,
+       f.answer,
+       f.score,
+       f.label,
+       f.expected,
+       f.input_text,
+       f.given_by,
+       f.created_at
+FROM pgml_tune.feedback AS f
+WHERE pgml_tune._may_judge(current_user::regrole::oid, to_regrole(quote_ident(f.given_by)));
+COMMENT ON VIEW pgml_tune.feedback_rows IS
+    'The feedback that you have given (whoever may read reports sees all), with the model and version that answered: rows to train on.';
+
 CREATE OR REPLACE VIEW pgml_tune.embedding_collections AS
 SELECT t.name AS collection,
        t.source,
@@ -6417,6 +6623,14 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.classify(text, text, integer)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history, pgml_tune.traffic'),
     ('operate', 'SELECT', 'TABLE pgml_tune.rollouts, pgml_tune.rollout'),
+    ('usage', 'EXECUTE', 'FUNCTION @extschema@.record_feedback(bigint, double precision, text, text, text)'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.feedback_rows'),
+    ('usage', 'INSERT (call_id, score, label, expected, input_text)', 'TABLE pgml_tune.feedback_rows'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_judge(oid, oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.ab_report(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.quality_report(text, interval)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollout_units(bigint, double precision)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollout_calls(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollout_model(text, text, integer, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollback_model(text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollout_explain(bigint)'),

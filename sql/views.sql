@@ -294,6 +294,44 @@ LEFT JOIN pgml_tune._latency AS l ON l.model = s.model AND l.version = s.version
 COMMENT ON VIEW pgml_tune.stat_inference IS
     'Calls per version in the manner of pg_stat_statements, times in ms: calls that did not fail, errors, texts computed by the model or cut at its length, tokens, time of whole calls and in the model; quantiles are of the calls logged in the last hour.';
 
+CREATE OR REPLACE VIEW pgml_tune._timed_calls AS
+SELECT c.logged_at,
+       c.call_id,
+       c.model,
+       c.version,
+       c.rollout_id,
+       c.phase,
+       c.share,
+       c.variant,
+       c.unit,
+       c.sqlstate,
+       CASE WHEN c.sqlstate IS NULL AND c.cache = 'miss' AND NOT c.is_cold AND c.latency_ms > 0
+                 AND c.task IN ('embed', 'search', 'classify')
+            THEN c.latency_ms END AS model_ms
+FROM pgml_tune._calls AS c;
+COMMENT ON VIEW pgml_tune._timed_calls IS
+    'Every logged call, with its time if that tells how fast the model is: one text, computed, by a model that had been loaded.';
+
+-- record_feedback() inserts here, as its caller.
+CREATE OR REPLACE VIEW pgml_tune.feedback_rows WITH (security_barrier) AS
+SELECT f.feedback_id,
+       f.call_id,
+       f.model,
+       f.version,
+       f.task,
+       f.variant,
+       f.answer,
+       f.score,
+       f.label,
+       f.expected,
+       f.input_text,
+       f.given_by,
+       f.created_at
+FROM pgml_tune.feedback AS f
+WHERE pgml_tune._may_judge(current_user::regrole::oid, to_regrole(quote_ident(f.given_by)));
+COMMENT ON VIEW pgml_tune.feedback_rows IS
+    'The feedback that you have given (whoever may read reports sees all), with the model and version that answered: rows to train on.';
+
 CREATE OR REPLACE VIEW pgml_tune.embedding_collections AS
 SELECT t.name AS collection,
        t.source,
@@ -471,6 +509,14 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.classify(text, text, integer)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history, pgml_tune.traffic'),
     ('operate', 'SELECT', 'TABLE pgml_tune.rollouts, pgml_tune.rollout'),
+    ('usage', 'EXECUTE', 'FUNCTION @extschema@.record_feedback(bigint, double precision, text, text, text)'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.feedback_rows'),
+    ('usage', 'INSERT (call_id, score, label, expected, input_text)', 'TABLE pgml_tune.feedback_rows'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_judge(oid, oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.ab_report(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.quality_report(text, interval)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollout_units(bigint, double precision)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollout_calls(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollout_model(text, text, integer, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollback_model(text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollout_explain(bigint)'),

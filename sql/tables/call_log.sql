@@ -70,20 +70,30 @@ CREATE TABLE pgml_tune.log_info (
 INSERT INTO pgml_tune.log_info DEFAULT VALUES;
 COMMENT ON TABLE pgml_tune.log_info IS 'What was lost of the logs, when they were last ingested, and since when statistics count.';
 
+-- It outlives the log of its call: what the reports need of that is copied when the feedback comes.
 CREATE TABLE pgml_tune.feedback (
     feedback_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     call_id     bigint NOT NULL,
+    model       text,  -- NULL, as what follows: the call was not logged
+    version     text,  -- which answered
+    task        text,
+    answer      text,  -- the most probable label, of a classifier; NULL: of another model
+    rollout_id  bigint,  -- NULL, as what follows: no rollout ran
+    phase       integer,
+    variant     text,
+    unit        bigint,
     score       double precision,  -- 0 to 1, as a click or a star; NULL: not given
     label       text,  -- what the caller holds for right, of a classifier; NULL: not given
     expected    text,  -- the right answer, or a better text; NULL: not given
     input_text  text,  -- as the caller gives it; NULL: not given, and the call cannot become a training row
-    role_id     oid NOT NULL DEFAULT current_user::regrole::oid,
+    given_by    text NOT NULL DEFAULT current_user,  -- by name: numbers of roles do not survive a dump
     created_by  text NOT NULL DEFAULT session_user,
     created_at  timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT feedback_score_check CHECK (score BETWEEN 0 AND 1),
     CONSTRAINT feedback_given_check CHECK (num_nonnulls(score, label, expected) > 0)
 );
-CREATE INDEX feedback_call_id_idx ON pgml_tune.feedback (call_id);  -- reports join it with the calls
+CREATE INDEX feedback_rollout_id_idx ON pgml_tune.feedback (rollout_id) WHERE rollout_id IS NOT NULL;  -- ab_report()
+CREATE INDEX feedback_created_at_idx ON pgml_tune.feedback (created_at);  -- quality_report()
 COMMENT ON TABLE pgml_tune.feedback IS 'What users thought of answers, by the identifier of the call.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.feedback', '');
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.feedback_feedback_id_seq', '');
