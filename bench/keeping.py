@@ -14,7 +14,7 @@ from server import FP32, Connection, configured, connect, seconds, set_cache
 
 _THREADS = 2
 _EMBED = "SELECT cardinality(embed(%s::text[], %s))"
-_COMPUTED = "SELECT compute_ms / 1000 FROM pgml_tune.stat_inference WHERE model || '@' || version = %s"
+_COMPUTED = "SELECT compute_time / 1000 FROM pgml_tune.stat_inference WHERE model || '@' || version = %s"
 _ALONE, _AUTO, _GRAPH = "embed(text[]) alone", "COPY, auto_embed", "COPY, auto_embed with index hnsw"
 _PLAIN, _APPLICATION = "COPY, no trigger", "application: COPY, encode, UPDATE per row"
 _COPY, _UPDATE, _INSERT = "COPY", "UPDATE of another column", "INSERT of single rows"

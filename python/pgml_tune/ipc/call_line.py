@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 BEGIN, END, DROPPED = "B", "E", "D"
 NULL = "%"  # no text is: in one it is written %25
-_LONGEST_CALL_ID = (1 << 63) - 1
+_LARGEST_CALL_ID, _LARGEST_ROLE_ID = (1 << 63) - 1, (1 << 32) - 1
 _ESCAPES = {ord(character): f"%{ord(character):02X}" for character in "%\t\n"}
 
 
@@ -48,7 +48,7 @@ _FIELDS = {  # as the columns of pgml_tune.call_log, and in their order
     "memory_bytes": _or_null(_LARGE),
     "gpu_memory_bytes": _or_null(_LARGE),
     "sample_rate": r"(?:0\.(?!0000)\d{4}|1\.0000)",  # its inverse is a weight
-    "role_id": r"\d{1,9}|[1-3]\d{9}|4[01]\d{8}|42[0-8]\d{7}",
+    "role_id": r"(?P<role_id>\d{1,10})",
     "sketch": _or_null(r"[A-Za-z0-9+/=]{1,100}"),
     "answer": _or_null(_TEXT),
     "input_text": _or_null(_TEXT),
@@ -89,8 +89,9 @@ def parse(line: str) -> Call | Dropped | None:
     """What a line tells, its fields such that the columns take them; None if it is torn or of somebody else."""
     call = _CALL.match(line)
     if call is not None:
-        call_id = int(call["call_id"])
-        return Call(call[1] == END, call_id, call[2]) if call_id <= _LONGEST_CALL_ID else None
+        call_id, role_id = int(call["call_id"]), int(call["role_id"])
+        fits = call_id <= _LARGEST_CALL_ID and role_id <= _LARGEST_ROLE_ID
+        return Call(call[1] == END, call_id, call[2]) if fits else None
     dropped = _DROPPED.match(line)
     return None if dropped is None else Dropped(dropped[1], int(dropped[2]))
 
