@@ -6256,7 +6256,7 @@ SELECT c.logged_at,
        c.sample_rate,
        r.rolname AS role,
        c.answer,
-       CASE WHEN pgml_tune._may_see_job(current_user::regrole::oid, c.role_id) THEN c.input_text END AS input_text
+       CASE WHEN pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, c.role_id) THEN c.input_text END AS input_text
 FROM pgml_tune._calls AS c
 LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = c.role_id;
 COMMENT ON VIEW pgml_tune.inference_logs IS
