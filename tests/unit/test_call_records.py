@@ -55,7 +55,8 @@ def test_a_call_that_begins_is_written_as_what_it_is_if_it_never_ends(log, told)
     log.begin(FakeSession(), CallStart(**START))
     [(has_ended, call)] = told()
     assert not has_ended
-    assert (call["sqlstate"], call["latency_ms"], call["variant"], call["cache"]) == ("58000", "0.0000", "candidate", "miss")
+    facts = [call[name] for name in ("sqlstate", "latency_ms", "variant", "cache")]
+    assert facts == ["58000", "0.0000", "candidate", "miss"]
 
 
 def test_a_call_outside_of_a_rollout_has_no_exposure(log, told):
