@@ -4978,6 +4978,7 @@ BEGIN
             SELECT FROM pg_stat_activity AS a
             WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_xmin IS NOT NULL
               AND age(a.backend_xmin) >= age(t.retired_xid::xid)
+              AND a.backend_type <> 'autovacuum worker'  -- at work on these vectors, most likely, and gives way to whoever drops them
         ) THEN
             BEGIN
                 PERFORM set_config('lock_timeout', '2s', true);
