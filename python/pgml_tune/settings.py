@@ -143,6 +143,13 @@ SETTINGS = {
             "32 numbers of each computed text in the log, from which drift of the texts shows, or none.",
             choices=("off", "on"),
         ),
+        Setting(
+            "candidate_failures",
+            "3",
+            "Failures in a row after which a session no longer tries the candidate of a rollout.",
+            1,
+            1000,
+        ),
         Setting("log_keep_days", "30", "How long logged calls are kept, against disk.", 1, 36500),
         Setting(
             "log_spool_bytes",
@@ -153,6 +160,7 @@ SETTINGS = {
         ),
     )
 }
+MAX_UNIT_BYTES = 1000  # of the preference pgml_tune.unit
 CACHE_CHOICES = ("on", "session", "off")  # of the preference pgml_tune.cache
 
 
@@ -190,6 +198,7 @@ class Limits:
     log_sample: float
     log_text: str
     log_sketch: str
+    candidate_failures: int
     log_keep_days: int
     log_spool_bytes: int
 
@@ -212,6 +221,19 @@ def parse_cache_preference(text: str | None) -> str:
             'invalid value for parameter "pgml_tune.cache"',
             detail=f"Valid are: {', '.join(CACHE_CHOICES)}.",
             hint="RESET pgml_tune.cache",
+        )
+    return text
+
+
+def parse_unit_preference(text: str | None) -> str | None:
+    """The value of `pgml_tune.unit`; unset reads as NULL or '' and means that the input is the unit."""
+    if not text:
+        return None
+    if len(text) > MAX_UNIT_BYTES or len(text.encode()) > MAX_UNIT_BYTES:
+        raise InvalidArgument(
+            'invalid value for parameter "pgml_tune.unit"',
+            detail=f"It has more than {MAX_UNIT_BYTES} bytes.",
+            hint="RESET pgml_tune.unit",
         )
     return text
 

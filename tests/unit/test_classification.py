@@ -8,8 +8,9 @@ from pgml_tune.records import ArtifactConfig
 from pgml_tune.service.calls import Calls
 from pgml_tune.service.classification import Classification
 from pgml_tune.service.counters import Counters
+from pgml_tune.service.routing import Router
 from pgml_tune.settings import Limits
-from pgml_tune.store.registry import Target
+from pgml_tune.store.registry import Destination, Target
 from tests.unit.test_records import CONFIG, LABELS
 
 
@@ -25,6 +26,8 @@ class Classifier:
 
 
 class Models:
+    load_count = 0
+
     def get(self, kind, digest, threads):
         return Classifier()
 
@@ -34,9 +37,9 @@ class Rules:
 
     limits = Limits.from_rows({})
 
-    def read(self, db, model, task):
+    def follow(self, db, model, task):
         assert task == "classification"
-        return Target(7, "d", 4), self.limits
+        return Destination(Target(7, model, "v1", "d", 4)), self.limits
 
 
 class Session:
@@ -56,11 +59,24 @@ def counters():
     return Counters()
 
 
+class Log:
+    def __init__(self):
+        self.ended = []
+
+    def end(self, db, record):
+        self.ended.append(record)
+
+
 @pytest.fixture
-def classification(counters, monkeypatch):
-    calls = Calls(counters, Table())
+def log():
+    return Log()
+
+
+@pytest.fixture
+def classification(counters, log, monkeypatch):
+    calls = Calls(Models(), counters, Table(), log)
     monkeypatch.setattr(calls, "_rules", Rules())
-    return Classification(Models(), calls)
+    return Classification(Models(), calls, Router(calls))
 
 
 def test_labels_come_most_probable_first_and_equal_ones_in_their_order(classification):
@@ -83,6 +99,25 @@ def test_calls_are_counted_and_numbered(classification, counters):
     assert classification._calls.last_id == first + 1
     (row,) = counters.rows()
     assert (row["model_version_id"], row["calls"], row["texts"], row["tokens"], row["truncated"]) == (7, 2, 2, 10, 1)
+
+
+def test_a_call_is_logged_with_its_labels_and_one_that_fails_always(classification, log, monkeypatch):
+    monkeypatch.setattr(Rules, "limits", Limits.from_rows({"log_sample": "1"}))
+    classification.classify(Session(), "text", "intents", 2)
+    monkeypatch.setattr(Rules, "limits", Limits.from_rows({"log_sample": "0", "long_input": "error"}))
+    classification.classify(Session(), "text", "intents", 2)
+    with pytest.raises(LimitExceeded):
+        classification.classify(Session(), "a long text", "intents", 2)
+    well, ill = log.ended
+    assert (well.task, well.model, well.version, well.output_count, well.sqlstate) == (
+        "classify",
+        "intents",
+        "v1",
+        2,
+        None,
+    )
+    assert (ill.sqlstate, ill.sample_rate, ill.input_bytes, ill.input_text) == ("54000", 1.0, 11, None)
+    assert well.call_id < ill.call_id
 
 
 def test_the_limits_of_an_input_hold(classification, monkeypatch):

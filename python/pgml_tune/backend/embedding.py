@@ -52,12 +52,12 @@ def embed_question(
         return None
     if model is None or version is None or route is None:
         raise InvalidArgument("a search needs a model, a version and a route")
-    return session.inference().embed_pinned(query, model, version, "query", db.role())
+    return session.searches().begin(db, query, f"{model}@{version}", route)
 
 
 @entrypoint
 def end_search(db: Session, result_count: int | None) -> None:
-    return None
+    session.searches().end(db, max(result_count or 0, 0))
 
 
 @entrypoint

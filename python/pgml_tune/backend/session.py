@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pgml_tune.engine.signals import blocked_signals
@@ -16,37 +17,40 @@ if TYPE_CHECKING:
     from pgml_tune.service.classification import Classification
     from pgml_tune.service.inference import Inference
     from pgml_tune.service.models import Models
+    from pgml_tune.service.routing import Router
+    from pgml_tune.service.searches import Searches
+    from pgml_tune.service.vectors import Vectors
 
 counters = Counters()
 vectors = SessionCache()
 table_cache = TableCache(counters)
-_models: Models | None = None
 _calls: Calls | None = None
-_inference: Inference | None = None
-_classification: Classification | None = None
 
 
+@cache
 def inference() -> Inference:
     """Embeds, with the session's models and caches; made by the first call that needs it."""
-    global _inference
-    if _inference is None:
-        with blocked_signals():
-            from pgml_tune.service.inference import Inference
-            from pgml_tune.service.keys import KeyMaker
-        paths = read_paths()
-        keys = KeyMaker(read_secret(paths.spool_dir))
-        _inference = Inference(paths.model_root, *_shared(), keys, vectors, table_cache)
-    return _inference
+    with blocked_signals():
+        from pgml_tune.service.inference import Inference
+    _, calls, router = _shared()
+    return Inference(read_paths().model_root, calls, router, _vectors())
 
 
+@cache
+def searches() -> Searches:
+    """Embeds the questions of searches; made by the first search."""
+    with blocked_signals():
+        from pgml_tune.service.searches import Searches
+    _, calls, router = _shared()
+    return Searches(_vectors(), calls, router)
+
+
+@cache
 def classification() -> Classification:
     """Classifies, with the session's models; made by the first call that needs it."""
-    global _classification
-    if _classification is None:
-        with blocked_signals():
-            from pgml_tune.service.classification import Classification
-        _classification = Classification(*_shared())
-    return _classification
+    with blocked_signals():
+        from pgml_tune.service.classification import Classification
+    return Classification(*_shared())
 
 
 def last_call_id() -> int | None:
@@ -54,12 +58,25 @@ def last_call_id() -> int | None:
     return None if _calls is None else _calls.last_id
 
 
-def _shared() -> tuple[Models, Calls]:
-    """What all tasks share: a session has so many models loaded, and counts its calls, whatever they do."""
-    global _models, _calls
-    if _models is None or _calls is None:
-        with blocked_signals():
-            from pgml_tune.service.calls import Calls
-            from pgml_tune.service.models import Models
-        _models, _calls = Models(read_paths().model_root), Calls(counters, table_cache)
-    return _models, _calls
+@cache
+def _vectors() -> Vectors:
+    with blocked_signals():
+        from pgml_tune.service.keys import KeyMaker
+        from pgml_tune.service.vectors import Vectors
+    keys = KeyMaker(read_secret(read_paths().spool_dir))
+    return Vectors(_shared()[0], keys, vectors, table_cache)
+
+
+@cache
+def _shared() -> tuple[Models, Calls, Router]:
+    """What all tasks share: a session has so many models loaded, and counts and routes its calls, whatever they do."""
+    global _calls
+    with blocked_signals():
+        from pgml_tune.service.call_log import CallLog
+        from pgml_tune.service.calls import Calls
+        from pgml_tune.service.models import Models
+        from pgml_tune.service.routing import Router
+    paths = read_paths()
+    models = Models(paths.model_root)
+    _calls = Calls(models, counters, table_cache, CallLog(paths.spool_dir))
+    return models, _calls, Router(_calls)

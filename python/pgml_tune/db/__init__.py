@@ -95,6 +95,14 @@ class Session(Database, Protocol):
         """Equal values mean that the calling statement sees the same rows; empty where that is not known."""
         ...
 
+    def holds_table(self, table: int) -> bool:
+        """Whether the transaction has read the table of this oid, so that nobody can lock it for himself alone."""
+        ...
+
+    def statement(self) -> int:
+        """Tells apart what clients send, each of which may hold several statements."""
+        ...
+
     def preference(self, name: bytes) -> str | None:
         """The value of a session preference; None where it was never set."""
         ...

@@ -14,6 +14,8 @@ from typing import Any
 from pgml_tune.db import Place
 
 _SERIALIZABLE = 3
+_ACCESS_SHARE = 1  # a lock mode
+_DEFAULT_LOCK_METHOD = 1
 _server = ctypes.PyDLL(None)
 
 
@@ -26,6 +28,7 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
 is_in_parallel_mode = _function("IsInParallelMode", ctypes.c_bool)
 is_in_recovery = _function("RecoveryInProgress", ctypes.c_bool)
 current_role = _function("GetUserId", ctypes.c_uint32)
+statement_began = _function("GetCurrentStatementStartTimestamp", ctypes.c_int64)
 _subtransaction = _function("GetCurrentSubTransactionId", ctypes.c_uint32)
 _transaction_id = _function("GetTopTransactionIdIfAny", ctypes.c_uint32)
 _has_active_snapshot = _function("ActiveSnapshotSet", ctypes.c_bool)
@@ -35,6 +38,9 @@ _system_identifier = _function("GetSystemIdentifier", ctypes.c_uint64)
 _data_directory = ctypes.c_char_p.in_dll(_server, "DataDir")
 _database_id = ctypes.c_uint32.in_dll(_server, "MyDatabaseId")
 _start = ctypes.c_int64.in_dll(_server, "MyStartTimestamp")
+# Its third argument, in later versions, asks for stronger locks, too.
+_holds_lock = _function("LockHeldByMe", ctypes.c_bool, ctypes.c_void_p, ctypes.c_int, ctypes.c_bool)
+_invalidations = ctypes.c_uint64.in_dll(_server, "SharedInvalidMessageCounter")
 _is_read_only = ctypes.c_bool.in_dll(_server, "XactReadOnly")
 _isolation_level = ctypes.c_int.in_dll(_server, "XactIsoLevel")
 
@@ -57,11 +63,36 @@ class _SnapshotData(ctypes.Structure):
     )
 
 
+class _LockTag(ctypes.Structure):
+    """The server's struct of that name, which is the same in 15 to 18; a type of 0 is a table."""
+
+    _fields_ = (
+        ("database", ctypes.c_uint32),
+        ("table", ctypes.c_uint32),
+        ("field3", ctypes.c_uint32),
+        ("field4", ctypes.c_uint16),
+        ("type", ctypes.c_uint8),
+        ("method", ctypes.c_uint8),
+    )
+
+
+_tag = _LockTag(method=_DEFAULT_LOCK_METHOD)
+_tag_address = ctypes.addressof(_tag)
+
+
+def holds_table(table: int) -> bool:
+    """Whether the transaction holds the lock of a reader on the table of this oid."""
+    _tag.database, _tag.table = _database_id.value, table
+    is_held: bool = _holds_lock(_tag_address, _ACCESS_SHARE, False)
+    return is_held
+
+
 def visible_state() -> tuple[int, ...]:
-    """Equal values mean that the same rows are visible.
+    """Equal values mean that the same rows are visible, and the same catalog, which is ahead of an older snapshot.
 
     Below one xmax the transactions that still run can only become fewer, so their number tells which they are; the
-    command counter and the (sub)transaction tell what this transaction sees of its own.
+    command counter and the (sub)transaction tell what this transaction sees of its own. Of the catalog others tell
+    by messages.
     """
     # A procedure that has just committed has none, and asking for it would crash the server.
     if not _has_active_snapshot():
@@ -74,6 +105,7 @@ def visible_state() -> tuple[int, ...]:
         snapshot.curcid,
         _transaction_id(),
         _subtransaction(),
+        _invalidations.value,
     )
 
 

@@ -97,6 +97,13 @@ class SpiDatabase:
         _refuse_parallel_mode()
         return server.visible_state()
 
+    def holds_table(self, table: int) -> bool:
+        return server.holds_table(table)
+
+    def statement(self) -> int:
+        began: int = server.statement_began()
+        return began
+
     def preference(self, name: bytes) -> str | None:
         value = server.config_option(name)
         # In the encoding of the database; every valid value is plain ASCII.

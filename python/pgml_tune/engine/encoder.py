@@ -30,6 +30,7 @@ class Work:
     """What it took to compute."""
 
     tokens: int = 0
+    unknown: int = 0  # tokens for what the vocabulary has no word for
     truncated: int = 0
     seconds: float = 0.0
 
@@ -69,6 +70,7 @@ class Encoder(ABC):
         for chunk in chunks(texts):
             for tokens in self._tokenizer.encode([prompt + text for text in chunk] if prompt else chunk):
                 token_ids.append(tokens.ids)
+                work.unknown += tokens.unknown
                 work.truncated += tokens.is_truncated
             if len(token_ids) < len(texts):
                 checkpoint()
@@ -93,6 +95,7 @@ class Encoder(ABC):
         token_ids = np.array([tokens.ids], np.int64)
         rows = self._run(token_ids, np.ones_like(token_ids))
         work.tokens += token_ids.size
+        work.unknown += tokens.unknown
         work.truncated += tokens.is_truncated
         work.seconds += time.perf_counter() - started
         return rows

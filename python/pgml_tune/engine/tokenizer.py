@@ -18,6 +18,7 @@ from pgml_tune.errors import ArtifactDamaged
 
 LONG_TEXT = 32  # characters per token of the model's length: what is longer is taken in parts
 PIECE_CHARACTERS = 1 << 16  # located at once: an encoding takes some hundred bytes per token
+_UNKNOWN = "<unk>"  # as SentencePiece calls it
 _IDEOGRAPHS = "鑫犇骉"
 _PIECE_ENDS = (re.compile(r"(?<=\S)\s"), re.compile(r"(?<=\W)(?=\w)"))  # a space belongs to the word behind it
 
@@ -27,6 +28,7 @@ class Tokens:
     """The token numbers of a text, special tokens included, and whether it had more than the model takes."""
 
     ids: list[int]
+    unknown: int  # of them stand for what the vocabulary has no word for
     is_truncated: bool
 
 
@@ -57,6 +59,9 @@ class TextTokenizer:
             )
         self._max_tokens = max_tokens
         self._tokenizer.enable_truncation(max_tokens)
+        # A model of pieces of words does not tell its own; None is the number of no token.
+        unknown = getattr(self._tokenizer.model, "unk_token", None) or _UNKNOWN
+        self._unknown: int | None = self._tokenizer.token_to_id(unknown)
         # A word that is cut can turn from one unknown token into one per character, up to this length.
         self._margin = max(max_tokens, getattr(self._tokenizer.model, "max_input_chars_per_word", 0))
 
@@ -65,9 +70,12 @@ class TextTokenizer:
         longest = LONG_TEXT * self._max_tokens
         short = iter(self._encode([text for text in texts if len(text) <= longest]))
         return [
-            _tokens(next(short)) if len(text) <= longest else _tokens(self._encode_long(text, longest))
-            for text in texts
+            self._tokens(next(short) if len(text) <= longest else self._encode_long(text, longest)) for text in texts
         ]
+
+    def _tokens(self, encoding: Any) -> Tokens:
+        ids = encoding.ids
+        return Tokens(ids, ids.count(self._unknown), bool(encoding.overflowing))
 
     def count(self, text: str) -> int:
         """Tokens of a text with its special tokens, nothing cut."""
@@ -136,10 +144,6 @@ class TextTokenizer:
 
 def _cannot_take(error: Exception) -> ArtifactDamaged:
     return ArtifactDamaged("the tokenizer of the model cannot take the input", detail=f"{error}.")
-
-
-def _tokens(encoding: Any) -> Tokens:
-    return Tokens(encoding.ids, bool(encoding.overflowing))
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:

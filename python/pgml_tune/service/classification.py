@@ -8,17 +8,19 @@ from pgml_tune.db import Session
 from pgml_tune.engine.classifier import Classifier
 from pgml_tune.engine.encoder import Work
 from pgml_tune.errors import InvalidArgument
-from pgml_tune.service.calls import Calls
+from pgml_tune.service.calls import Call, Calls
 from pgml_tune.service.inputs import encoded, refuse_cut
 from pgml_tune.service.models import Models
+from pgml_tune.service.routing import Router
 
 
 class Classification:
     """What the functions of sql/functions/classification.sql do, for one session."""
 
-    def __init__(self, models: Models, calls: Calls) -> None:
+    def __init__(self, models: Models, calls: Calls, router: Router) -> None:
         self._models = models
         self._calls = calls
+        self._router = router
 
     def classify(self, db: Session, text: str, model: str | None, top_k: int | None) -> list[tuple[str, float]]:
         """The most probable labels of a text with their probabilities, most probable first; equal ones in their order.
@@ -27,12 +29,18 @@ class Classification:
         """
         if top_k is None or top_k < 1:
             raise InvalidArgument("top_k is not 1 or more", hint="SELECT * FROM classify('text', 'model', 3)")
-        target, limits = self._calls.begin(db, model, Classifier.task)
-        encoded(text, limits)
-        classifier, work = self._models.get(Classifier, target.digest, limits.threads), Work()
-        (probabilities,) = classifier.classify([text], work, db.checkpoint)
-        refuse_cut(work, limits, classifier.config.max_tokens)
-        self._calls.count_work(target, work)
-        self._calls.finish(db, target, 1)
+        call = self._calls.begin(db, "classify", model, Classifier.task)
+        with self._calls.measuring(db, call):
+            call.text, call.sizes = text, (len(encoded(text, call.limits)),)
+            self._router.send(db, call, text)
+            found = self._router.answer(call, lambda: self._classify(db, call, text, top_k))
+            call.output_count, call.answer = len(found), found[0][0]
+        return found
+
+    def _classify(self, db: Session, call: Call, text: str, top_k: int) -> list[tuple[str, float]]:
+        classifier = self._models.get(Classifier, call.target.digest, call.limits.threads)
+        call.work = Work()
+        (probabilities,) = classifier.classify([text], call.work, db.checkpoint)
+        refuse_cut(call.work, call.limits, classifier.config.max_tokens)
         best = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
         return [(classifier.config.labels[place], float(probabilities[place])) for place in best]

@@ -18,6 +18,7 @@ class Models:
 
     def __init__(self, model_root: Path) -> None:
         self._model_root = model_root
+        self.load_count = 0  # models that this session has loaded so far
         self._loaded: OrderedDict[tuple[type[Encoder], str], tuple[int, Encoder]] = OrderedDict()
 
     def get(self, kind: type[_Encoder], digest: str, threads: int | None) -> _Encoder:
@@ -30,6 +31,7 @@ class Models:
         self._loaded.pop(key, None)
         while len(self._loaded) >= MAX_LOADED:
             self._loaded.popitem(last=False)
+        self.load_count += 1
         encoder = kind(Artifact(self._model_root, digest), threads or 1)
         self._loaded[key] = (threads or 1, encoder)
         return encoder

@@ -10,7 +10,7 @@ from pgml_tune.errors import NotReady, NotSupported, ObjectNotFound, TuneError
 from pgml_tune.records import VERBS, ModelReference
 from pgml_tune.settings import Limits
 from pgml_tune.store import registry
-from pgml_tune.store.registry import Target
+from pgml_tune.store.registry import Destination, Target
 from pgml_tune.store.setting import read_settings
 
 _SQL_VERSIONS = (__version__,)
@@ -23,12 +23,12 @@ _SHOW_VERSIONS = "SELECT model, version, state FROM pgml_tune.model_versions"
 _parse_reference = lru_cache(maxsize=256)(ModelReference.parse)
 
 
-def _resolve(db: Database, model: str | None, task: str) -> Target:
+def _resolve(db: Database, model: str | None, task: str) -> Destination:
     reference = None if model is None else _parse_reference(model)
-    target = registry.find_target(db, reference, task)
-    if target is None:
+    destination = registry.find_destination(db, reference, task)
+    if destination is None:
         raise _why_not(db, reference, task)
-    return target
+    return destination
 
 
 def _why_not(db: Database, reference: ModelReference | None, task: str) -> TuneError:
@@ -54,22 +54,34 @@ class Rules:
     def __init__(self) -> None:
         self._state: tuple[int, ...] = ()
         self._limits = Limits.from_rows({})
-        self._targets: dict[tuple[str | None, str], Target] = {}
+        self._destinations: dict[tuple[str | None, str], Destination] = {}
 
     def read(self, db: Session, model: str | None, task: str = "embedding") -> tuple[Target, Limits]:
         """The version that `model` means, None meaning the default of the task, and the settings."""
+        destination, limits = self.follow(db, model, task)
+        return destination.target, limits
+
+    def follow(self, db: Session, model: str | None, task: str = "embedding") -> tuple[Destination, Limits]:
+        """What `model` means, the candidate of a rollout included, and the settings.
+
+        Who has followed a pointer holds it until his transaction ends: it does not move together with the views
+        between two rows of his statement.
+        """
+        self._refresh(db)
+        destination = self._destinations.get((model, task))
+        if destination is None or not (destination.pointer is None or db.holds_table(destination.pointer)):
+            destination = self._destinations[model, task] = _resolve(db, model, task)
+        return destination, self._limits
+
+    def _refresh(self, db: Session) -> None:
         state = db.visible_state()
         if not state or state != self._state:
             self._state = ()  # until all is read
             sql_version, settings = read_settings(db)
             _check_version(sql_version)
             self._limits = Limits.from_rows(settings)
-            self._targets.clear()
+            self._destinations.clear()
             self._state = state
-        target = self._targets.get((model, task))
-        if target is None:
-            target = self._targets[model, task] = _resolve(db, model, task)
-        return target, self._limits
 
 
 def _check_version(sql_version: str) -> None:

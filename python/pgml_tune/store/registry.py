@@ -6,18 +6,22 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pgml_tune.db import Database
+from pgml_tune.db import Database, Row
 from pgml_tune.records import ModelReference
 
-_DEFAULT = """
-SELECT s.model_version_id, s.artifact_sha256, s.dimensions FROM pgml_tune.serving AS s WHERE s.default_of = $1::text
+_SERVING = """
+SELECT s.tableoid::bigint AS pointer, s.model_id, s.model, s.model_version_id, s.version, s.artifact_sha256,
+       s.dimensions, s.rollout_id, s.phase, s.share, s.salt,
+       s.candidate_version_id, s.candidate_version, s.candidate_sha256,
+       pg_catalog.to_regprocedure('pgml_tune._serving_' || s.model_id || '()') IS NOT NULL AS has_function
+FROM pgml_tune.serving AS s WHERE
 """
-_MODEL = """
-SELECT s.model_version_id, s.artifact_sha256, s.dimensions
-FROM pgml_tune.serving AS s WHERE s.model = $1::text AND s.task = $2::text
-"""
+_DEFAULT = _SERVING + "s.default_of = $1::text"
+_MODEL = _SERVING + "s.model = $1::text AND s.task = $2::text"
+# Called, not read: the catalog answers as it is now, in step with the views, and a row as it was for the snapshot.
+_FUNCTION = "SELECT pgml_tune._serving_{}() AS served"
 _VERSION = """
-SELECT v.model_version_id, v.artifact_sha256, v.dimensions
+SELECT v.model_version_id, m.name, v.version, v.artifact_sha256, v.dimensions
 FROM pgml_tune.model AS m
 JOIN pgml_tune.model_version AS v ON v.model_id = m.model_id
 WHERE m.name = $1::text AND m.task = $2::text AND v.version = $3::text AND v.state = 'ready'
@@ -54,8 +58,31 @@ class Target:
     """The version a call goes to; it is ready."""
 
     model_version_id: int
+    model: str
+    version: str
     digest: str
     dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A rollout inside one space: which units go to its candidate."""
+
+    rollout_id: int
+    phase: int
+    share: int  # units of 10,000
+    salt: str
+    candidate: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What a reference to a model means now."""
+
+    target: Target
+    split: Split | None = None  # None: all calls go to the target
+    is_in_rollout: bool = False  # in this space or into another
+    pointer: int | None = None  # the table that was read, by oid; None: the reference names the version
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +96,42 @@ class VersionRow:
     digest: str
 
 
-def find_target(db: Database, reference: ModelReference | None, task: str) -> Target | None:
-    """The ready version that a reference means now; None means the default of the task."""
+def find_destination(db: Database, reference: ModelReference | None, task: str) -> Destination | None:
+    """The ready version that a reference means now, and its candidate; None means the default of the task."""
     if reference is None:
         rows = db.fetch(_DEFAULT, task)
     elif reference.version is None:
         rows = db.fetch(_MODEL, reference.name, task)
     else:
         rows = db.fetch(_VERSION, reference.name, task, reference.version)
-    return Target(*rows[0].values()) if rows else None
+        return Destination(Target(*rows[0].values())) if rows else None
+    return _served(db, rows[0]) if rows else None
+
+
+def find_target(db: Database, reference: ModelReference | None, task: str) -> Target | None:
+    """The ready version that a reference means now, whatever a rollout sends elsewhere."""
+    destination = find_destination(db, reference, task)
+    return None if destination is None else destination.target
+
+
+def _served(db: Database, row: Row) -> Destination:
+    """What a row of `pgml_tune.serving` means, as far as the catalog has not gone on since."""
+    known = Target(row["model_version_id"], row["model"], row["version"], row["artifact_sha256"], row["dimensions"])
+    target = known
+    if row["has_function"]:
+        version_id, version, digest, dimensions = db.fetch(_FUNCTION.format(row["model_id"]))[0]["served"]
+        target = Target(int(version_id), row["model"], version, digest, int(dimensions))
+    split = None
+    if row["candidate_version_id"] is not None and target == known:
+        candidate = Target(
+            row["candidate_version_id"],
+            row["model"],
+            row["candidate_version"],
+            row["candidate_sha256"],
+            row["dimensions"],
+        )
+        split = Split(row["rollout_id"], row["phase"], row["share"], row["salt"], candidate)
+    return Destination(target, split, row["rollout_id"] is not None, row["pointer"])
 
 
 def versions_of(db: Database, model: str) -> list[VersionRow]:
