@@ -1,0 +1,311 @@
+"""A version that takes over from another: shares, promotion, the way back, and who is refused."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from conditions import fetch_value, refused
+from conftest import Connect
+from job_workers import Installation
+
+NAME = "public.docs.body"
+ROWS = 60
+QUESTIONS = [f"what is number {number}" for number in range(200)]
+
+
+@pytest.fixture(scope="module")
+def digests(server_home: Path) -> list[str]:
+    """Of versions of three spaces: 32, 16 and again 32 dimensions."""
+    installation = Installation(server_home)
+    return [installation.build_tiny(), installation.build_small(), installation.build_other()]
+
+
+@pytest.fixture
+def db(connect: Connect, digests: list[str]) -> Iterator[psycopg.Connection[Any]]:
+    """A collection of a model with three versions; distances tell whose search it was."""
+    session = connect()
+    for number, digest in enumerate(digests, 1):
+        session.execute("SELECT register_model('tiny', %s, 'embedding', %s)", (digest, f"v{number}"))
+    session.execute("CREATE TABLE docs (id int PRIMARY KEY, body text)")
+    session.execute("INSERT INTO docs SELECT g, 'text number ' || g FROM generate_series(1, %s) AS g", (ROWS,))
+    session.execute("CALL auto_embed('docs', 'body', 'tiny')")
+    yield session
+
+
+def searched_by(db: psycopg.Connection[Any], question: str, versions: tuple[str, ...] = ("v1", "v2", "v3")) -> str:
+    """The version whose vectors of question and texts have given the distances that a search told; it must be one."""
+    search = "SELECT document ->> 'body', distance FROM semantic_search(%s, %s, 3)"
+    rows = db.execute(search, (NAME, question)).fetchall()
+    assert len(rows) == 3
+    answers = [
+        version
+        for version in versions
+        if all(
+            fetch_value(
+                db,
+                "SELECT embed_pinned(%s, 'tiny', %s) <=> embed_pinned(%s, 'tiny', %s, 'query')",
+                (body, version, question, version),
+            )
+            == pytest.approx(distance, abs=1e-6)
+            for body, distance in rows
+        )
+    ]
+    assert len(answers) == 1, (question, rows, answers)
+    return answers[0]
+
+
+def roll_out(db: psycopg.Connection[Any], version: str, percent: int = 100, **options: Any) -> dict[str, Any]:
+    result: dict[str, Any] = fetch_value(
+        db, "SELECT rollout_model('tiny', %s, %s, %s::jsonb)", (version, percent, json.dumps(options))
+    )
+    return result
+
+
+def sides(db: psycopg.Connection[Any]) -> dict[str, str]:
+    return {question: searched_by(db, question) for question in QUESTIONS}
+
+
+def dimensions(db: psycopg.Connection[Any]) -> tuple[int, ...]:
+    """Of what plain embed() gives, of the view, and of the query function."""
+    row = db.execute(
+        "SELECT vector_dims(embed('a', 'tiny')), (SELECT max(vector_dims(embedding)) FROM docs_body_embedding),"
+        " vector_dims(docs_body_query('a'))"
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def test_a_version_of_another_space_is_refused_until_it_has_vectors(db: psycopg.Connection[Any]) -> None:
+    with refused("55000") as failure:
+        roll_out(db, "v2", 20)
+    assert failure.value.diag.message_hint == "CALL prepare_rollout('tiny', 'v2')"
+    assert roll_out(db, "v2", 20, dry_run=True)["missing"]
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    assert roll_out(db, "v2", 20, dry_run=True)["missing"] == []
+    assert fetch_value(db, "SELECT count(*) FROM pgml_tune.rollouts") == 0
+
+
+def test_a_share_is_sticky_and_grows_without_sending_anybody_back(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    started = roll_out(db, "v2", 20)
+    assert (started["state"], started["from_version"], started["collections"]) == ("running", "v1", 1)
+    first = sides(db)
+    assert 20 <= sum(version == "v2" for version in first.values()) <= 65  # of 200; beyond it once in 10^5 runs
+    assert sides(db) == first
+    roll_out(db, "v2", 60)
+    second = sides(db)
+    assert all(second[question] == "v2" for question, version in first.items() if version == "v2")
+    assert sum(version == "v2" for version in second.values()) > sum(version == "v2" for version in first.values())
+    # What people compare with the view by themselves stays with the serving version.
+    assert dimensions(db) == (32, 32, 32)
+
+
+def test_the_unit_of_a_session_goes_to_one_side_entirely(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2", 50)
+    seen = set()
+    for user in range(8):
+        db.execute("SELECT set_config('pgml_tune.unit', %s, false)", (f"user {user}",))
+        versions = {searched_by(db, question) for question in QUESTIONS[:4]}
+        assert len(versions) == 1
+        seen |= versions
+    assert seen == {"v1", "v2"}
+    with refused("22023"):
+        db.execute("SELECT set_config('pgml_tune.unit', repeat('x', 1001), false)")
+        db.execute("SELECT * FROM semantic_search(%s, 'a')", (NAME,))
+
+
+def test_promotion_and_rollback_take_searches_view_query_function_and_embed_along(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    promoted = roll_out(db, "v2")
+    assert promoted["state"] == "promoted" and promoted["searches_ms"] < 1000 and promoted["embed_ms"] < 1000
+    assert dimensions(db) == (16, 16, 16)
+    assert set(sides(db).values()) == {"v2"}
+    # The side that was left is still fed.
+    db.execute("INSERT INTO docs VALUES (1001, 'a new text'); DELETE FROM docs WHERE id = 2")
+    db.execute("UPDATE docs SET body = 'another text' WHERE id = 3")
+    computed = fetch_value(db, "SELECT sum(computed) FROM pgml_tune.stat_inference WHERE model = 'tiny'")
+    back = fetch_value(db, "SELECT rollback_model('tiny', 'too slow')")
+    assert (back["from"], back["to"]) == ("v2", "v1") and back["embed_ms"] is not None
+    assert fetch_value(db, "SELECT sum(computed) FROM pgml_tune.stat_inference WHERE model = 'tiny'") == computed
+    assert dimensions(db) == (32, 32, 32)
+    assert set(sides(db).values()) == {"v1"}
+    counts = "SELECT role, rows, embedded, stale FROM pgml_tune.embedding_collections ORDER BY role"
+    rows = db.execute(counts).fetchall()
+    assert rows == [("left", ROWS, ROWS, 0), ("serving", ROWS, ROWS, 0)]
+    # And forth again, without preparing anything.
+    assert roll_out(db, "v2")["state"] == "promoted"
+    assert dimensions(db) == (16, 16, 16)
+
+
+def test_rollback_walks_truly_back(db: psycopg.Connection[Any]) -> None:
+    for version in ("v2", "v3"):
+        db.execute("CALL prepare_rollout('tiny', %s)", (version,))
+        roll_out(db, version, reason=f"to {version}")
+    moves = []
+    for _ in range(2):
+        back = fetch_value(db, "SELECT rollback_model('tiny')")
+        moves.append((back["from"], back["to"]))
+        assert searched_by(db, "a question") == back["to"]
+    assert moves == [("v3", "v2"), ("v2", "v1")]
+    with refused("55000"):
+        db.execute("SELECT rollback_model('tiny')")
+    history = db.execute(
+        "SELECT from_target, to_target, reason, changed_by, undoes IS NOT NULL FROM pgml_tune.rollout_history"
+        " WHERE pointer = 'tiny' AND kind = 'version' ORDER BY rollout_history_id"
+    ).fetchall()
+    assert history == [
+        (None, "v1", "first version", "postgres", False),
+        ("v1", "v2", "to v2", "postgres", False),
+        ("v2", "v3", "to v3", "postgres", False),
+        ("v3", "v2", None, "postgres", True),
+        ("v2", "v1", None, "postgres", True),
+    ]
+
+
+def test_rollback_ends_the_rollout_that_runs(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2", 50)
+    assert fetch_value(db, "SELECT rollback_model('tiny')")["to"] == "v1"
+    assert set(sides(db).values()) == {"v1"}
+    state = db.execute("SELECT state::text, candidate_percent, ended_at IS NOT NULL FROM pgml_tune.rollouts").fetchone()
+    assert state == ("rolled_back", 0, True)
+
+
+def test_embed_waits_for_the_locks_and_stays_with_the_view(db: psycopg.Connection[Any], connect: Connect) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    reader = connect()
+    reader.execute("BEGIN; SELECT count(*) FROM docs_body_embedding")
+    promoted = roll_out(db, "v2")
+    assert promoted["embed_ms"] is None and promoted["next"] == "CALL rollout_tick()"
+    # Searches have moved, the others wait together.
+    assert searched_by(db, "a question") == "v2"
+    assert dimensions(db) == (32, 32, 32)
+    traffic = "SELECT serving_version, embed_version FROM pgml_tune.traffic WHERE model = 'tiny'"
+    assert db.execute(traffic).fetchone() == ("v2", "v1")
+    assert "rollout of tiny" in [row[0] for row in db.execute("SELECT check_name FROM doctor()")]
+    reader.execute("COMMIT")
+    db.execute("CALL rollout_tick()")
+    assert dimensions(db) == (16, 16, 16)
+
+
+def test_a_transaction_of_one_snapshot_sees_one_version(db: psycopg.Connection[Any], connect: Connect) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    reader = connect()
+    reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    assert fetch_value(reader, "SELECT count(*) FROM docs") == ROWS
+    roll_out(db, "v2")
+    # The search follows its old snapshot; view and embed() are both of today.
+    assert searched_by(reader, "a question") == "v1"
+    distance = "SELECT count(embedding <=> embed('a', 'tiny')) FROM docs_body_embedding"
+    assert fetch_value(reader, distance) == ROWS
+    db.execute("SELECT configure('rollback_window_hours', '0')")
+    for _ in range(3):
+        db.execute("CALL maintain()")
+    # What it may still be led to has not been dropped.
+    assert searched_by(reader, "a question") == "v1"
+    reader.execute("COMMIT")
+    db.execute("CALL maintain()")
+    assert db.execute("SELECT version, role FROM pgml_tune.embedding_collections").fetchall() == [("v2", "serving")]
+    with refused("55000") as failure:
+        db.execute("SELECT rollback_model('tiny')")
+    assert failure.value.diag.message_hint == "CALL prepare_rollout('tiny', 'v1')"
+
+
+def test_inside_one_space_a_share_needs_no_preparation(db: psycopg.Connection[Any]) -> None:
+    db.execute("CREATE TABLE notes (id int PRIMARY KEY, body text); INSERT INTO notes VALUES (1, 'a'), (2, 'b')")
+    db.execute("CALL auto_embed('notes', 'body', 'minilm')")
+    share = "SELECT rollout_model('minilm', 'v1-int8', 50)"
+    assert fetch_value(db, share)["is_same_space"] is True
+    probe = "SELECT embed(t, 'minilm') = embed(t, 'minilm@v1-int8') FROM unnest(%s::text[]) AS t"
+    answers = [row[0] for row in db.execute(probe, (QUESTIONS,))]
+    assert 60 < sum(answers) < 140
+    fetch_value(db, "SELECT rollout_model('minilm', 'v1-int8')")
+    assert all(row[0] for row in db.execute(probe, (QUESTIONS,)))
+    assert fetch_value(db, "SELECT notes_body_query('a') = embed_pinned('a', 'minilm', 'v1-int8', 'query')")
+    with refused("55000"):
+        db.execute("SELECT drop_model_version('minilm', 'v1-int8')")
+    assert fetch_value(db, "SELECT rollback_model('minilm')")["to"] == "v1"
+
+
+def test_only_one_rollout_of_a_model_runs(db: psycopg.Connection[Any]) -> None:
+    for version in ("v2", "v3"):
+        db.execute("CALL prepare_rollout('tiny', %s)", (version,))
+    roll_out(db, "v2", 10)
+    with refused("55000") as failure:
+        roll_out(db, "v3", 10)
+    assert failure.value.diag.message_hint == "SELECT rollback_model('tiny')"
+    with refused("55000"):
+        db.execute("SELECT drop_model_version('tiny', 'v2')")
+
+
+@pytest.mark.parametrize(
+    "call, state",
+    [
+        ("rollout_model(NULL, 'v2')", "22023"), ("rollout_model('tiny', NULL)", "22023"),
+        ("rollout_model('tiny', 'v2', NULL)", "22023"), ("rollout_model('tiny', 'v2', 0)", "22023"),
+        ("rollout_model('tiny', 'v2', 101)", "22023"), ("rollout_model('tiny', 'v2', -1)", "22023"),
+        ("rollout_model('nobody', 'v2')", "42704"), ("rollout_model('tiny', 'v9')", "42704"),
+        ("rollout_model('Tiny', 'v2')", "22023"),
+        ("rollout_model('tiny', 'v1')", "55000"), ("rollout_model('tiny', 'v2', 5, '[]')", "22023"),
+        ("rollout_model('tiny', 'v2', 5, '{\"plan\": [0]}')", "22023"),
+        ("rollout_model('tiny', 'v2', 5, '{\"speed\": 1}')", "22023"),
+        ("rollout_model('tiny', 'v2', 5, '{\"guardrails\": {\"alpha\": 7}}')", "22023"),
+        ("rollback_model(NULL)", "22023"), ("rollback_model('nobody')", "42704"), ("rollback_model('tiny')", "55000"),
+        ("rollout_explain(NULL)", "42704"), ("rollout_explain(99)", "42704"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused(db: psycopg.Connection[Any], call: str, state: str) -> None:
+    with refused(state):
+        db.execute(f"SELECT {call}")  # type: ignore[call-overload]
+    assert searched_by(db, "a question") == "v1"
+
+
+@pytest.mark.parametrize("expires", ["yesterday", "-1 day", "0", "100 years", ""])
+def test_an_end_that_is_none_is_refused(db: psycopg.Connection[Any], expires: str) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    with refused("22023", "22007", "22008"):
+        roll_out(db, "v2", 5, expires=expires)
+
+
+def test_who_only_uses_models_moves_none(db: psycopg.Connection[Any], connect: Connect) -> None:
+    alice = connect("alice")
+    for call in ("rollout_model('tiny', 'v2')", "rollback_model('tiny')", "rollout_explain(1)"):
+        with refused("42501"):
+            alice.execute(f"SELECT {call}")  # type: ignore[call-overload]
+    with refused("42501"):
+        alice.execute("CALL rollout_tick()")
+    assert fetch_value(alice, "SELECT serving_version FROM pgml_tune.traffic WHERE model = 'tiny'") == "v1"
+
+
+def test_an_operator_rolls_out_what_the_owner_has_prepared(db: psycopg.Connection[Any], connect: Connect) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    olga = connect("olga")
+    assert roll_out(olga, "v2", 50)["state"] == "running"
+    assert roll_out(olga, "v2")["state"] == "promoted"
+    assert fetch_value(olga, "SELECT rollback_model('tiny')")["to"] == "v1"
+    olga.execute("CALL rollout_tick()")
+    assert dimensions(db) == (32, 32, 32)
+
+
+def test_an_expired_rollout_goes_back(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    started = roll_out(db, "v2", 50, expires="1 millisecond", plan=[50, 100])
+    db.execute("CALL rollout_tick()")
+    explained = fetch_value(db, "SELECT rollout_explain(%s)", (started["rollout_id"],))
+    assert explained["state"] == "rolled_back" and explained["history"] and explained["verdict"]["outcome"] == "no_data"
+    assert set(sides(db).values()) == {"v1"}
+
+
+def test_a_collection_goes_with_all_of_its_versions(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2", 50)
+    db.execute("SELECT drop_auto_embed(%s)", (NAME,))
+    for table in ("collection", "collection_route"):
+        assert fetch_value(db, f"SELECT count(*) FROM pgml_tune.{table}") == 0
+    assert fetch_value(db, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgml_tune%'") == 0
+    db.execute("CALL rollout_tick()")
+    assert fetch_value(db, "SELECT rollback_model('tiny')")["to"] == "v1"
