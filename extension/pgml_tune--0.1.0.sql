@@ -4950,7 +4950,19 @@ SET search_path = pg_catalog, pg_temp
 AS $$ SELECT s.model_id, s.model FROM pgml_tune.serving AS s WHERE s.wanted_version_id IS NOT NULL ORDER BY s.model $$;
 COMMENT ON FUNCTION pgml_tune._unaligned_models() IS 'Models whose plain embed() has yet to follow their searches.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._retire_vectors(keep interval)
+CREATE OR REPLACE FUNCTION pgml_tune._rollback_window()
+RETURNS interval
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT make_interval(hours => coalesce(
+        (SELECT s.value::integer FROM pgml_tune.setting AS s WHERE s.name = 'rollback_window_hours'),
+        168  -- the default in settings.py
+    ))
+$$;
+COMMENT ON FUNCTION pgml_tune._rollback_window() IS 'How long vectors that a rollout has left are kept up to date.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._retire_vectors()
 RETURNS TABLE (collection text, model_reference text, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -4963,7 +4975,7 @@ BEGIN
         SELECT c.*
         FROM pgml_tune.collection AS c
         JOIN pgml_tune.collection_route AS r ON r.name = c.name
-        WHERE c.left_at < now() - keep AND c.collection_id <> r.collection_id AND c.collection_id IS DISTINCT FROM r.candidate_id
+        WHERE c.left_at < now() - pgml_tune._rollback_window() AND c.collection_id <> r.collection_id AND c.collection_id IS DISTINCT FROM r.candidate_id
           AND c.view_name IS NULL
         FOR UPDATE OF c
     LOOP
@@ -4997,7 +5009,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._retire_vectors(interval) IS
+COMMENT ON FUNCTION pgml_tune._retire_vectors() IS
     'Gives up vectors that no search has gone to for so long, and drops those given up before as soon as no transaction can be led there.';
 
 CREATE OR REPLACE FUNCTION @extschema@.rollout_model(
@@ -5608,7 +5620,7 @@ $$;
 COMMENT ON FUNCTION pgml_tune._swap_columns(bigint, bigint) IS
     'Gives the prepared columns of a version the names of those that searches use, which are kept under a name of their own.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._retire_shadows(keep interval)
+CREATE OR REPLACE FUNCTION pgml_tune._retire_shadows()
 RETURNS TABLE (object text, model_reference text, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -5623,7 +5635,7 @@ BEGIN
         JOIN pgml_tune.model AS m ON m.model_id = v.model_id
         -- One of that name that holds anything else has been put there since.
         JOIN LATERAL pgml_tune._target_facts(t.source, t.source_column, t.target_column) AS f ON f.target_type IS NOT NULL
-        WHERE t.shadow_of IS NOT NULL AND t.left_at < now() - keep
+        WHERE t.shadow_of IS NOT NULL AND t.left_at < now() - pgml_tune._rollback_window()
         ORDER BY t.tracked_column_id
     LOOP
         object := format('%s.%I', c.source, c.target_column);
@@ -5641,7 +5653,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._retire_shadows(interval) IS
+COMMENT ON FUNCTION pgml_tune._retire_shadows() IS
     'Drops the columns whose vectors no search has used for so long, unless others hold a lock or something is built on them.';
 
 -- No SET clause: a procedure that has one cannot commit.
@@ -6644,7 +6656,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._align_model(bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_vectors(interval)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_vectors()'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._retire()'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._tick()'),
     ('usage', 'SELECT', 'TABLE pgml_tune.tracked_columns, pgml_tune.evaluations'),
@@ -6757,7 +6769,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._free_column(oid, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._free_name(text, text[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._mend_shadow_triggers(oid)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_shadows(interval)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_shadows()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._write_preparation'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_preparation()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._preparations()'),

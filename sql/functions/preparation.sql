@@ -527,7 +527,7 @@ $$;
 COMMENT ON FUNCTION pgml_tune._swap_columns(bigint, bigint) IS
     'Gives the prepared columns of a version the names of those that searches use, which are kept under a name of their own.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._retire_shadows(keep interval)
+CREATE OR REPLACE FUNCTION pgml_tune._retire_shadows()
 RETURNS TABLE (object text, model_reference text, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -542,7 +542,7 @@ BEGIN
         JOIN pgml_tune.model AS m ON m.model_id = v.model_id
         -- One of that name that holds anything else has been put there since.
         JOIN LATERAL pgml_tune._target_facts(t.source, t.source_column, t.target_column) AS f ON f.target_type IS NOT NULL
-        WHERE t.shadow_of IS NOT NULL AND t.left_at < now() - keep
+        WHERE t.shadow_of IS NOT NULL AND t.left_at < now() - pgml_tune._rollback_window()
         ORDER BY t.tracked_column_id
     LOOP
         object := format('%s.%I', c.source, c.target_column);
@@ -560,7 +560,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._retire_shadows(interval) IS
+COMMENT ON FUNCTION pgml_tune._retire_shadows() IS
     'Drops the columns whose vectors no search has used for so long, unless others hold a lock or something is built on them.';
 
 -- No SET clause: a procedure that has one cannot commit.

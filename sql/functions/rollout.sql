@@ -477,7 +477,19 @@ SET search_path = pg_catalog, pg_temp
 AS $$ SELECT s.model_id, s.model FROM pgml_tune.serving AS s WHERE s.wanted_version_id IS NOT NULL ORDER BY s.model $$;
 COMMENT ON FUNCTION pgml_tune._unaligned_models() IS 'Models whose plain embed() has yet to follow their searches.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._retire_vectors(keep interval)
+CREATE OR REPLACE FUNCTION pgml_tune._rollback_window()
+RETURNS interval
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT make_interval(hours => coalesce(
+        (SELECT s.value::integer FROM pgml_tune.setting AS s WHERE s.name = 'rollback_window_hours'),
+        168  -- the default in settings.py
+    ))
+$$;
+COMMENT ON FUNCTION pgml_tune._rollback_window() IS 'How long vectors that a rollout has left are kept up to date.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._retire_vectors()
 RETURNS TABLE (collection text, model_reference text, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -490,7 +502,7 @@ BEGIN
         SELECT c.*
         FROM pgml_tune.collection AS c
         JOIN pgml_tune.collection_route AS r ON r.name = c.name
-        WHERE c.left_at < now() - keep AND c.collection_id <> r.collection_id AND c.collection_id IS DISTINCT FROM r.candidate_id
+        WHERE c.left_at < now() - pgml_tune._rollback_window() AND c.collection_id <> r.collection_id AND c.collection_id IS DISTINCT FROM r.candidate_id
           AND c.view_name IS NULL
         FOR UPDATE OF c
     LOOP
@@ -524,7 +536,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._retire_vectors(interval) IS
+COMMENT ON FUNCTION pgml_tune._retire_vectors() IS
     'Gives up vectors that no search has gone to for so long, and drops those given up before as soon as no transaction can be led there.';
 
 CREATE OR REPLACE FUNCTION @extschema@.rollout_model(

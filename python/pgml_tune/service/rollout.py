@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,16 +15,19 @@ from pgml_tune.service.guardrails import Guardrails, units_needed
 from pgml_tune.service.own_settings import own_settings
 from pgml_tune.service.rollout_options import RolloutOptions
 from pgml_tune.service.rollout_plan import ALL, Action, Position, next_action
-from pgml_tune.settings import Limits
 from pgml_tune.store import rollout as store
-from pgml_tune.store.rollout import Facts, Rollout
-from pgml_tune.store.setting import read_settings
+from pgml_tune.store.rollout import Facts, MissingStep, Rollout
 
 _DEFAULT_EXPIRY = "7 days"
 _LONGEST_EXPIRY_SECONDS = 10 * 366 * 86400
 _SHORT_LOCK_MS = 20  # who calls waits for the commit, and so does everybody whose searches are to change
 _LONG_LOCK_MS = 100
 _TRIES = 5
+_MISSING = {
+    "collection": "A collection has no vectors of it",
+    "column": "A recorded column has no vectors of it",
+    "untracked": "A column may hold vectors of the model, and nobody has said so",
+}
 _SHOW_VERSIONS = "SELECT model, version, state FROM pgml_tune.model_versions"
 
 
@@ -42,8 +46,7 @@ def roll_out(
     options = RolloutOptions.parse(options_text)
     guardrails = Guardrails.parse(options.guardrails or {})
     facts = _checked_facts(db, name, version)
-    missing = _missing_steps(db, facts)
-    blocking = [(what, do) for what, do in missing if not (what == "untracked" and options.untracked)]
+    blocking = [step for step in _missing_steps(db, facts) if not (step.what == "untracked" and options.untracked)]
     share = options.plan[0] if options.plan and percent == 100 else percent * 100
     plan: dict[str, Any] = {
         "model": name,
@@ -57,11 +60,11 @@ def roll_out(
         "units_needed": units_needed(share, guardrails),
     }
     if options.dry_run:
-        return plan | {"missing": [{"what": what, "do": do} for what, do in blocking]}
+        return plan | {"missing": [asdict(step) for step in blocking]}
     if blocking:
         raise NotReady(
             f'model "{name}" is not ready for version "{version}", which is of another space',
-            detail="\n".join(what if what != "untracked" else f"untracked vectors: {do}" for what, do in blocking),
+            detail="\n".join(f"{_MISSING[step.what]}: {step.object}." for step in blocking),
             hint=_how_to(name, version, blocking),
         )
     if facts.rollout is None:
@@ -148,8 +151,7 @@ def follow_all(db: Session) -> None:
 def retire(db: Session) -> None:
     """Give up vectors that no rollback shall come back to."""
     with own_settings(db):
-        limits = Limits.from_rows(read_settings(db)[1])
-        retired = store.retire(db, limits.rollback_window_hours)
+        retired = store.retire(db)
     db.commit()
     for what, reference, outcome in retired:
         db.notice(f"{what}: vectors of {reference}: {outcome}")
@@ -172,7 +174,7 @@ def _possible(db: Session, rollout: Rollout, action: Action) -> Action:
     facts = store.facts(db, rollout.model, rollout.to_version)
     if action.step != "promote" or facts is None:
         return action
-    missing = [do for what, do in _missing_steps(db, facts) if what != "untracked"]
+    missing = dict.fromkeys(step.statement for step in _missing_steps(db, facts) if step.what != "untracked")
     return Action("hold", f"{action.reason}; first: {'; '.join(missing)}") if missing else action
 
 
@@ -209,16 +211,15 @@ def _checked_facts(db: Session, name: str, version: str) -> Facts:
     return facts
 
 
-def _missing_steps(db: Session, facts: Facts) -> list[tuple[str, str]]:
+def _missing_steps(db: Session, facts: Facts) -> list[MissingStep]:
     if facts.is_same_space or facts.to_version_id is None:
         return []
     return store.missing_steps(db, facts.model_id, facts.to_version_id)
 
 
-def _how_to(name: str, version: str, blocking: list[tuple[str, str]]) -> str:
-    statements = list(dict.fromkeys(do for _, do in blocking))
-    hint = "; ".join(statements)
-    if all(what == "untracked" for what, _ in blocking):
+def _how_to(name: str, version: str, blocking: list[MissingStep]) -> str:
+    hint = "; ".join(dict.fromkeys(step.statement for step in blocking))
+    if all(step.what == "untracked" for step in blocking):
         accept = """'{"untracked": "accept"}'"""
         hint += f"; or leave them: SELECT rollout_model('{name}', '{version}', options => {accept})"
     return hint

@@ -14,7 +14,10 @@ from typing import Any
 from pgml_tune.db import Database
 
 _FACTS = "SELECT pgml_tune._rollout_facts($1::pg_catalog.text, $2::pg_catalog.text) AS facts"
-_MISSING = "SELECT m.what, m.statement FROM pgml_tune._missing_steps($1::pg_catalog.int8, $2::pg_catalog.int8) AS m"
+_MISSING = """
+SELECT m.what, m.object, m.statement
+FROM pgml_tune._missing_steps($1::pg_catalog.int8, $2::pg_catalog.int8) AS m
+"""
 _BEGIN = "SELECT pgml_tune._begin_rollout($1::pg_catalog.jsonb) AS rollout_id"
 _SET_SHARE = """
 SELECT pgml_tune._set_share(
@@ -37,10 +40,10 @@ _UNALIGNED = "SELECT u.model_id, u.model FROM pgml_tune._unaligned_models() AS u
 _INGEST = "SELECT pgml_tune._ingest_logs()"
 _RETIRE = """
 SELECT r.collection AS object, r.model_reference, r.outcome
-FROM pgml_tune._retire_vectors(pg_catalog.make_interval(hours => $1::pg_catalog.int4)) AS r
+FROM pgml_tune._retire_vectors() AS r
 UNION ALL
 SELECT s.object, s.model_reference, s.outcome
-FROM pgml_tune._retire_shadows(pg_catalog.make_interval(hours => $1::pg_catalog.int4)) AS s
+FROM pgml_tune._retire_shadows() AS s
 """
 _SECONDS = "SELECT extract(epoch FROM $1::interval)::float8 AS seconds"
 _RUNNING = """
@@ -66,6 +69,15 @@ SELECT to_jsonb(r) - 'salt' || jsonb_build_object(
 FROM pgml_tune.rollout AS r
 WHERE r.rollout_id = $1::int8
 """
+
+
+@dataclass(frozen=True, slots=True)
+class MissingStep:
+    """What stands between a model and a version of another space."""
+
+    what: str  # collection, column or untracked
+    object: str
+    statement: str  # which does it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +119,9 @@ def facts(db: Database, name: str, version: str | None) -> Facts | None:
     return None if text is None else Facts(**json.loads(text))
 
 
-def missing_steps(db: Database, model_id: int, version_id: int) -> list[tuple[str, str]]:
-    """What stands between a model and a version of another space, each with the statement that does it."""
-    return [(row["what"], row["statement"]) for row in db.fetch(_MISSING, model_id, version_id)]
+def missing_steps(db: Database, model_id: int, version_id: int) -> list[MissingStep]:
+    """What stands between a model and a version of another space."""
+    return [MissingStep(**row) for row in db.fetch(_MISSING, model_id, version_id)]
 
 
 def begin(db: Database, settings: dict[str, Any]) -> int | None:
@@ -163,9 +175,9 @@ def ingest_logs(db: Database) -> None:
     db.fetch(_INGEST)
 
 
-def retire(db: Database, hours: int) -> list[tuple[str, str, str]]:
+def retire(db: Database) -> list[tuple[str, str, str]]:
     """Give up vectors that no search has gone to for so long: of what, name@version, what became of them."""
-    return [(row["object"], row["model_reference"], row["outcome"]) for row in db.fetch(_RETIRE, hours)]
+    return [(row["object"], row["model_reference"], row["outcome"]) for row in db.fetch(_RETIRE)]
 
 
 def interval_seconds(db: Database, text: str) -> float:
