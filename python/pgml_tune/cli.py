@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,8 +22,11 @@ import psycopg
 from psycopg import sql
 
 from pgml_tune import __version__
+from pgml_tune.db.connection import ConnectionDatabase
 from pgml_tune.errors import NotReady, TuneError
 from pgml_tune.records import TASKS, Check, check_name
+from pgml_tune.report import page
+from pgml_tune.store.report import read as read_facts
 
 QUANTIZATIONS = ("int8_dynamic", "int8_block")
 _LAST_WORDS = 20  # lines shown of a process that died without a report
@@ -127,7 +130,7 @@ def run_job(arguments: list[str], verbose: bool) -> Iterator[dict[str, Any]]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="pgml-tune")
 def main() -> None:
-    """Local models in PostgreSQL: bring a model in, and check an installation.
+    """Local models in PostgreSQL: bring a model in, check an installation, write a report.
 
     Runs on the database server, as the operating system user that owns the model root (usually postgres).
     Everything else is SQL: SELECT embed('some text').
@@ -211,6 +214,22 @@ def doctor(dsn: str) -> None:
             click.echo(f"      {'':<{width}}  fix: {check.fix}")
     if any(check.status == "fail" for check in checks):
         sys.exit(1)
+
+
+@main.command(short_help="Write a page on rollouts, latency, quality, cache, jobs and drift.")
+@click.option(
+    "--output", default="report.html", show_default=True, type=click.File("w", encoding="utf-8", atomic=True),
+    help="The file to write; - for the standard output.",
+)
+@click.option("--since", default="7 days", show_default=True, metavar="INTERVAL", help="The time that it is about.")
+@_dsn
+def report(output: IO[str], since: str, dsn: str) -> None:
+    """Write one HTML page that stands for itself: no script, and nothing is loaded from elsewhere.
+
+    It shows what a role with grant_operate() may see. Unlike the other commands it can run on any machine.
+    """
+    with _reported(), closing(ConnectionDatabase.connect(dsn, "pgml-tune")) as database:
+        output.write(page.render(read_facts(database, since)))
 
 
 @main.command(

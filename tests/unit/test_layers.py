@@ -13,7 +13,7 @@ LAYERS = {
     "records": 0, "settings": 0,
     "db": 1, "engine": 1, "ipc": 1,
     "store": 2,
-    "service": 3,
+    "service": 3, "report": 3,
     "backend": 4, "worker": 4, "jobs": 4, "cli": 4,
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
