@@ -174,5 +174,6 @@ class Facts:
     caches: list[Cache]
     drifts: list[Drift]
     jobs: list[Job]
+    job_counts: dict[str, int]  # of all roles, by state
     pending: list[str]  # models whose plain embed() has yet to follow the searches
     dropped_bytes: int  # of logs, beyond the cap of the spool

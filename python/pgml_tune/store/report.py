@@ -105,7 +105,8 @@ GROUP BY c.model, c.task, c.version, c.at
 ORDER BY c.model, c.task, c.version, c.at
 """
 _CACHES = """
-SELECT s.model, s.version, s.texts, s.session_hits, s.table_hits, s.hit_ratio::float8 AS hit_ratio
+SELECT s.model, s.version, s.texts, s.session_hits, s.table_hits, s.hit_ratio::float8 AS hit_ratio, s.saved_seconds,
+       s.entries, s.bytes
 FROM pgml_tune.stat_cache AS s
 WHERE s.texts > 0
 ORDER BY s.texts DESC
@@ -118,6 +119,10 @@ WHERE j.created_at >= $1::timestamptz OR j.ended_at IS NULL
 ORDER BY j.job_id DESC
 LIMIT 30
 """
+_JOB_COUNTS = """
+SELECT j.state::text AS state, sum(j.jobs)::bigint AS jobs FROM pgml_tune.stat_jobs AS j GROUP BY j.state
+"""
+_LOG = "SELECT l.dropped_bytes FROM pgml_tune.stat_log AS l"
 
 
 def read(db: Connection, since: str) -> Facts:
@@ -138,10 +143,11 @@ def read(db: Connection, since: str) -> Facts:
             latencies=[Latency(**row) for row in db.fetch(_LATENCIES, *window, part)],
             course=[Moment(**row) for row in db.fetch(_COURSE, *window, part)],
             qualities=[],
-            caches=[Cache(**row, saved_seconds=None, entries=None, bytes=None) for row in db.fetch(_CACHES)],
+            caches=[Cache(**row) for row in db.fetch(_CACHES)],
             drifts=[],
             jobs=[Job(**row) for row in db.fetch(_JOBS, place.since)],
-            dropped_bytes=0,
+            job_counts={row["state"]: row["jobs"] for row in db.fetch(_JOB_COUNTS)},
+            dropped_bytes=db.fetch(_LOG)[0]["dropped_bytes"],
         )
 
 
