@@ -7,6 +7,7 @@ from pgml_tune.store.facts import (
     Cache,
     Drift,
     Facts,
+    Finding,
     Job,
     Latency,
     Moment,
@@ -29,7 +30,7 @@ def place(database: str = "shop") -> Place:
 
 def empty() -> Facts:
     """A database where nothing has happened."""
-    return Facts(place(), [], [], [], [], [], [], [], [], [], [], [], 0)
+    return Facts(place(), [], [], [], [], [], [], [], [], [], [], [], {}, [], 0)
 
 
 def busy() -> Facts:
@@ -56,18 +57,19 @@ def busy() -> Facts:
         ],
         rollouts=[
             Rollout(
-                3, "minilm", "v2", "v3", "running", 0.2, [500, 2000, 5000, 10000], verdict(), SINCE + 118 * HOUR,
+                3, "minilm", "v2", "v3", "running", 0.2, [500, 2000, 5000, 10000], SINCE + 118 * HOUR,
                 NOW - HOUR / 6, NOW + 48 * HOUR, None, None,
             ),
             Rollout(
-                2, "minilm", "v2", "v3", "rolled_back", 0.0, None, None, SINCE + 90 * HOUR,
+                2, "minilm", "v2", "v3", "rolled_back", 0.0, None, SINCE + 90 * HOUR,
                 SINCE + 97 * HOUR, SINCE + 200 * HOUR, SINCE + 97 * HOUR, "latency: +23 %, 10 % are allowed",
             ),
             Rollout(
-                1, "minilm", "v1", "v2", "promoted", 1.0, [500, 2500, 5000, 10000], None, SINCE + 20 * HOUR,
+                1, "minilm", "v1", "v2", "promoted", 1.0, [500, 2500, 5000, 10000], SINCE + 20 * HOUR,
                 SINCE + 60 * HOUR, SINCE + 200 * HOUR, SINCE + 60 * HOUR, "pass",
             ),
         ],
+        findings=findings(),
         usage=[
             Usage("minilm", "v2", 41_212.0, 12.0, 0.0, 0.0),
             Usage("minilm", "v3", 2_341.0, 0.0, 61.0, 1.0),
@@ -93,9 +95,9 @@ def busy() -> Facts:
             Cache("minilm", "v3", 4_100, 210, 801, 0.2466, 8.2, 3_112, 5_400_000),
         ],
         drifts=[
-            Drift("minilm", "input length", 38.2, 51.9, 0.41, 0.0005, "drift"),
-            Drift("minilm", "unknown tokens", 0.004, 0.005, 0.03, 0.31, "stable"),
-            Drift("minilm", "embedding", None, None, 0.08, 0.22, "stable"),
+            Drift("minilm", "input length", 38.2, 51.9, 0.41, 0.0005, "drift", "Texts are longer."),
+            Drift("minilm", "unknown tokens", 0.004, 0.005, 0.03, 0.31, "stable", ""),
+            Drift("minilm", "embedding", None, None, 0.08, 0.22, "stable", ""),
         ],
         jobs=[
             Job(12, "finetune_sbert", "minilm@v2", "running", "olga", NOW - HOUR / 3, HOUR / 4, None, None, None),
@@ -108,6 +110,7 @@ def busy() -> Facts:
                 "spearman 86.72 -> 89.27 on 1,500 rows",
             ),
         ],
+        job_counts={"queued": 2, "running": 1, "failed": 1, "succeeded": 14},
         pending=[],
         dropped_bytes=0,
     )  # fmt: skip
@@ -125,33 +128,13 @@ def day(hour: int) -> float:
     return 1 + 0.12 * math.sin(hour * math.tau / 24) + 0.04 * math.sin(hour * 1.7)
 
 
-def verdict() -> dict[str, object]:
-    """As service/verdict.py writes it."""
-    return {
-        "outcome": "fail",
-        "words": "Mean score of the candidate: -0.060 (between -0.090 and -0.030), 0.02 are allowed.",
-        "findings": [
-            finding("sample_ratio", "pass", "19.8 % of the units went to the candidate, 20 % should have.", None),
-            finding("error_rate", "pass", "Errors of the candidate: +35 % at most.", 0.5, 0.1, -0.2, 0.35),
-            finding(
-                "latency", "inconclusive",
-                "Latency of the candidate: +4 % (between -3 % and +12 %): not enough seen, 10 % are allowed.",
-                0.1, 0.04, -0.03, 0.12,
-            ),
-            finding(
-                "quality", "fail",
-                "Mean score of the candidate: -0.060 (between -0.090 and -0.030), 0.02 are allowed.",
-                0.02, -0.06, -0.09, -0.03,
-            ),
-        ],
-    }  # fmt: skip
-
-
-def finding(
-    metric: str, outcome: str, words: str, margin: float | None, effect: float | None = None,
-    low: float | None = None, high: float | None = None,
-) -> dict[str, object]:  # fmt: skip
-    return {
-        "metric": metric, "outcome": outcome, "words": words, "margin": margin, "effect": effect,
-        "interval_low": low, "interval_high": high,
-    }  # fmt: skip
+def findings() -> list[Finding]:
+    """As ab_report() has them."""
+    late = "Latency of the candidate: +4 % (between -3 % and +12 %): not enough seen, 10 % are allowed."
+    return [
+        Finding(3, "sample_ratio", "pass", "19.8 % of the units went to the candidate.", -0.01, None, None, None, None),
+        Finding(3, "verdict", "inconclusive", late, None, None, None, None, 1.4),
+        Finding(3, "error_rate", "pass", "Errors of the candidate: +35 % at most.", 0.1, -0.2, 0.35, 0.5, 0.0),
+        Finding(3, "latency", "inconclusive", late, 0.04, -0.03, 0.12, 0.1, 1.4),
+        Finding(3, "quality", "pass", "Mean score of the candidate: +0.010.", 0.01, -0.015, 0.035, 0.02, 0.0),
+    ]

@@ -69,7 +69,7 @@ def _jobs(facts: Facts) -> Iterator[Note]:
 def _drifts(facts: Facts) -> Iterator[Note]:
     for drift in facts.drifts:
         if drift.outcome == "drift":
-            words = f"The texts that {drift.model} gets have changed: {drift.measure}."
+            words = f"The texts that {drift.model} gets have changed: {drift.metric}."
             yield Note("warn", words, f"SELECT * FROM drift_report('{drift.model}')")
 
 

@@ -33,7 +33,7 @@ def number(value: float | None) -> str:
         return NONE
     if abs(value) >= 99.95:
         return f"{value:,.0f}"
-    return f"{value:#.3g}" if abs(value) >= 1 else f"{value:.2g}"
+    return f"{value:#.3g}" if abs(value) >= 0.9995 else f"{value:.2g}"
 
 
 def tick(value: float) -> str:
@@ -67,6 +67,11 @@ def size(value: float | None) -> str:
 def moment(at: datetime | None) -> str:
     """22 Nov, 14:02"""
     return NONE if at is None else f"{at.day} {at:%b, %H:%M}"
+
+
+def days(value: float) -> str:
+    """2.5 days, or 3 h 12 min"""
+    return f"{value:.1f} days" if value >= 2 else duration(timedelta(days=value))
 
 
 def duration(length: timedelta | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-_WITHOUT_END = frozenset({"meta"})
+_WITHOUT_END = frozenset({"br", "meta"})
 
 
 class Markup(str):

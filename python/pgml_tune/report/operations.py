@@ -50,13 +50,19 @@ def _sources(cache: Cache) -> Markup:
 def jobs_section(facts: Facts) -> Markup:
     return parts.section(
         "Jobs",
-        f"Of role {facts.place.role}; an administrator sees those of all.",
+        f"Those that role {facts.place.role} may see; an administrator sees all.",
+        _job_counts(facts),
         parts.table(
             ("#Job", "What", "Model", "State", "#Asked for", "#Took", "Outcome"), [_job(job) for job in facts.jobs]
         )
         if facts.jobs
         else parts.empty("No job was asked for in this time."),
     )
+
+
+def _job_counts(facts: Facts) -> Markup | None:
+    counts = [f"{figures.count(number)} {state}" for state, number in sorted(facts.job_counts.items())]
+    return tag("p", f"Of all roles: {', '.join(counts)}.", class_="purpose") if counts else None
 
 
 def _job(job: Job) -> tuple[object, ...]:
@@ -89,8 +95,8 @@ def _drift(drift: Drift) -> tuple[object, ...]:
     level = {"drift": "warn", "stable": "good"}.get(drift.outcome, "plain")
     return (
         drift.model,
-        drift.measure,
-        *map(figures.number, (drift.reference, drift.recent, drift.effect, drift.p_value)),
+        drift.metric,
+        *map(figures.number, (drift.reference_value, drift.current_value, drift.effect, drift.p_value)),
         parts.chip(drift.outcome, level),
     )
 

@@ -67,13 +67,13 @@ def _tiles(facts: Facts) -> Markup:
     failed = sum(usage.errors + usage.fallbacks + usage.lost for usage in facts.usage)
     texts = sum(cache.texts for cache in facts.caches)
     hits = sum(cache.session_hits + cache.table_hits for cache in facts.caches)
-    running = [job for job in facts.jobs if job.state in ("queued", "running")]
+    waiting = sum(facts.job_counts.get(state, 0) for state in ("queued", "running"))
     tiles = (
         ("calls", figures.count(calls)),
         ("failed", figures.percent(failed / calls, 2) if calls else figures.NONE),
         ("texts from a cache", figures.percent(hits / texts) if texts else figures.NONE),
         ("rollouts that run", figures.count(sum(rollout.ended_at is None for rollout in facts.rollouts))),
-        ("jobs that wait or run", figures.count(len(running))),
+        ("jobs that wait or run", figures.count(waiting)),
     )
     return tag(
         "dl", [tag("div", tag("dd", value), tag("dt", name)) for name, value in tiles], class_="tiles"

@@ -6,19 +6,17 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from math import inf
-from typing import Any
 
 from pgml_tune.report import chart, figures, parts
 from pgml_tune.report.colors import Colors
 from pgml_tune.report.markup import Markup, tag
 from pgml_tune.report.scale import Scale, Window
-from pgml_tune.store.facts import Facts, Move, Rollout
+from pgml_tune.store.facts import Facts, Finding, Move, Rollout
 
 LEVELS = {
     "promoted": "good", "pass": "good", "running": "plain", "inconclusive": "plain", "no_data": "plain",
     "paused": "warn", "rolled_back": "bad", "fail": "bad", "mismatch": "bad",
 }  # fmt: skip
-_UNJUDGED: dict[str, Any] = {"outcome": "no_data", "words": "Nobody has judged it yet.", "findings": []}
 _SHARE = re.compile(r"(?P<version>\S+) (?P<percent>[\d.]+) %")  # as the history tells it
 _HARM = Scale(-1.5, 2.5)  # 0: as the serving version; 1: as bad as is allowed
 
@@ -31,7 +29,10 @@ def section(facts: Facts, colors: Colors, window: Window) -> Markup:
         "Rollouts",
         "Which version answered when; the height of a second colour is the share of the traffic that a candidate had.",
         chart.timeline(lanes, window, "Versions over time") if lanes else parts.empty("No model has served yet."),
-        [_card(rollout, colors) for rollout in running],
+        [
+            _card(rollout, [finding for finding in facts.findings if finding.rollout_id == rollout.rollout_id], colors)
+            for rollout in running
+        ],
         _ended(ended, colors) if ended else None,
     )
 
@@ -83,9 +84,8 @@ def _span(
     return chart.Span(since, until, percent, words, colors(model, serving), colors(model, candidate), share)
 
 
-def _card(rollout: Rollout, colors: Colors) -> Markup:
-    verdict = rollout.verdict or _UNJUDGED
-    outcome = str(verdict["outcome"])
+def _card(rollout: Rollout, findings: list[Finding], colors: Colors) -> Markup:
+    verdict = next((finding for finding in findings if finding.metric == "verdict"), None)
     return tag(
         "article",
         tag(
@@ -95,19 +95,25 @@ def _card(rollout: Rollout, colors: Colors) -> Markup:
             " → ",
             parts.key(rollout.to_version, colors(rollout.model, rollout.to_version)),
             parts.chip(rollout.state, LEVELS[rollout.state]),
-            parts.chip(outcome.replace("_", " "), LEVELS[outcome]),
+            parts.chip(verdict.outcome.replace("_", " "), LEVELS[verdict.outcome]) if verdict else None,
         ),
         _steps(rollout),
-        _findings(verdict["findings"]) if verdict["findings"] else tag("p", verdict["words"]),
-        tag(
-            "p",
-            f"Began {figures.moment(rollout.created_at)} · last judged {figures.moment(rollout.looked_at)} · "
-            f"expires {figures.moment(rollout.expires_at)} · every number: ",
-            tag("code", f"SELECT rollout_explain({rollout.rollout_id})"),
-            class_="quiet",
-        ),
+        _effects([finding for finding in findings if finding is not verdict]),
+        tag("p", _times(rollout, verdict), class_="quiet"),
+        tag("p", "Every number: ", tag("code", f"SELECT * FROM ab_report('{rollout.model}')"), class_="quiet"),
         class_="card",
     )
+
+
+def _times(rollout: Rollout, verdict: Finding | None) -> str:
+    times = [
+        f"began {figures.moment(rollout.created_at)}",
+        f"guardrails last applied {figures.moment(rollout.looked_at)}",
+        f"expires {figures.moment(rollout.expires_at)}",
+    ]
+    if verdict and verdict.days_to_decision:
+        times.append(f"decided in about {figures.days(verdict.days_to_decision)}")
+    return " · ".join(times)
 
 
 def _steps(rollout: Rollout) -> Markup:
@@ -126,32 +132,23 @@ def _step_class(step: float, share: float) -> str | None:
     return "done" if step < share else None
 
 
-def _findings(findings: list[dict[str, Any]]) -> Markup:
+def _effects(findings: list[Finding]) -> Markup:
     """Each effect in parts of what it is allowed to be, so that all stand on one axis."""
     marks = [(-1.0, "better", "grid"), (0.0, "as now", "axis"), (1.0, "limit", "limit"), (2.0, "worse", "grid")]
-    rows = [_finding(finding) for finding in findings]
-    drawn = chart.intervals(rows, _HARM, marks, "Effects of the candidate against their limits")
+    drawn = chart.intervals(list(map(_effect, findings)), _HARM, marks, "Effects of the candidate against their limits")
     return tag("div", drawn, class_="findings")
 
 
-def _finding(finding: dict[str, Any]) -> chart.Interval:
-    level = LEVELS[finding["outcome"]]
-    low, high = finding["interval_low"], finding["interval_high"]
-    bounds = None
-    if finding["margin"] is not None and low is not None:
-        bounds = (_harm(finding, low), _harm(finding, inf if high is None else high))
-    return chart.Interval(
-        str(finding["metric"]).replace("_", " "),
-        level if level in ("good", "bad") else "neutral",
-        None if bounds is None or finding["effect"] is None else _harm(finding, finding["effect"]),
-        bounds,
-        str(finding["words"]),
-    )
-
-
-def _harm(finding: dict[str, Any], effect: float) -> float:
-    """An effect in parts of what is allowed; a lower quality is the worse one, of all else a higher figure."""
-    return (-effect if finding["metric"] == "quality" else effect) / float(finding["margin"])
+def _effect(finding: Finding) -> chart.Interval:
+    level = LEVELS[finding.outcome]
+    effect, bounds = None, None
+    if finding.margin is not None and finding.interval_low is not None:
+        # A lower quality is the worse one; of all else, a higher figure.
+        unit = -finding.margin if finding.metric == "quality" else finding.margin
+        effect = None if finding.effect is None else finding.effect / unit
+        bounds = finding.interval_low / unit, inf if finding.interval_high is None else finding.interval_high / unit
+    color = level if level in ("good", "bad") else "neutral"
+    return chart.Interval(finding.metric.replace("_", " "), color, effect, bounds, finding.words)
 
 
 def _ended(rollouts: list[Rollout], colors: Colors) -> Markup:

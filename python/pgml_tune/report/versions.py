@@ -119,9 +119,9 @@ def _quality(rows: Sequence[Quality], colors: Colors) -> Markup:
         chart.intervals(
             [
                 chart.Interval(
-                    row.version, colors(row.model, row.version), row.value, (row.low, row.high),
-                    f"{figures.number(row.value)} ({figures.number(row.low)} to {figures.number(row.high)}), "
-                    f"n = {figures.count(row.rows)}",
+                    row.version, colors(row.model, row.version), row.value, (row.interval_low, row.interval_high),
+                    f"{figures.number(row.value)} ({figures.number(row.interval_low)} to "
+                    f"{figures.number(row.interval_high)}), n = {figures.count(row.n)}",
                 )
                 for row in rows
             ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,21 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What ab_report() says of a metric, all phases together."""
+
+    rollout_id: int
+    metric: str
+    outcome: str
+    words: str
+    effect: float | None
+    interval_low: float | None
+    interval_high: float | None
+    margin: float | None
+    days_to_decision: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """A rollout that runs, or that ended in the time of the report."""
 
@@ -54,7 +68,6 @@ class Rollout:
     state: str
     share: float
     plan: list[int] | None
-    verdict: dict[str, Any] | None
     created_at: datetime
     looked_at: datetime | None
     expires_at: datetime
@@ -110,9 +123,9 @@ class Quality:
     version: str
     metric: str
     value: float
-    low: float
-    high: float
-    rows: int
+    interval_low: float
+    interval_high: float
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +133,13 @@ class Drift:
     """What has changed in the texts that a model gets."""
 
     model: str
-    measure: str
-    reference: float | None
-    recent: float | None
-    effect: float
+    metric: str
+    reference_value: float | None
+    current_value: float | None
+    effect: float | None
     p_value: float | None
     outcome: str
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +181,7 @@ class Facts:
     versions: list[Version]
     moves: list[Move]
     rollouts: list[Rollout]
+    findings: list[Finding]  # of the rollouts that run
     usage: list[Usage]
     latencies: list[Latency]
     course: list[Moment]

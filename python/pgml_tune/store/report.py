@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
-
 from pgml_tune.db import Connection, Database
 from pgml_tune.errors import InvalidArgument, NotReady
 from pgml_tune.store.facts import (
     Cache,
     Facts,
+    Finding,
     Job,
     Latency,
     Moment,
     Move,
     Place,
+    Quality,
     Rollout,
     Usage,
     Version,
@@ -43,10 +42,24 @@ ORDER BY h.rollout_history_id
 _PENDING = "SELECT t.model FROM pgml_tune.traffic AS t WHERE t.embed_version <> t.serving_version ORDER BY t.model"
 _ROLLOUTS = """
 SELECT r.rollout_id, r.model, r.from_version, r.to_version, r.state::text AS state, r.share / 10000.0::float8 AS share,
-       r.plan, r.verdict::text AS verdict, r.created_at, r.looked_at, r.expires_at, r.ended_at, r.reason
+       r.plan, r.created_at, r.looked_at, r.expires_at, r.ended_at, r.reason
 FROM pgml_tune.rollout AS r
 WHERE r.ended_at IS NULL OR r.ended_at >= $1::timestamptz
 ORDER BY r.ended_at IS NOT NULL, r.created_at DESC
+"""
+# The functions are in the schema that the extension was created in.
+_FINDINGS = """
+SELECT a.rollout_id, a.metric, a.outcome, coalesce(a.words, '') AS words, a.effect, a.interval_low, a.interval_high,
+       a.margin, a.days_to_decision
+FROM {}.ab_report($1::text) AS a
+WHERE a.phase IS NULL AND a.rollout_id = $2::bigint
+"""
+_QUALITY = """
+SELECT m.model, q.version, q.metric, q.value, q.interval_low, q.interval_high, q.n
+FROM pgml_tune.models AS m
+CROSS JOIN LATERAL {}.quality_report(m.model, $1::interval) AS q
+WHERE q.label IS NULL AND q.interval_low IS NOT NULL
+ORDER BY m.model, q.metric, q.version
 """
 # A call logged with sample_rate 0.1 stands for ten.
 _USAGE = """
@@ -133,16 +146,18 @@ def read(db: Connection, since: str) -> Facts:
         place = _place(db, since)
         part = (place.until - place.since) / _MOMENTS
         window = (place.since, place.until)
+        rollouts = [Rollout(**row) for row in db.fetch(_ROLLOUTS, place.since)]
         return Facts(
             place=place,
             versions=[Version(**row) for row in db.fetch(_VERSIONS)],
             moves=[Move(**row) for row in db.fetch(_MOVES)],
             pending=[row["model"] for row in db.fetch(_PENDING)],
-            rollouts=_rollouts(db, place.since),
+            rollouts=rollouts,
+            findings=[row for rollout in rollouts if rollout.ended_at is None for row in _findings(db, place, rollout)],
             usage=[Usage(**row) for row in db.fetch(_USAGE, *window)],
             latencies=[Latency(**row) for row in db.fetch(_LATENCIES, *window, part)],
             course=[Moment(**row) for row in db.fetch(_COURSE, *window, part)],
-            qualities=[],
+            qualities=[Quality(**row) for row in db.fetch(_QUALITY.format(place.schema), since)],
             caches=[Cache(**row) for row in db.fetch(_CACHES)],
             drifts=[],
             jobs=[Job(**row) for row in db.fetch(_JOBS, place.since)],
@@ -161,6 +176,6 @@ def _place(db: Database, since: str) -> Place:
     return place
 
 
-def _rollouts(db: Database, since: datetime) -> list[Rollout]:
-    rows = db.fetch(_ROLLOUTS, since)
-    return [Rollout(**row | {"verdict": json.loads(row["verdict"] or "null")}) for row in rows]
+def _findings(db: Database, place: Place, rollout: Rollout) -> list[Finding]:
+    rows = db.fetch(_FINDINGS.format(place.schema), rollout.model, rollout.rollout_id)
+    return [Finding(**row) for row in rows]
