@@ -6539,6 +6539,13 @@ WHERE pgml_tune._may_see_job(current_user::regrole::oid, j.role_id);
 COMMENT ON VIEW pgml_tune.jobs IS
     'Your jobs (an administrator sees all): what was asked, where it stands, what came out, or why it failed.';
 
+CREATE OR REPLACE VIEW pgml_tune.stat_jobs AS
+SELECT j.kind, j.state, count(*) AS jobs, min(j.created_at) AS oldest_at, max(j.created_at) AS newest_at
+FROM pgml_tune.job AS j
+GROUP BY j.kind, j.state;
+COMMENT ON VIEW pgml_tune.stat_jobs IS
+    'How many jobs of all roles there are of each kind and state, and when the first and the last of them were asked for.';
+
 CREATE OR REPLACE VIEW pgml_tune.stat_progress WITH (security_barrier) AS
 SELECT j.job_id,
        d.oid AS datid,
@@ -6781,6 +6788,7 @@ FROM (
     -- Who trains reads his rows as himself; what he adds is checked by triggers, which know him by his role.
     ('operate', 'SELECT', 'TABLE pgml_tune.jobs, pgml_tune.stat_progress, pgml_tune._job_lines, pgml_tune._own_rows'),
     ('operate', 'SELECT', 'TABLE pgml_tune._own_requests'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.stat_jobs'),  -- numbers only, so that one role can watch all
     ('operate', 'SELECT', 'TABLE pgml_tune.worker'),
     ('operate', 'INSERT (kind, parameters, request_sha256)', 'TABLE pgml_tune.job'),
     ('operate', 'INSERT (job_id)', 'TABLE pgml_tune.job_cancel'),

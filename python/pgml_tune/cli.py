@@ -218,18 +218,26 @@ def doctor(dsn: str) -> None:
 
 @main.command(short_help="Write a page on rollouts, latency, quality, cache, jobs and drift.")
 @click.option(
-    "--output", default="report.html", show_default=True, type=click.File("w", encoding="utf-8", atomic=True),
+    "--output",
+    default="report.html",
+    show_default=True,
+    type=click.Path(dir_okay=False, writable=True, allow_dash=True),
     help="The file to write; - for the standard output.",
 )
 @click.option("--since", default="7 days", show_default=True, metavar="INTERVAL", help="The time that it is about.")
 @_dsn
-def report(output: IO[str], since: str, dsn: str) -> None:
+def report(output: str, since: str, dsn: str) -> None:
     """Write one HTML page that stands for itself: no script, and nothing is loaded from elsewhere.
 
     It shows what a role with grant_operate() may see. Unlike the other commands it can run on any machine.
     """
     with _reported(), closing(ConnectionDatabase.connect(dsn, "pgml-tune")) as database:
-        output.write(page.render(read_facts(database, since)))
+        written = page.render(read_facts(database, since))
+    try:
+        with click.open_file(output, "w", encoding="utf-8", atomic=True) as file:
+            file.write(written)
+    except OSError as error:
+        raise click.FileError(output, error.strerror) from None
 
 
 @main.command(

@@ -198,7 +198,8 @@ def test_a_browser_shows_the_page_without_a_complaint(tmp_path: Path) -> None:
     run = subprocess.run(
         [
             chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-            "--window-size=1180,3000", f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}", page.as_uri(),
+            "--window-size=1180,3000", f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}",
+            page.as_uri(),
         ],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
