@@ -213,21 +213,21 @@ GROUP BY v.model_version_id, m.name, v.version;
 COMMENT ON VIEW pgml_tune._stat IS 'Counters per version: flushed by all sessions, and pending in this one.';
 
 CREATE OR REPLACE VIEW pgml_tune._cache_entries AS
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) AS bytes FROM pgml_tune.cache_entry_0 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) AS bytes FROM pgml_tune.cache_entry_0 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_1 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_1 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_2 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_2 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_3 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_3 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_4 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_4 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_5 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_5 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_6 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_6 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_7 AS e;
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_7 AS e;
 COMMENT ON VIEW pgml_tune._cache_entries IS 'The vectors in the table cache: of whom, since when, and how large.';
 
 CREATE OR REPLACE VIEW pgml_tune.stat_cache AS
@@ -548,6 +548,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._read_cache(bytea[], integer[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_counts(jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_hits(bytea[], bigint[])'),
     -- Searching runs as its caller: it asks which collection this is, and what the tables and columns are called today.
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_search(text, text, integer, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision)'),
@@ -693,7 +694,7 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.register_model(text, text, text, text, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.drop_model_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.configure(text, text)'),
-    ('admin', 'EXECUTE', 'FUNCTION @extschema@.cache_purge(text, regrole)'),
+    ('admin', 'EXECUTE', 'FUNCTION @extschema@.cache_purge(text, regrole, interval, bigint, bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.stat_reset()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._reset_counts()'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
@@ -708,7 +709,7 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._register_version(text, text, text, text, text, text, bigint, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._drop_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._write_setting(text, text)'),
-    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._purge_cache(bigint[], oid)')
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._purge_cache(bigint[], oid, interval, bigint, bigint)')
 ) AS p (level, privilege, object);
 COMMENT ON VIEW pgml_tune._privilege IS 'Privileges of the levels usage, operate and admin.';
 

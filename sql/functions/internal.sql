@@ -346,28 +346,60 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._write_counts(jsonb) IS 'Adds what a session has counted since its last flush.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._purge_cache(version_ids bigint[], role_id oid)
+CREATE OR REPLACE FUNCTION pgml_tune._write_hits(entry_keys bytea[], hits bigint[])
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pgml_tune.cache_hit (entry_key, hits)
+    SELECT h.entry_key, least(h.hits, 1e9) FROM unnest(entry_keys, hits) AS h (entry_key, hits)
+    WHERE octet_length(h.entry_key) = 32 AND h.hits > 0
+    LIMIT 1024;
+$$;
+COMMENT ON FUNCTION pgml_tune._write_hits(bytea[], bigint[]) IS 'Adds how often a session has found entries of the table cache.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._purge_cache(
+    version_ids bigint[], role_id oid, older_than interval, min_hits bigint, max_bytes bigint
+)
 RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_condition text := '($1 IS NULL OR e.model_version_id = ANY ($1)) AND ($2 IS NULL OR e.role_id = $2)
+        AND ($3 IS NULL OR e.cached_at < clock_timestamp() - $3) AND ($4 IS NULL OR $4 > coalesce(
+            (SELECT sum(h.hits) FROM pgml_tune.cache_hit AS h WHERE h.entry_key = e.entry_key), 0))';
+    v_newest timestamptz := 'infinity';  -- to be deleted
+    v_excess bigint;
     v_deleted bigint;
     v_total bigint := 0;
 BEGIN
+    IF max_bytes IS NOT NULL THEN
+        SELECT sum(e.bytes) - max_bytes INTO v_excess FROM pgml_tune._cache_entries AS e;
+        IF v_excess IS NULL OR v_excess <= 0 THEN
+            RETURN 0;
+        END IF;
+        EXECUTE format(
+            'SELECT coalesce(min(o.cached_at) FILTER (WHERE o.freed >= $5), ''infinity'')
+             FROM (
+                 SELECT e.cached_at, sum(e.bytes) OVER (ORDER BY e.cached_at) AS freed
+                 FROM pgml_tune._cache_entries AS e WHERE %s
+             ) AS o',
+            v_condition
+        ) INTO v_newest USING version_ids, role_id, older_than, min_hits, v_excess;
+    END IF;
     FOR v_generation IN 0 .. 7 LOOP
         EXECUTE format(
-            'DELETE FROM pgml_tune.cache_entry_%s AS e
-             WHERE ($1 IS NULL OR e.model_version_id = ANY ($1)) AND ($2 IS NULL OR e.role_id = $2)',
-            v_generation
-        ) USING version_ids, role_id;
+            'DELETE FROM pgml_tune.cache_entry_%s AS e WHERE %s AND e.cached_at <= $5', v_generation, v_condition
+        ) USING version_ids, role_id, older_than, min_hits, v_newest;
         GET DIAGNOSTICS v_deleted = ROW_COUNT;
         v_total := v_total + v_deleted;
     END LOOP;
     RETURN v_total;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._purge_cache(bigint[], oid) IS 'Deletes entries of these versions and this role; NULL means all.';
+COMMENT ON FUNCTION pgml_tune._purge_cache(bigint[], oid, interval, bigint, bigint) IS
+    'Deletes entries of these versions and this role, older and less often found than that, until the rest is small enough; NULL sets no condition.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._rotate_cache()
 RETURNS boolean
@@ -405,6 +437,14 @@ AS $$
            sum(g.truncated), sum(g.tokens), sum(g.compute_ms), min(g.recorded_at),
            sum(g.errors), sum(g.total_ms), sum(g.square_ms), coalesce(min(g.min_ms) FILTER (WHERE g.calls > 0), 0), max(g.max_ms)
     FROM gone AS g GROUP BY g.model_version_id;
+
+    WITH gone AS (DELETE FROM pgml_tune.cache_hit RETURNING *)
+    INSERT INTO pgml_tune.cache_hit (entry_key, hits)
+    SELECT g.entry_key, sum(g.hits)
+    FROM gone AS g
+    WHERE EXISTS (SELECT FROM pgml_tune._cache_entries AS e WHERE e.entry_key = g.entry_key)
+    GROUP BY g.entry_key;
 $$;
-COMMENT ON FUNCTION pgml_tune._compact_counts() IS 'Adds up the flushed counters to one row per version.';
+COMMENT ON FUNCTION pgml_tune._compact_counts() IS
+    'Adds up the flushed counters to one row per version, and the hits to one per entry of the table cache.';
 

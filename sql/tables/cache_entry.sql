@@ -29,3 +29,12 @@ CREATE TABLE pgml_tune.cache_ring (
 COMMENT ON TABLE pgml_tune.cache_ring IS 'Which generation of the table cache is emptied next; moved by maintain() only.';
 INSERT INTO pgml_tune.cache_ring (oldest) VALUES (0);
 
+
+-- Added by the sessions as rows, so that nobody waits for a row; summed by maintain(), which forgets entries that are gone.
+CREATE UNLOGGED TABLE pgml_tune.cache_hit (
+    entry_key bytea NOT NULL,
+    hits      bigint NOT NULL
+);
+COMMENT ON TABLE pgml_tune.cache_hit IS 'How often entries of the table cache were found; those never found have no row.';
+-- cache_purge() asks for the hits of each entry.
+CREATE INDEX cache_hit_entry_key_idx ON pgml_tune.cache_hit (entry_key);

@@ -106,7 +106,14 @@ def configure(generator: Generator) -> Call:
 
 
 def cache_purge(generator: Generator) -> Call:
-    return Call("cache_purge(%s::text, %s::text::regrole)", (generator.model(), generator.role()))
+    choose = generator.random.choice
+    age, number = choose([None, "1 day", "-1 day", "infinity", "0"]), choose([None, 0, 1, -1, 2**63 - 1])
+    arguments = (generator.model(), generator.role(), age, number, choose([None, 0, -1, 10**9, 2**63 - 1]))
+    return Call("cache_purge(%s::text, %s::text::regrole, %s::text::interval, %s::bigint, %s::bigint)", arguments)
+
+
+def stat_reset(generator: Generator) -> Call:
+    return Call("stat_reset()::text", ())
 
 
 def grant(generator: Generator) -> Call:
@@ -200,7 +207,7 @@ def model_card(generator: Generator) -> Call:
 
 SHARES: dict[Callable[[Generator], Call], float] = {
     embed: 0.18, embed_many: 0.11, embed_pinned: 0.1, semantic_similarity: 0.05, token_count: 0.05,
-    register_model: 0.06, drop_model_version: 0.03, configure: 0.04, cache_purge: 0.02, grant: 0.02,
+    register_model: 0.06, drop_model_version: 0.03, configure: 0.04, cache_purge: 0.02, stat_reset: 0.01, grant: 0.02,
     classify: 0.04, last_call_id: 0.005, doctor: 0.005, maintain: 0.01,
     embed_table: 0.06, track_column: 0.03, auto_embed: 0.07, drop_auto_embed: 0.02, semantic_search: 0.08,
     hybrid_search: 0.06, finetune_sbert: 0.06, evaluate_model: 0.04, cancel_job: 0.01, model_card: 0.02,

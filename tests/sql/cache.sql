@@ -36,5 +36,5 @@ SELECT cache_purge('nomodel');
 SELECT cache_purge('minilm@v9');
 \set VERBOSITY default
 
-SELECT model, version, computed >= 1 AS computed, tokens > 0 AS tokens, compute_ms > 0 AS compute_ms
+SELECT model, version, computed >= 1 AS computed, tokens > 0 AS tokens, compute_time > 0 AS compute_time
 FROM pgml_tune.stat_inference ORDER BY version;

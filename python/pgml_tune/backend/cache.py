@@ -10,10 +10,17 @@ from pgml_tune.service import cache
 
 
 @entrypoint
-def cache_purge(db: Session, model: str | None, role: str | None) -> int:
+def cache_purge(
+    db: Session,
+    model: str | None,
+    role: str | None,
+    older_than: str | None,
+    min_hits: int | None,
+    max_bytes: int | None,
+) -> int:
     session.vectors.clear()
     session.table_cache.clear()
-    return cache.purge(db, model, role)
+    return cache.purge(db, model, role, older_than, min_hits, max_bytes)
 
 
 @entrypoint

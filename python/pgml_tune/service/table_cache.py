@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from pgml_tune.db import Session, Transaction
@@ -14,6 +15,7 @@ FLUSH_ENTRIES = 256
 FLUSH_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 _LOOKUP_KEYS = 1000
+_MOST_HITS = 1024  # of entries counted until the next flush
 
 
 class TableCache:
@@ -22,6 +24,7 @@ class TableCache:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._pending: list[CacheEntry] = []
+        self._hits: Counter[bytes] = Counter()
         self._generations: list[int] = []
         self._next_look = 0.0
         self._next_flush = 0.0  # the first vector of a session is written at once
@@ -38,6 +41,8 @@ class TableCache:
         if self._generations:
             for start in range(0, len(keys), _LOOKUP_KEYS):
                 found.update(cache.read_entries(db, keys[start : start + _LOOKUP_KEYS], self._generations))
+        if len(self._hits) < _MOST_HITS:
+            self._hits.update(found.keys())
         return found
 
     def add(self, db: Session, entry: CacheEntry) -> None:
@@ -58,12 +63,13 @@ class TableCache:
     def _flush(self, db: Session) -> None:
         self._next_flush = time.monotonic() + FLUSH_SECONDS
         entries, self._pending = self._pending, []
+        hits, self._hits = self._hits, Counter()
         transaction = db.transaction()
         if transaction.is_read_only or not _can_read(transaction):
             return
         counts = self._counters.rows()
         self._counters.clear()
-        cache.write(db, entries, counts)
+        cache.write(db, entries, hits, counts)
 
 
 def _can_read(transaction: Transaction) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pgml_tune.db import Database, Session
@@ -16,10 +16,13 @@ _READ = "SELECT pgml_tune._read_cache($1::bytea[], $2::integer[]) AS vectors"
 # One statement, because each takes a transaction id of its own.
 _WRITE = """
 SELECT pgml_tune._write_cache($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[]),
-       pgml_tune._write_counts($5::jsonb)
+       pgml_tune._write_counts($5::jsonb),
+       pgml_tune._write_hits($6::bytea[], $7::bigint[])
 """
 _RESET = "SELECT pgml_tune._reset_counts()"
-_PURGE = "SELECT pgml_tune._purge_cache($1::bigint[], $2::regrole) AS deleted"
+_PURGE = """
+SELECT pgml_tune._purge_cache($1::bigint[], $2::regrole, $3::interval, $4::bigint, $5::bigint) AS deleted
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,9 @@ def read_entries(db: Database, keys: Sequence[bytes], generations: list[int]) ->
     return {key: vector for key, vector in zip(keys, vectors, strict=True) if vector is not None}
 
 
-def write(db: Session, entries: Sequence[CacheEntry], counts: list[dict[str, float]]) -> None:
+def write(
+    db: Session, entries: Sequence[CacheEntry], hits: Mapping[bytes, int], counts: list[dict[str, float]]
+) -> None:
     """Add entries, of which a full cache takes none, and what this session has counted; lost if the disk is full."""
     db.fetch_if_possible(
         _WRITE,
@@ -52,12 +57,21 @@ def write(db: Session, entries: Sequence[CacheEntry], counts: list[dict[str, flo
         [entry.role_id for entry in entries],
         [entry.sealed for entry in entries],
         json.dumps(counts),
+        list(hits),
+        list(hits.values()),
     )
 
 
-def purge(db: Database, version_ids: list[int] | None, role: str | None) -> int:
+def purge(
+    db: Database,
+    version_ids: list[int] | None,
+    role: str | None,
+    older_than: str | None,
+    min_hits: int | None,
+    max_bytes: int | None,
+) -> int:
     """Delete entries and say how many."""
-    return int(db.fetch(_PURGE, version_ids, role)[0]["deleted"])
+    return int(db.fetch(_PURGE, version_ids, role, older_than, min_hits, max_bytes)[0]["deleted"])
 
 
 def reset_counts(db: Database) -> None:
