@@ -252,6 +252,15 @@ CREATE TABLE pgml_tune.cache_ring (
 COMMENT ON TABLE pgml_tune.cache_ring IS 'Which generation of the table cache is emptied next; moved by maintain() only.';
 INSERT INTO pgml_tune.cache_ring (oldest) VALUES (0);
 
+
+-- Added by the sessions as rows, so that nobody waits for a row; summed by maintain(), which forgets entries that are gone.
+CREATE UNLOGGED TABLE pgml_tune.cache_hit (
+    entry_key bytea NOT NULL,
+    hits      bigint NOT NULL
+);
+COMMENT ON TABLE pgml_tune.cache_hit IS 'How often entries of the table cache were found; those never found have no row.';
+-- cache_purge() asks for the hits of each entry.
+CREATE INDEX cache_hit_entry_key_idx ON pgml_tune.cache_hit (entry_key);
 -- Counters are added up by the sessions and flushed as rows: nobody updates a row, so nobody waits.
 CREATE UNLOGGED TABLE pgml_tune.call_count (
     model_version_id bigint NOT NULL,
@@ -1058,28 +1067,60 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._write_counts(jsonb) IS 'Adds what a session has counted since its last flush.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._purge_cache(version_ids bigint[], role_id oid)
+CREATE OR REPLACE FUNCTION pgml_tune._write_hits(entry_keys bytea[], hits bigint[])
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pgml_tune.cache_hit (entry_key, hits)
+    SELECT h.entry_key, least(h.hits, 1e9) FROM unnest(entry_keys, hits) AS h (entry_key, hits)
+    WHERE octet_length(h.entry_key) = 32 AND h.hits > 0
+    LIMIT 1024;
+$$;
+COMMENT ON FUNCTION pgml_tune._write_hits(bytea[], bigint[]) IS 'Adds how often a session has found entries of the table cache.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._purge_cache(
+    version_ids bigint[], role_id oid, older_than interval, min_hits bigint, max_bytes bigint
+)
 RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_condition text := '($1 IS NULL OR e.model_version_id = ANY ($1)) AND ($2 IS NULL OR e.role_id = $2)
+        AND ($3 IS NULL OR e.cached_at < clock_timestamp() - $3) AND ($4 IS NULL OR $4 > coalesce(
+            (SELECT sum(h.hits) FROM pgml_tune.cache_hit AS h WHERE h.entry_key = e.entry_key), 0))';
+    v_newest timestamptz := 'infinity';  -- to be deleted
+    v_excess bigint;
     v_deleted bigint;
     v_total bigint := 0;
 BEGIN
+    IF max_bytes IS NOT NULL THEN
+        SELECT sum(e.bytes) - max_bytes INTO v_excess FROM pgml_tune._cache_entries AS e;
+        IF v_excess IS NULL OR v_excess <= 0 THEN
+            RETURN 0;
+        END IF;
+        EXECUTE format(
+            'SELECT coalesce(min(o.cached_at) FILTER (WHERE o.freed >= $5), ''infinity'')
+             FROM (
+                 SELECT e.cached_at, sum(e.bytes) OVER (ORDER BY e.cached_at) AS freed
+                 FROM pgml_tune._cache_entries AS e WHERE %s
+             ) AS o',
+            v_condition
+        ) INTO v_newest USING version_ids, role_id, older_than, min_hits, v_excess;
+    END IF;
     FOR v_generation IN 0 .. 7 LOOP
         EXECUTE format(
-            'DELETE FROM pgml_tune.cache_entry_%s AS e
-             WHERE ($1 IS NULL OR e.model_version_id = ANY ($1)) AND ($2 IS NULL OR e.role_id = $2)',
-            v_generation
-        ) USING version_ids, role_id;
+            'DELETE FROM pgml_tune.cache_entry_%s AS e WHERE %s AND e.cached_at <= $5', v_generation, v_condition
+        ) USING version_ids, role_id, older_than, min_hits, v_newest;
         GET DIAGNOSTICS v_deleted = ROW_COUNT;
         v_total := v_total + v_deleted;
     END LOOP;
     RETURN v_total;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._purge_cache(bigint[], oid) IS 'Deletes entries of these versions and this role; NULL means all.';
+COMMENT ON FUNCTION pgml_tune._purge_cache(bigint[], oid, interval, bigint, bigint) IS
+    'Deletes entries of these versions and this role, older and less often found than that, until the rest is small enough; NULL sets no condition.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._rotate_cache()
 RETURNS boolean
@@ -1117,8 +1158,16 @@ AS $$
            sum(g.truncated), sum(g.tokens), sum(g.compute_ms), min(g.recorded_at),
            sum(g.errors), sum(g.total_ms), sum(g.square_ms), coalesce(min(g.min_ms) FILTER (WHERE g.calls > 0), 0), max(g.max_ms)
     FROM gone AS g GROUP BY g.model_version_id;
+
+    WITH gone AS (DELETE FROM pgml_tune.cache_hit RETURNING *)
+    INSERT INTO pgml_tune.cache_hit (entry_key, hits)
+    SELECT g.entry_key, sum(g.hits)
+    FROM gone AS g
+    WHERE EXISTS (SELECT FROM pgml_tune._cache_entries AS e WHERE e.entry_key = g.entry_key)
+    GROUP BY g.entry_key;
 $$;
-COMMENT ON FUNCTION pgml_tune._compact_counts() IS 'Adds up the flushed counters to one row per version.';
+COMMENT ON FUNCTION pgml_tune._compact_counts() IS
+    'Adds up the flushed counters to one row per version, and the hits to one per entry of the table cache.';
 
 CREATE OR REPLACE FUNCTION @extschema@.embed(input text, model text DEFAULT NULL, kind text DEFAULT 'passage')
 RETURNS vector
@@ -1255,16 +1304,22 @@ $python$;
 COMMENT ON FUNCTION @extschema@.drop_model_version(text, text) IS
     'Removes a version that does not serve, and the model with its last version; files stay, for embed_pinned().';
 
-CREATE OR REPLACE FUNCTION @extschema@.cache_purge(model text DEFAULT NULL, role regrole DEFAULT NULL)
+CREATE OR REPLACE FUNCTION @extschema@.cache_purge(
+    model text DEFAULT NULL,
+    role regrole DEFAULT NULL,
+    older_than interval DEFAULT NULL,
+    min_hits bigint DEFAULT NULL,
+    max_bytes bigint DEFAULT NULL
+)
 RETURNS bigint
 LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $python$
 from pgml_tune.backend import cache
-return cache.cache_purge(model, role)
+return cache.cache_purge(model, role, older_than, min_hits, max_bytes)
 $python$;
-COMMENT ON FUNCTION @extschema@.cache_purge(text, regrole) IS
-    'Deletes cached vectors of a model (name or name@version) and a role, NULL meaning all, and returns how many; other sessions keep theirs in memory until they end.';
+COMMENT ON FUNCTION @extschema@.cache_purge(text, regrole, interval, bigint, bigint) IS
+    'Deletes cached vectors and returns how many: of a model (name or name@version), of a role, older than an interval, found fewer than min_hits times by later sessions; with max_bytes the oldest of them, until all that stay take no more. NULL sets no condition. Other sessions keep theirs in memory until they end.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._pending_counts()
 RETURNS jsonb
@@ -6340,21 +6395,21 @@ GROUP BY v.model_version_id, m.name, v.version;
 COMMENT ON VIEW pgml_tune._stat IS 'Counters per version: flushed by all sessions, and pending in this one.';
 
 CREATE OR REPLACE VIEW pgml_tune._cache_entries AS
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) AS bytes FROM pgml_tune.cache_entry_0 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) AS bytes FROM pgml_tune.cache_entry_0 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_1 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_1 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_2 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_2 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_3 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_3 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_4 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_4 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_5 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_5 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_6 AS e
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_6 AS e
 UNION ALL
-SELECT e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_7 AS e;
+SELECT e.entry_key, e.model_version_id, e.role_id, e.cached_at, pg_column_size(e.*) FROM pgml_tune.cache_entry_7 AS e;
 COMMENT ON VIEW pgml_tune._cache_entries IS 'The vectors in the table cache: of whom, since when, and how large.';
 
 CREATE OR REPLACE VIEW pgml_tune.stat_cache AS
@@ -6675,6 +6730,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._read_cache(bytea[], integer[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_cache(bytea[], bigint[], bigint[], bytea[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_counts(jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._write_hits(bytea[], bigint[])'),
     -- Searching runs as its caller: it asks which collection this is, and what the tables and columns are called today.
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.semantic_search(text, text, integer, jsonb)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.hybrid_search(text, text, integer, jsonb, double precision)'),
@@ -6820,7 +6876,7 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.register_model(text, text, text, text, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.drop_model_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.configure(text, text)'),
-    ('admin', 'EXECUTE', 'FUNCTION @extschema@.cache_purge(text, regrole)'),
+    ('admin', 'EXECUTE', 'FUNCTION @extschema@.cache_purge(text, regrole, interval, bigint, bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.stat_reset()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._reset_counts()'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
@@ -6835,7 +6891,7 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._register_version(text, text, text, text, text, text, bigint, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._drop_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._write_setting(text, text)'),
-    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._purge_cache(bigint[], oid)')
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._purge_cache(bigint[], oid, interval, bigint, bigint)')
 ) AS p (level, privilege, object);
 COMMENT ON VIEW pgml_tune._privilege IS 'Privileges of the levels usage, operate and admin.';
 

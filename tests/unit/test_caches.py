@@ -108,7 +108,7 @@ def test_counts_are_flushed_in_the_statement_of_the_entries_and_then_forgotten()
     counters.of(1).calls = 3
     table.add(db, ENTRY)
     table.flush_if_due(db)
-    ((keys, *_, counts),) = db.statements
+    ((keys, _, _, _, counts, *_),) = db.statements
     assert keys == [ENTRY.key]
     assert '"calls": 3' in counts
     assert not counters
