@@ -17,6 +17,7 @@ SECONDS = float(os.environ.get("PGML_TUNE_STRESS_SECONDS", "5"))
 WRITERS, INGESTERS, READERS = 4, 2, 2
 BATCH = 50
 CHECK = "SELECT count(*), count(DISTINCT call_id) FROM pgml_tune._calls"
+AGE = "UPDATE pgml_tune.log_file SET done_at = now() - interval '2 hours' WHERE done_at IS NOT NULL"
 TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s"
 
 
@@ -68,7 +69,7 @@ class Stress:
         else:
             self.injected[number] += what == "ROLLBACK"
             session.execute(what)
-            session.execute("UPDATE pgml_tune.log_file SET done_at = now() - interval '2 hours' WHERE done_at IS NOT NULL")
+            session.execute(AGE)
         session.close()
 
     def read(self, number: int, chance: random.Random) -> None:
