@@ -14,6 +14,7 @@ from pgml_tune.errors import ParallelMode, QueryCanceled
 
 _PARAMETER = re.compile(r"\$(\d+)::((?:pg_catalog\.)?[a-z0-9]+(?:\[\])?)")
 _DATA_EXCEPTION = "22"  # class of the SQLSTATEs of values that are not valid
+_READ_DIRECTLY = (0, 6)  # encodings of a database: SQL_ASCII, which says nothing of the bytes, and UTF8
 _OPERATOR_INTERVENTION = "57"  # class of the SQLSTATEs of a cancel and of a shutdown
 
 
@@ -106,8 +107,10 @@ class SpiDatabase:
 
     def preference(self, name: bytes) -> str | None:
         value = server.config_option(name)
-        # In the encoding of the database; every valid value is plain ASCII.
-        return None if value is None else value.decode(errors="replace")
+        if value is None or value.isascii() or server.database_encoding() in _READ_DIRECTLY:
+            return None if value is None else value.decode(errors="replace")
+        text: str = self.fetch("SELECT pg_catalog.current_setting($1::text) AS value", name.decode())[0]["value"]
+        return text
 
 
 def _refuse_parallel_mode() -> None:
