@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from call_lines import make_writer
 from commands import program, run, server_environment, server_user
 from conditions import fetch_value, refused, wait_until
 from conftest import Connect
@@ -71,3 +72,24 @@ def test_standby_answers_hundreds_of_calls_like_the_primary(
     known = "SELECT count(*) FROM pgml_tune.models WHERE model = 'standby'"
     wait_until(lambda: fetch_value(standby, known) == 1)
     assert fetch_value(standby, "SELECT vector_dims(embed('replicated', 'standby'))") == 384
+
+
+@pytest.mark.slow
+def test_calls_on_a_standby_show_there_and_are_ingested_when_it_is_promoted(
+    db: psycopg.Connection[Any], standby: psycopg.Connection[Any]
+) -> None:
+    seen, ingest = "SELECT count(*) FROM pgml_tune._calls", "SELECT pgml_tune._ingest_logs()"
+    make_writer(db)
+    wait_until(lambda: fetch_value(standby, "SELECT to_regproc('write_calls') IS NOT NULL"))
+    standby.execute("SELECT write_calls(1, 20)")
+    assert (fetch_value(standby, seen), fetch_value(db, seen)) == (20, 0)
+    with refused("25006"):
+        standby.execute(ingest)
+    db.execute("SELECT write_calls(21, 5)")
+    assert fetch_value(db, ingest) == 5
+    wait_until(lambda: fetch_value(standby, seen) == 25)
+    assert fetch_value(db, seen) == 5
+    assert fetch_value(standby, "SELECT pg_promote()")
+    assert fetch_value(standby, ingest) == 20
+    assert fetch_value(standby, "SELECT count(*) FROM pgml_tune.call_log") == fetch_value(standby, seen) == 25
+    assert fetch_value(db, seen) == 5
