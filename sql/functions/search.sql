@@ -411,7 +411,7 @@ DECLARE
     b record;
     t pgml_tune.collection;
     v_rows integer;
-    v_depth integer := least(greatest(2 * k, c_least_depth), 10000);
+    v_depth integer := least(greatest(2 * k::bigint, c_least_depth), 10000);
     v_is_few boolean;
 BEGIN
     IF weight IS NULL OR NOT weight BETWEEN 0 AND 1 THEN
