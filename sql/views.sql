@@ -359,6 +359,7 @@ SELECT t.name AS collection,
        t.embeddings,
        t.view_name,
        t.query_function,
+       t.validation,
        t.created_by,
        t.created_at
 FROM pgml_tune.collection AS t
@@ -376,6 +377,10 @@ SELECT c.source,
        v.version,
        v.space_id,
        c.filled_by,
+       c.source_column,
+       c.shadow_of,
+       c.is_filled,
+       c.left_at,
        c.created_by,
        c.created_at
 FROM pgml_tune.tracked_column AS c
@@ -383,7 +388,7 @@ JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
 JOIN pgml_tune.model AS m ON m.model_id = v.model_id
 WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS t WHERE t.oid = c.source);
 COMMENT ON VIEW pgml_tune.tracked_columns IS
-    'Vector columns of users'' own tables that embed_table() filled or track_column() recorded, and the version their vectors are of.';
+    'Vector columns of users'' own tables that embed_table() filled, track_column() recorded or prepare_rollout() made beside one of these (shadow_of), and the version their vectors are of.';
 
 CREATE OR REPLACE VIEW pgml_tune.jobs WITH (security_barrier) AS
 SELECT j.job_id,
@@ -638,11 +643,13 @@ FROM (
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.prepare_rollout(text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._missing_steps(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._untracked_uses(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._preparation_facts(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._collections_to_prepare(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._columns_to_prepare(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._routes(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_twin(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._nearest_keys(bigint, boolean, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._golden_rows(text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._record_validation(bigint, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_shadow(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._finish_shadow(bigint, bigint)'),

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from pgml_tune.backend import entrypoint, session
 from pgml_tune.db import Session
 from pgml_tune.service import filling
+
+
+def embed_rows(db: Session, texts: Sequence[str], model_version: str) -> tuple[list[str], int]:
+    """The vectors of texts under name@version, and how many texts were cut."""
+    passages, truncated = session.inference().embed_passages(db, texts, model_version, None, 0)
+    return [vector for _, _, vector in passages], truncated
 
 
 @entrypoint
@@ -19,10 +26,7 @@ def embed_table(
     batch_size: int | None,
     overwrite: bool | None,
 ) -> None:
-    def embed(texts: Sequence[str], model_version: str) -> tuple[list[str], int]:
-        passages, truncated = session.inference().embed_passages(db, texts, model_version, None, 0)
-        return [vector for _, _, vector in passages], truncated
-
+    embed = partial(embed_rows, db)
     filling.embed_table(db, embed, source, source_column, target_column, model, batch_size, overwrite)
 
 

@@ -75,6 +75,10 @@ class Session(Database, Protocol):
         """Show a line to the client at once."""
         ...
 
+    def warn(self, message: str) -> None:
+        """Show a line to the client at once, as a WARNING."""
+        ...
+
     def role(self) -> int:
         """The oid of the role the current function runs as."""
         ...

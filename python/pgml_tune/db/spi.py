@@ -75,6 +75,9 @@ class SpiDatabase:
     def notice(self, message: str) -> None:
         plpy.notice(check_value(message))
 
+    def warn(self, message: str) -> None:
+        plpy.warning(check_value(message))
+
     def role(self) -> int:
         role: int = server.current_role()
         return role

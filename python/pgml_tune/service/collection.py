@@ -32,6 +32,8 @@ MODES = ("trigger",)
 MAX_NAME = 200
 _MAX_ROUNDS = 10
 HNSW_DIMENSIONS = {"vector": 2000, "halfvec": 4000}  # pgvector's limits
+# Opens a filled collection to its readers, and says how many rows are not filled.
+Finish = Callable[[Session, int], int]
 _SHOW = "SELECT collection, source, source_column FROM pgml_tune.embedding_collections"
 
 
@@ -231,7 +233,7 @@ def fill(db: Session, collection_id: int) -> None:
         )
     progress = Progress(db, f'collection "{collection.name}"', store.count_missing(db, collection_id))
     db.commit()
-    left = _fill_rows(db, collection, progress)
+    left = fill_rows(db, collection, progress)
     store.delete_orphans(db, collection_id)
     db.commit()
     if left:
@@ -244,7 +246,13 @@ def fill(db: Session, collection_id: int) -> None:
     progress.finish()
 
 
-def _fill_rows(db: Session, collection: Collection, progress: Progress) -> int:
+def fill_rows(
+    db: Session,
+    collection: Collection,
+    progress: Progress,
+    finish: Finish = store.finish_collection,
+    batch_size: int | None = None,
+) -> int:
     """Embed the rows that need it, finish the collection when all have vectors, and say how many have not.
 
     A row that is updated may move to where the walk has been, so it is walked again until nothing is missing.
@@ -256,8 +264,8 @@ def _fill_rows(db: Session, collection: Collection, progress: Progress) -> int:
     missing = 0
     for _ in range(_MAX_ROUNDS):
         leaves = [Leaf(*leaf) for leaf in filling.leaves(db, collection.source_oid)]
-        blocks.fill(db, leaves, collection.batch_size, keep, progress)
-        missing = store.finish_collection(db, collection.collection_id)
+        blocks.fill(db, leaves, batch_size or collection.batch_size, keep, progress)
+        missing = finish(db, collection.collection_id)
         db.commit()
         if not missing:
             break
@@ -292,7 +300,7 @@ def _mend_one(db: Session, collection_id: int) -> None:
     if collection.is_ready and not collection.is_filled:
         # A run that was ended leaves any of the partitions behind, so all are looked at.
         progress = Progress(db, what, store.count_missing(db, collection_id))
-        _fill_rows(db, collection, progress)
+        fill_rows(db, collection, progress)
         progress.finish()
     if "partition detached" in changes:
         store.delete_orphans(db, collection_id)

@@ -54,7 +54,11 @@ def embed_table(
         db.notice(f"{column.label}: in a transaction block nothing is committed before you commit it")
     if column.is_mixed:
         _clear(db, column, size)
-    _fill(db, embed, column, size)
+    progress = Progress(db, column.label, filling.count_unfilled(db, column))
+    left = fill_column(db, embed, column, size, progress)
+    progress.finish()
+    if left:
+        db.notice(f"{column.label}: {left} rows are without a vector, because others kept changing them; call again")
 
 
 def _begin(
@@ -152,7 +156,8 @@ def _clear(db: Session, column: Column, batch_size: int) -> None:
     db.commit()
 
 
-def _fill(db: Session, embed: Embed, column: Column, batch_size: int) -> None:
+def fill_column(db: Session, embed: Embed, column: Column, batch_size: int, progress: Progress) -> int:
+    """Give the rows of a column their vectors, and say how many are left because others kept changing them."""
     truncated = 0
 
     def store(leaf: Leaf, first_block: int, end_block: int, max_rows: int) -> Outcome:
@@ -177,13 +182,10 @@ def _fill(db: Session, embed: Embed, column: Column, batch_size: int) -> None:
         truncated += cut
         return Outcome(len(part.texts), stored, part.is_cut)
 
-    progress = Progress(db, column.label, filling.count_unfilled(db, column))
     left = _repeat(db, column, batch_size, store, progress)
-    progress.finish()
     if truncated:
         db.notice(f"{column.label}: {truncated} texts were longer than the model reads and were cut")
-    if left:
-        db.notice(f"{column.label}: {left} rows are without a vector, because others kept changing them; call again")
+    return left
 
 
 def _repeat(db: Session, column: Column, batch_size: int, store: Store, progress: Progress) -> int:

@@ -27,7 +27,11 @@ class Progress:
         now = self._clock()
         if now - self._told >= NOTICE_SECONDS:
             self._told = now
-            self._db.notice(f"{self._what}: {progress_line(self._done, self._total, now - self._started)}")
+            self.tell(now - self._started)
+
+    def tell(self, seconds: float) -> None:
+        """Tell how far it has come after so many seconds."""
+        self._db.notice(f"{self._what}: {progress_line(self._done, self._total, seconds)}")
 
     def finish(self) -> None:
         """Tell what was done in all."""
