@@ -360,6 +360,11 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'must be owner of table %', v_row.source USING ERRCODE = '42501';
     END IF;
+    -- Else somebody could take the place of another's, though never its searches. A superuser also restores them, in any order.
+    IF TG_OP = 'INSERT' AND NEW.is_twin AND NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
+       AND NOT EXISTS (SELECT FROM pgml_tune.collection AS c WHERE c.name = NEW.name AND c.source = NEW.source) THEN
+        RAISE EXCEPTION 'collection "%" is not of table %', NEW.name, NEW.source USING ERRCODE = '42501';
+    END IF;
     IF TG_OP = 'DELETE' THEN
         RETURN OLD;
     END IF;
@@ -5150,15 +5155,29 @@ COMMENT ON PROCEDURE pgml_tune._retire() IS 'Lets plain embed() follow what sear
 -- only reads here is asked by rollout_model(), too. Only the owner of a table has anything made for it, and of a collection all that
 -- could run code of his runs as him.
 
+CREATE OR REPLACE FUNCTION pgml_tune._preparation_facts(version_id bigint)
+RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_build_object(
+        'model_id', m.model_id, 'model', m.name, 'version_id', v.model_version_id, 'version', v.version,
+        'dimensions', v.dimensions
+    )
+    FROM pgml_tune.model_version AS v JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+    WHERE v.model_version_id = _preparation_facts.version_id
+$$;
+COMMENT ON FUNCTION pgml_tune._preparation_facts(bigint) IS 'What a version is, and of which model.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._collections_to_prepare(model_id bigint, version_id bigint)
 RETURNS TABLE (
-    collection_id bigint, name text, owner text, is_own boolean, twin_id bigint, is_retired boolean, is_filled boolean, is_done boolean
+    collection_id bigint, name text, owner text, is_own boolean, twin_id bigint, is_retired boolean, is_done boolean
 )
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.collection_id, c.name, pg_get_userbyid(s.relowner)::text, pg_has_role(s.relowner, 'USAGE'),
-           t.collection_id, t.retired_xid IS NOT NULL, coalesce(t.is_filled, false), coalesce(
+           t.collection_id, t.retired_xid IS NOT NULL, coalesce(
                t.is_ready AND t.is_filled AND t.retired_xid IS NULL AND (
                    -- What the collection began with, or has answered before, has been good enough.
                    NOT t.is_twin OR t.collection_id = c.collection_id OR t.validation @> '{"passed": true}'
@@ -5185,7 +5204,7 @@ COMMENT ON FUNCTION pgml_tune._collections_to_prepare(bigint, bigint) IS
 CREATE OR REPLACE FUNCTION pgml_tune._columns_to_prepare(model_id bigint, version_id bigint)
 RETURNS TABLE (
     column_id bigint, relation oid, label text, source_column text, target_column text, version text, owner text, is_own boolean,
-    shadow_id bigint, shadow_column text, is_done boolean
+    shadow_id bigint, shadow_column text, shadow_version_id bigint, is_done boolean
 )
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -5194,7 +5213,7 @@ AS $$
            own.version, pg_get_userbyid(s.relowner)::text,
            -- Him and nobody else: triggers of the table run as whoever fills it.
            pg_get_userbyid(s.relowner) = current_user,
-           d.tracked_column_id, d.target_column, coalesce(d.is_filled, false)
+           d.tracked_column_id, d.target_column, d.model_version_id, coalesce(d.is_filled, false)
     FROM pgml_tune.tracked_column AS c
     JOIN pgml_tune.model_version AS own ON own.model_version_id = c.model_version_id
     JOIN pgml_tune.model_version AS v
@@ -5304,6 +5323,7 @@ CREATE OR REPLACE FUNCTION pgml_tune._add_twin(collection_id bigint, version_id 
 RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '300ms'  -- whoever waits for a table that is used holds up all who come after
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -5323,14 +5343,16 @@ BEGIN
     WHERE c.collection_id = _add_twin.collection_id
     ON CONFLICT DO NOTHING
     RETURNING collection_id INTO v_twin_id;
-    IF v_twin_id IS NOT NULL THEN
-        PERFORM pgml_tune._build_collection(v_twin_id);
+    IF v_twin_id IS NULL THEN
+        RAISE EXCEPTION 'the table of a collection is gone, or another session prepares it' USING ERRCODE = '55000',
+            HINT = 'SELECT collection, state FROM pgml_tune.embedding_collections';
     END IF;
+    PERFORM pgml_tune._build_collection(v_twin_id);
     RETURN v_twin_id;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._add_twin(bigint, bigint) IS
-    'Begins to keep a collection embedded under another version, too; NULL if its table is lost or somebody else has begun.';
+    'Begins to keep a collection embedded under another version, too.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._probe_vectors(collection_id bigint, sample integer)
 RETURNS bigint[]
@@ -5443,6 +5465,30 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._nearest_keys(bigint, boolean, text) IS
     'The keys of the ten rows nearest to a question, by the vectors of a row of pgml_tune.collection.';
+
+-- No search_path of its own: it runs the query of its caller, who finds his tables as usual.
+CREATE OR REPLACE FUNCTION pgml_tune._golden_rows(query text, max_rows integer)
+RETURNS text[]
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_rows pg_catalog.refcursor;
+    v_lines pg_catalog.text[] := '{}';
+    v_chunk pg_catalog.text[];
+BEGIN
+    OPEN v_rows NO SCROLL FOR EXECUTE pgml_tune._rows_query(query, ARRAY['question', 'expected']);
+    LOOP
+        v_chunk := pgml_tune._next_rows(v_rows);
+        v_lines := pg_catalog.array_cat(v_lines, v_chunk);
+        EXIT WHEN pg_catalog.cardinality(v_chunk) OPERATOR(pg_catalog.=) 0
+            OR pg_catalog.cardinality(v_lines) OPERATOR(pg_catalog.>) max_rows;
+    END LOOP;
+    CLOSE v_rows;
+    RETURN v_lines;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._golden_rows(text, integer) IS
+    'Questions and the keys that are expected, from a query of the caller, as lines of JSON; more than so many only to tell that there are.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._record_validation(collection_id bigint, validation jsonb)
 RETURNS void
@@ -5570,6 +5616,7 @@ COMMENT ON FUNCTION pgml_tune._free_column(oid, text) IS 'A name for a column th
 CREATE OR REPLACE FUNCTION pgml_tune._add_shadow(column_id bigint, version_id bigint)
 RETURNS text
 LANGUAGE plpgsql
+SET lock_timeout = '300ms'
 AS $$
 DECLARE
     c pgml_tune.tracked_column;
@@ -5623,6 +5670,7 @@ COMMENT ON FUNCTION pgml_tune._shadow_indexes(oid, text, text) IS
 CREATE OR REPLACE FUNCTION pgml_tune._finish_shadow(column_id bigint, shadow_id bigint)
 RETURNS integer
 LANGUAGE plpgsql
+SET lock_timeout = '300ms'
 AS $$
 DECLARE
     c pgml_tune.tracked_column;
@@ -6541,6 +6589,7 @@ SELECT t.name AS collection,
        t.embeddings,
        t.view_name,
        t.query_function,
+       t.validation,
        t.created_by,
        t.created_at
 FROM pgml_tune.collection AS t
@@ -6558,6 +6607,10 @@ SELECT c.source,
        v.version,
        v.space_id,
        c.filled_by,
+       c.source_column,
+       c.shadow_of,
+       c.is_filled,
+       c.left_at,
        c.created_by,
        c.created_at
 FROM pgml_tune.tracked_column AS c
@@ -6565,7 +6618,7 @@ JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
 JOIN pgml_tune.model AS m ON m.model_id = v.model_id
 WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS t WHERE t.oid = c.source);
 COMMENT ON VIEW pgml_tune.tracked_columns IS
-    'Vector columns of users'' own tables that embed_table() filled or track_column() recorded, and the version their vectors are of.';
+    'Vector columns of users'' own tables that embed_table() filled, track_column() recorded or prepare_rollout() made beside one of these (shadow_of), and the version their vectors are of.';
 
 CREATE OR REPLACE VIEW pgml_tune.jobs WITH (security_barrier) AS
 SELECT j.job_id,
@@ -6820,11 +6873,13 @@ FROM (
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.prepare_rollout(text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._missing_steps(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._untracked_uses(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._preparation_facts(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._collections_to_prepare(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._columns_to_prepare(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._routes(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_twin(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._nearest_keys(bigint, boolean, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._golden_rows(text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._record_validation(bigint, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_shadow(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._finish_shadow(bigint, bigint)'),

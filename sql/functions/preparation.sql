@@ -18,13 +18,13 @@ COMMENT ON FUNCTION pgml_tune._preparation_facts(bigint) IS 'What a version is, 
 
 CREATE OR REPLACE FUNCTION pgml_tune._collections_to_prepare(model_id bigint, version_id bigint)
 RETURNS TABLE (
-    collection_id bigint, name text, owner text, is_own boolean, twin_id bigint, is_retired boolean, is_filled boolean, is_done boolean
+    collection_id bigint, name text, owner text, is_own boolean, twin_id bigint, is_retired boolean, is_done boolean
 )
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.collection_id, c.name, pg_get_userbyid(s.relowner)::text, pg_has_role(s.relowner, 'USAGE'),
-           t.collection_id, t.retired_xid IS NOT NULL, coalesce(t.is_filled, false), coalesce(
+           t.collection_id, t.retired_xid IS NOT NULL, coalesce(
                t.is_ready AND t.is_filled AND t.retired_xid IS NULL AND (
                    -- What the collection began with, or has answered before, has been good enough.
                    NOT t.is_twin OR t.collection_id = c.collection_id OR t.validation @> '{"passed": true}'

@@ -78,6 +78,11 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'must be owner of table %', v_row.source USING ERRCODE = '42501';
     END IF;
+    -- Else somebody could take the place of another's, though never its searches. A superuser also restores them, in any order.
+    IF TG_OP = 'INSERT' AND NEW.is_twin AND NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
+       AND NOT EXISTS (SELECT FROM pgml_tune.collection AS c WHERE c.name = NEW.name AND c.source = NEW.source) THEN
+        RAISE EXCEPTION 'collection "%" is not of table %', NEW.name, NEW.source USING ERRCODE = '42501';
+    END IF;
     IF TG_OP = 'DELETE' THEN
         RETURN OLD;
     END IF;

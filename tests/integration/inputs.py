@@ -225,6 +225,11 @@ class Generator:
     def options(self) -> object:
         return self.valid_mostly([None, "{}", '{"description": "d"}'], _OPTIONS)
 
+    def preparation(self) -> object:
+        valid = [None, "{}", '{"batch_size": 10, "sample": 5, "min_recall": 0}', '{"rows_per_second": 1e5}']
+        wrong = ['{"batch_size": 0}', '{"sample": 1.5}', '{"min_recall": 1e400}', '{"golden_query": ";; SELECT 1"}']
+        return self.valid_mostly(valid, [*wrong, *_OPTIONS])
+
     def artifact(self) -> object:
         return self.valid_mostly(["minilm@v1"], _ARTIFACTS)
 

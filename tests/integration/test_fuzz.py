@@ -143,6 +143,13 @@ def embed_table(generator: Generator) -> Call:
     return Call(sql, arguments, kind="procedure")
 
 
+def prepare_rollout(generator: Generator) -> Call:
+    name = generator.valid_mostly(["minilm"], [generator.name()], 0.8)
+    version = generator.valid_mostly(["v1", "v1-int8"], [generator.name()], 0.8)
+    arguments = (name, version, generator.preparation())
+    return Call("prepare_rollout(%s::text, %s::text, %s::jsonb)", arguments, kind="procedure")
+
+
 def track_column(generator: Generator) -> Call:
     column = generator.valid_mostly(["embedding"], [generator.vector_column()], 0.92)
     arguments = (generator.table(), column, generator.tracked_model())
@@ -209,8 +216,9 @@ SHARES: dict[Callable[[Generator], Call], float] = {
     embed: 0.18, embed_many: 0.11, embed_pinned: 0.1, semantic_similarity: 0.05, token_count: 0.05,
     register_model: 0.06, drop_model_version: 0.03, configure: 0.04, cache_purge: 0.02, stat_reset: 0.01, grant: 0.02,
     classify: 0.04, last_call_id: 0.005, doctor: 0.005, maintain: 0.01,
-    embed_table: 0.06, track_column: 0.03, auto_embed: 0.07, drop_auto_embed: 0.02, semantic_search: 0.08,
-    hybrid_search: 0.06, finetune_sbert: 0.06, evaluate_model: 0.04, cancel_job: 0.01, model_card: 0.02,
+    prepare_rollout: 0.02, embed_table: 0.06, track_column: 0.03, auto_embed: 0.07, drop_auto_embed: 0.02,
+    semantic_search: 0.08, hybrid_search: 0.06, finetune_sbert: 0.06, evaluate_model: 0.04,
+    cancel_job: 0.01, model_card: 0.02,
 }  # fmt: skip
 OF_TABLES = (embed_table, track_column, auto_embed)
 OF_COLLECTIONS = (drop_auto_embed, semantic_search, hybrid_search)

@@ -41,7 +41,7 @@ def prepare_collection(
         _check_fit(db, goal, longest_chunk, planned)
         insist(db, thing, partial(store.add_twin, db, planned.collection_id, goal.version_id))
         twin = _find_twin(db, goal, planned)
-    if not planned.is_filled:
+    if not planned.is_done:
         _fill_twin(db, goal, options, twin, thing)
     store.show_progress(db, goal, thing, "measuring", 0, 0)
     db.commit()

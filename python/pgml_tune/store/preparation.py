@@ -65,7 +65,6 @@ class PlannedCollection:
     is_own: bool
     twin_id: int | None
     is_retired: bool
-    is_filled: bool
     is_done: bool
 
 
