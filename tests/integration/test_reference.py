@@ -22,7 +22,7 @@ GROUP BY c.relname
 
 
 def as_heading(name, arguments, result):
-    plain = re.sub(r"::(jsonb|regrole|(text|integer|bigint)(\[\])?)|\b(IN|OUT) ", "", arguments)
+    plain = re.sub(r"::(jsonb|regrole|interval|(text|integer|bigint)(\[\])?)|\b(IN|OUT) ", "", arguments)
     plain = plain.replace(" DEFAULT ", " = ")
     return f"{name}({plain})" + (f" -> {result}" if result else "")
 
