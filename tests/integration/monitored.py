@@ -40,6 +40,16 @@ VALUES (
     '58000', 1, 'olga'::regrole
 )
 """
+# A model of three days ago, which is gone since.
+ELDER = """
+INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, to_target, changed_at)
+VALUES ('elder', 'version', NULL, 'v1', now() - interval '3 days'),
+       ('elder', 'version', 'v1', NULL, now() - interval '2 days')
+"""
+FEEDBACK = """
+SELECT record_feedback(c.call_id, CASE WHEN c.call_id % 4 = 0 THEN 0.2 ELSE 0.9 END)
+FROM pgml_tune.call_log AS c WHERE c.call_id BETWEEN 1 AND 600 AND c.call_id % 3 = 0
+"""
 JOB = """
 INSERT INTO pgml_tune.job (kind, parameters, request_sha256)
 VALUES ('evaluate_model', '{"models": {"model": {"reference": "minilm@v1"}}}', repeat('0', 64))
@@ -54,6 +64,6 @@ def watch(db: psycopg.Connection[Any]) -> None:
     db.execute("SELECT rollout_model('minilm', 'v1-int8', 5)")
     db.execute("SELECT rollback_model('minilm', '<b>too slow</b> & \"more\"')")
     db.execute("SELECT rollout_model('minilm', 'v1-int8-block', 20)")
-    for statement in (CALLS, LOST, JOB, FAILED):
+    for statement in (CALLS, LOST, ELDER, FEEDBACK, JOB, FAILED):
         db.execute(statement)
     db.execute("SELECT embed('a'), embed('a'), embed('b')")

@@ -86,6 +86,13 @@ def test_alerts_ask_only_for_metrics_and_labels_that_there_are():
         assert all(shown <= set(names[name].get("key_labels", [])) for name, _ in asked), rule["alert"]
 
 
+def test_the_documents_name_every_metric_and_every_alert_and_no_other():
+    text = (MONITORING.parent / "docs" / "monitoring.md").read_text()
+    alerts = {rule["alert"] for group in ALERTS["groups"] for rule in group["rules"]}
+    assert set(re.findall(r"`(PgmlTune\w+)`", text)) == alerts
+    assert set(re.findall(r"`(pgml_tune_\w+)`", text)) == {metric["metric_name"] for metric in METRICS}
+
+
 @pytest.mark.skipif(promtool is None, reason="promtool is not installed")
 def test_promtool_takes_the_rules_and_the_metrics(samples):
     def check(*command: str, given: str | None = None) -> None:

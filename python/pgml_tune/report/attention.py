@@ -9,6 +9,7 @@ from pgml_tune.report import figures
 from pgml_tune.store.facts import Facts
 
 _ERROR_SHARE = 0.01  # of the calls of a version
+_SQLSTATES = "SELECT sqlstate, count(*) FROM pgml_tune.inference_logs WHERE outcome <> 'ok' GROUP BY sqlstate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def _calls(facts: Facts) -> Iterator[Note]:
         failed = usage.errors + usage.fallbacks
         if failed > _ERROR_SHARE * usage.calls:
             words = f"{figures.percent(failed / usage.calls)} of the calls of {name} failed."
-            yield Note("bad", words, "SELECT sqlstate, count(*) FROM pgml_tune.inference_logs GROUP BY 1")
+            yield Note("bad", words, _SQLSTATES)
 
 
 def _jobs(facts: Facts) -> Iterator[Note]:

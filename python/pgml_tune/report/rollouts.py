@@ -107,7 +107,7 @@ def _card(rollout: Rollout, findings: list[Finding], colors: Colors) -> Markup:
 
 def _times(rollout: Rollout, verdict: Finding | None) -> str:
     times = [
-        f"began {figures.moment(rollout.created_at)}",
+        f"Began {figures.moment(rollout.created_at)}",
         f"guardrails last applied {figures.moment(rollout.looked_at)}",
         f"expires {figures.moment(rollout.expires_at)}",
     ]

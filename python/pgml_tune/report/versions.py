@@ -31,7 +31,7 @@ def _latency(rows: Sequence[Latency], course: Sequence[Moment], colors: Colors, 
         tag("h3", f"{model}: {task}"),
         parts.legend(
             *(parts.key(row.version, colors(model, row.version)) for row in rows),
-            tag("span", "p50 —  p95 - -", class_="quiet"),
+            tag("span", "p50 ──  p95 ╌╌", class_="quiet"),
         ),
         chart.lines(
             [line for row in rows for line in _lines(row, course, colors)],

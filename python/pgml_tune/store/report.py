@@ -22,10 +22,12 @@ from pgml_tune.store.facts import (
 _MOMENTS = 48  # parts of the time that latency is shown over
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _PATIENCE = "SET LOCAL statement_timeout = '10min'"  # a month of logs is large
+# Nothing happened before the first model was registered.
 _PLACE = """
 SELECT current_database()::text AS database, current_user::text AS role, quote_ident(n.nspname) AS schema,
        current_setting('server_version') AS server_version, e.extversion AS extension_version,
-       now() - $1::interval AS since, now() AS until
+       greatest(now() - $1::interval, (SELECT min(h.changed_at) FROM pgml_tune.rollout_history AS h)) AS since,
+       now() AS until
 FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
 WHERE e.extname = 'pgml_tune'
 """
