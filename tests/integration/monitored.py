@@ -47,7 +47,8 @@ VALUES ('elder', 'version', NULL, 'v1', now() - interval '3 days'),
        ('elder', 'version', 'v1', NULL, now() - interval '2 days')
 """
 FEEDBACK = """
-SELECT record_feedback(c.call_id, CASE WHEN c.call_id % 4 = 0 THEN 0.2 ELSE 0.9 END)
+SELECT record_feedback(c.call_id,
+    CASE WHEN c.call_id % 4 = 0 THEN 0.2 WHEN c.variant = 'candidate' THEN 0.95 ELSE 0.9 END)
 FROM pgml_tune.call_log AS c WHERE c.call_id BETWEEN 1 AND 600 AND c.call_id % 3 = 0
 """
 JOB = """

@@ -30,7 +30,8 @@ def report(*arguments: str) -> tuple[int, str]:
 
 def test_a_role_that_may_operate_writes_a_page_with_all_that_has_happened(dsn: str, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    assert report("--dsn", dsn, "--output", str(page)) == (0, "")
+    status, output = report("--dsn", dsn, "--output", str(page))
+    assert status == 0, output
     written = page.read_text(encoding="utf-8")
     titles = re.findall(r"<h2>(.*?)</h2>", written)
     assert titles == [

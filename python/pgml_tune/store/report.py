@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pgml_tune.db import Connection, Database
 from pgml_tune.errors import InvalidArgument, NotReady
 from pgml_tune.store.facts import (
@@ -22,12 +24,10 @@ from pgml_tune.store.facts import (
 _MOMENTS = 48  # parts of the time that latency is shown over
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _PATIENCE = "SET LOCAL statement_timeout = '10min'"  # a month of logs is large
-# Nothing happened before the first model was registered.
 _PLACE = """
 SELECT current_database()::text AS database, current_user::text AS role, quote_ident(n.nspname) AS schema,
        current_setting('server_version') AS server_version, e.extversion AS extension_version,
-       greatest(now() - $1::interval, (SELECT min(h.changed_at) FROM pgml_tune.rollout_history AS h)) AS since,
-       now() AS until
+       now() - $1::interval AS since, now() AS until
 FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
 WHERE e.extname = 'pgml_tune'
 """
@@ -36,6 +36,7 @@ SELECT v.model, v.version, v.task, v.is_serving
 FROM pgml_tune.model_versions AS v
 ORDER BY v.model, v.created_at, v.version
 """
+_BEGINNING = "SELECT min(h.changed_at) AS at FROM pgml_tune.rollout_history AS h"
 _MOVES = """
 SELECT h.kind, h.pointer, h.from_target, h.to_target, h.reason, h.changed_by, h.changed_at
 FROM pgml_tune.rollout_history AS h
@@ -175,7 +176,9 @@ def _place(db: Database, since: str) -> Place:
     place = Place(**rows[0])
     if place.since >= place.until:
         raise InvalidArgument(f'"{since}" is no time that has passed', hint="Write an interval, for example '7 days'.")
-    return place
+    # Nothing happened before the first model was registered.
+    beginning = db.fetch(_BEGINNING)[0]["at"]
+    return place if beginning is None else replace(place, since=max(place.since, beginning))
 
 
 def _findings(db: Database, place: Place, rollout: Rollout) -> list[Finding]:
