@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import secrets
 import time
@@ -91,6 +92,12 @@ class Calls:
             self.close(db)
         destination, limits = self._rules.follow(db, model, model_task)
         return Call(task, destination, limits, destination.target, self._models.load_count, started)
+
+    def begin_part(self, call: Call, sizes: Sequence[int]) -> Call:
+        """A call of its own for texts of another one, that begins now."""
+        part = copy.copy(call)
+        part.sizes, part.load_count, part.started = sizes, self._models.load_count, time.perf_counter()
+        return part
 
     def measuring(self, db: Session, call: Call) -> Measured:
         """A block that is the call: when it is left the call has ended, well or not."""

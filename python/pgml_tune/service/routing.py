@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -51,9 +49,7 @@ class Router:
             for variant in (SERVING, CANDIDATE):
                 own = [place for place in places if variant_of(units[place], split.share) == variant]
                 if own:
-                    part = copy.copy(call)
-                    part.started = time.perf_counter()
-                    part.sizes = [call.sizes[place] for place in own]
+                    part = self._calls.begin_part(call, [call.sizes[place] for place in own])
                     self._send(db, part, split, [units[place] for place in own])
                     yield part, own
 
