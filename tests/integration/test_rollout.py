@@ -309,3 +309,10 @@ def test_a_collection_goes_with_all_of_its_versions(db: psycopg.Connection[Any])
     assert fetch_value(db, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgml_tune%'") == 0
     db.execute("CALL rollout_tick()")
     assert fetch_value(db, "SELECT rollback_model('tiny')")["to"] == "v1"
+
+
+def test_without_collections_nothing_is_left_that_keeps_the_extension(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2")
+    db.execute("SELECT drop_auto_embed(%s)", (NAME,))
+    db.execute("DROP EXTENSION pgml_tune")
