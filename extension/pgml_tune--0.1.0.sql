@@ -376,9 +376,16 @@ CREATE FUNCTION pgml_tune._forget_route()
 RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
 AS $$
+DECLARE
+    v_model_id bigint := (SELECT v.model_id FROM pgml_tune.model_version AS v WHERE v.model_version_id = OLD.model_version_id);
 BEGIN
     DELETE FROM pgml_tune.collection_route AS r WHERE r.collection_id = OLD.collection_id;
+    IF NOT EXISTS (SELECT FROM pgml_tune._routes(v_model_id)) THEN
+        -- There is no view left that it has to stay in step with, and DROP EXTENSION would meet it.
+        EXECUTE format('DROP FUNCTION IF EXISTS %s', pgml_tune._serving_function(v_model_id));
+    END IF;
     RETURN NULL;
 END
 $$;

@@ -226,7 +226,7 @@ def _how_to(name: str, version: str, blocking: list[MissingStep]) -> str:
 
 
 def _begin(db: Session, name: str, facts: Facts, share: int, options: RolloutOptions, guardrails: Guardrails) -> int:
-    seconds = store.interval_seconds(db, options.expires or _DEFAULT_EXPIRY)
+    seconds = store.interval_seconds(db, _DEFAULT_EXPIRY if options.expires is None else options.expires)
     if not 0 < seconds <= _LONGEST_EXPIRY_SECONDS:
         raise InvalidArgument('option "expires" is not an interval of up to 10 years')
     rollout_id = store.begin(
