@@ -30,3 +30,17 @@ def record_feedback(
 @entrypoint
 def quality_report(db: Session, name: str | None, since: str | None) -> list[dict[str, Any]]:
     return quality.quality_report(db, name, since)
+
+
+@entrypoint
+def ab_selftest(db: Session, name: str | None, rounds: int | None) -> list[dict[str, Any]]:
+    from pgml_tune.service import ab_selftest as selftest  # numpy, which feedback does without
+
+    return selftest.ab_selftest(db, name, rounds)
+
+
+@entrypoint
+def drift_report(db: Session, name: str | None, since: str | None, reference: str | None) -> list[dict[str, Any]]:
+    from pgml_tune.service import drift
+
+    return drift.drift_report(db, name, since, reference)

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from pgml_tune.db import Database
-from pgml_tune.errors import InvalidArgument, ObjectNotFound
-from pgml_tune.records import check_name
+from pgml_tune.errors import ObjectNotFound
 from pgml_tune.service.ab_test import Sample, welch
 from pgml_tune.service.evidence import Arm, Evidence, Phase
 from pgml_tune.service.guardrails import Guardrails
+from pgml_tune.service.report_arguments import check_model
 from pgml_tune.service.verdict import Finding, Verdict, judge
 from pgml_tune.store import experiment
 from pgml_tune.store.experiment import ArmRow, CallsRow, RolloutRow
@@ -40,17 +40,8 @@ def look(db: Database, rollout_id: int) -> Verdict:
 
 def ab_report(db: Database, name: str | None) -> list[Line]:
     """The rollout of a model that runs, then the last one that has ended: a line per phase and metric."""
-    check_model(db, name)
-    return [line for number in experiment.shown_rollouts(db, str(name)) for line in _report(db, _find(db, number))]
-
-
-def check_model(db: Database, name: str | None) -> str:
-    """The name of a model that exists."""
-    if name is None:
-        raise InvalidArgument("model is NULL", hint="SELECT model FROM pgml_tune.models")
-    if not experiment.is_model(db, check_name(name, "model")):
-        raise ObjectNotFound(f'model "{name}" does not exist', hint="SELECT model FROM pgml_tune.models")
-    return name
+    model = check_model(db, name)
+    return [line for number in experiment.shown_rollouts(db, model) for line in _report(db, _find(db, number))]
 
 
 def _find(db: Database, rollout_id: int) -> RolloutRow:

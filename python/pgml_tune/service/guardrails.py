@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
+from statistics import NormalDist
 from typing import Any
 
 from pgml_tune.errors import InvalidArgument
@@ -15,6 +16,7 @@ _RANGES = {  # lowest and highest value
     "error_tolerance": (0.0, 1.0), "quality_margin": (0.001, 1.0), "slo_ms": (0.001, 1e9),
     "min_units": (2, 10**9), "expected_units": (10, 10**9),
 }  # fmt: skip
+_POWER = NormalDist().inv_cdf(0.9)
 _MOST_UNITS = 10**12
 
 
@@ -83,7 +85,7 @@ def units_needed(share: int, guardrails: Guardrails, deviation: float = 0.9) -> 
 
     def is_enough(units: int) -> bool:
         error = deviation / math.sqrt(units * part * (1 - part))
-        return half_width(error, units, guardrails.alpha_each, guardrails.expected_total) + 1.2816 * error < margin
+        return half_width(error, units, guardrails.alpha_each, guardrails.expected_total) + _POWER * error < margin
 
     few, many = 1, math.ceil(guardrails.min_units / min(part, 1 - part))
     while not is_enough(many) and many < _MOST_UNITS:

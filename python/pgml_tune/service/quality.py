@@ -9,8 +9,8 @@ from typing import Any
 
 from pgml_tune.db import Database, Session
 from pgml_tune.errors import InvalidArgument, LimitExceeded
-from pgml_tune.service.ab_report import check_model
 from pgml_tune.service.ab_test import half_width, rate_bound
+from pgml_tune.service.report_arguments import check_interval, check_model
 from pgml_tune.settings import Limits
 from pgml_tune.store import feedback
 from pgml_tune.store.feedback import ScoresRow
@@ -54,13 +54,12 @@ def record_feedback(
 def quality_report(db: Database, name: str | None, since: str | None) -> list[Line]:
     """What feedback since some time ago says of each version of a model."""
     model = check_model(db, name)
-    if since is None:
-        raise InvalidArgument("since is NULL", hint=f"SELECT * FROM quality_report('{model}', '1 day')")
+    seconds = check_interval(db, since, "since")
     confusions: dict[str, Confusion] = {}
-    for row in feedback.read_answers(db, model, since):
+    for row in feedback.read_answers(db, model, seconds):
         confusions.setdefault(row.version, Counter())[row.answer, row.label] += row.rows
     lines: list[Line] = []
-    for scores in feedback.read_scores(db, model, since):
+    for scores in feedback.read_scores(db, model, seconds):
         measured = [*_scores(scores), *_answers(confusions.get(scores.version, Counter()))]
         lines += [{"version": scores.version} | line for line in measured]
     return lines

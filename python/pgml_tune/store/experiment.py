@@ -56,7 +56,9 @@ _CALLS = """
 SELECT c.phase, c.variant, c.requests, c.failed, c.measured, c.mean_ms, c.p50_ms, c.p95_ms, c.p99_ms
 FROM pgml_tune._rollout_calls($1::int8) AS c
 """
-_SERVED = "SELECT c.unit, c.ms, c.has_failed FROM pgml_tune._served_calls($1::text, $2::int4) AS c ORDER BY c.logged_at"
+_SERVED = """
+SELECT c.unit, c.model_ms, c.has_failed FROM pgml_tune._served_calls($1::text, $2::int4) AS c ORDER BY c.logged_at
+"""
 _IS_MODEL = "SELECT FROM pgml_tune.model AS m WHERE m.name = $1::text"
 
 
@@ -125,7 +127,7 @@ class ServedCall:
     """A call that the serving version answered."""
 
     unit: int
-    ms: float | None  # None: its time says nothing of the model
+    model_ms: float | None  # None: its time says nothing of the model
     has_failed: bool
 
 

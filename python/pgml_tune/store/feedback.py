@@ -15,7 +15,7 @@ RETURNING feedback_id, model
 _LAST = """
 SELECT DISTINCT ON (f.call_id) f.version, f.score, f.answer, f.label
 FROM pgml_tune.feedback_rows AS f
-WHERE f.model = $1::text AND f.created_at >= now() - $2::interval
+WHERE f.model = $1::text AND f.created_at >= now() - make_interval(secs => $2::float8)
 ORDER BY f.call_id, f.feedback_id DESC
 """
 _SCORES = f"""
@@ -59,11 +59,11 @@ def add_feedback(
     return row["feedback_id"], row["model"] is not None
 
 
-def read_scores(db: Database, model: str, since: str) -> list[ScoresRow]:
-    """The scores of each version of a model since some time ago."""
-    return [ScoresRow(**row) for row in db.fetch(_SCORES, model, since)]
+def read_scores(db: Database, model: str, seconds: float) -> list[ScoresRow]:
+    """The scores of each version of a model in the last seconds."""
+    return [ScoresRow(**row) for row in db.fetch(_SCORES, model, seconds)]
 
 
-def read_answers(db: Database, model: str, since: str) -> list[AnswersRow]:
+def read_answers(db: Database, model: str, seconds: float) -> list[AnswersRow]:
     """The answers of each version of a classifier, beside what users hold for right."""
-    return [AnswersRow(**row) for row in db.fetch(_ANSWERS, model, since)]
+    return [AnswersRow(**row) for row in db.fetch(_ANSWERS, model, seconds)]
