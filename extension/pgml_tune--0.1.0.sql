@@ -63,7 +63,8 @@ BEGIN
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
           'import_model', 'finetune_sbert', 'finetune_classifier', 'distill_model', 'quantize_model',
           'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log',
-          'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick'
+          'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick',
+          'ab_report', 'ab_selftest', 'record_feedback', 'quality_report', 'drift_report'
       ]::pg_catalog.name[])
       AND NOT EXISTS (
           SELECT FROM pg_catalog.pg_depend AS d
@@ -6096,6 +6097,90 @@ return monitoring.quality_report(name, since)
 $python$;
 COMMENT ON FUNCTION @extschema@.quality_report(text, interval) IS
     'What feedback since then says of each version of a model: mean score, accuracy, and precision, recall and F1, of each label and their mean.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._served_calls(model text, most integer)
+RETURNS TABLE (logged_at timestamptz, unit bigint, model_ms double precision, has_failed boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT c.logged_at, coalesce(c.unit, c.call_id), c.model_ms, c.sqlstate IS NOT NULL
+    FROM pgml_tune._timed_calls AS c
+    WHERE c.model = _served_calls.model AND c.variant IS DISTINCT FROM 'candidate'
+    ORDER BY c.logged_at DESC
+    LIMIT most;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._served_calls(text, integer) IS
+    'The newest calls that the serving version of a model answered; a call that belongs to no rollout is a unit of its own.';
+
+CREATE OR REPLACE FUNCTION @extschema@.ab_selftest(name text, rounds integer DEFAULT 1000)
+RETURNS TABLE (
+    metric text, rounds integer, looks integer, units integer, false_alarms integer, rate double precision,
+    alpha double precision, outcome text, words text
+)
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import monitoring
+return monitoring.ab_selftest(name, rounds)
+$python$;
+COMMENT ON FUNCTION @extschema@.ab_selftest(text, integer) IS
+    'How often each test of a rollout would have been alarmed by nothing: the logged calls of the serving version, split at random again and again, with 50 looks each.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._drift_calls(
+    model text, since_seconds double precision, reference_seconds double precision, most integer
+)
+RETURNS TABLE (
+    version text, space_id text, is_reference boolean, input_bytes double precision, tokens double precision,
+    unknown_share double precision, sketch text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_since timestamptz := now() - make_interval(secs => since_seconds);
+BEGIN
+    RETURN QUERY
+    SELECT c.version, c.space_id, c.is_reference, c.input_bytes, c.tokens, c.unknown_share, c.sketch
+    FROM (
+        SELECT l.version, coalesce(v.space_id, l.version) AS space_id, l.logged_at < v_since AS is_reference,
+               l.input_bytes::float8 / greatest(l.texts, 1) AS input_bytes,
+               l.tokens::float8 / greatest(l.texts, 1) AS tokens,
+               l.unknown_tokens::float8 / nullif(l.tokens, 0) AS unknown_share,
+               l.sketch,
+               row_number() OVER (
+                   PARTITION BY coalesce(v.space_id, l.version), l.logged_at < v_since ORDER BY hashint8(l.call_id)
+               ) AS place
+        FROM pgml_tune._calls AS l
+        LEFT JOIN pgml_tune.model AS m ON m.name = l.model
+        LEFT JOIN pgml_tune.model_version AS v ON v.model_id = m.model_id AND v.version = l.version
+        WHERE l.model = _drift_calls.model AND l.sqlstate IS NULL AND l.task <> 'passages'
+          AND l.logged_at >= v_since - make_interval(secs => reference_seconds)
+    ) AS c
+    WHERE c.place <= most;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._drift_calls(text, double precision, double precision, integer) IS
+    'A sample of what a model was asked lately, and in the time before that (is_reference), without the texts.';
+
+CREATE OR REPLACE FUNCTION @extschema@.drift_report(
+    name text, since interval DEFAULT '1 day', reference interval DEFAULT '7 days'
+)
+RETURNS TABLE (
+    versions text, metric text, reference_n integer, current_n integer, reference_value double precision,
+    current_value double precision, effect double precision, threshold double precision, p_value double precision,
+    outcome text, words text
+)
+LANGUAGE plpython3u STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import monitoring
+return monitoring.drift_report(name, since, reference)
+$python$;
+COMMENT ON FUNCTION @extschema@.drift_report(text, interval, interval) IS
+    'Whether a model is asked something else since then than in the time before: length of texts, share of unknown tokens, and the vectors themselves, with the size of the change and its p value.';
 CREATE OR REPLACE FUNCTION @extschema@.configure(name text, value text)
 RETURNS text
 LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
@@ -6565,7 +6650,7 @@ SELECT f.feedback_id,
        f.given_by,
        f.created_at
 FROM pgml_tune.feedback AS f
-WHERE pgml_tune._may_judge(current_user::regrole::oid, to_regrole(quote_ident(f.given_by)));
+WHERE pgml_tune._may_judge(quote_ident(current_user)::regrole::oid, to_regrole(quote_ident(f.given_by)));
 COMMENT ON VIEW pgml_tune.feedback_rows IS
     'The feedback that you have given (whoever may read reports sees all), with the model and version that answered: rows to train on.';
 
@@ -6764,6 +6849,10 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_judge(oid, oid)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.ab_report(text)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.quality_report(text, interval)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.ab_selftest(text, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.drift_report(text, interval, interval)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._served_calls(text, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drift_calls(text, double precision, double precision, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollout_units(bigint, double precision)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollout_calls(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.rollout_model(text, text, integer, jsonb)'),

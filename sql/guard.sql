@@ -63,7 +63,8 @@ BEGIN
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
           'import_model', 'finetune_sbert', 'finetune_classifier', 'distill_model', 'quantize_model',
           'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log',
-          'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick'
+          'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick',
+          'ab_report', 'ab_selftest', 'record_feedback', 'quality_report', 'drift_report'
       ]::pg_catalog.name[])
       AND NOT EXISTS (
           SELECT FROM pg_catalog.pg_depend AS d

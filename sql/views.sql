@@ -328,7 +328,7 @@ SELECT f.feedback_id,
        f.given_by,
        f.created_at
 FROM pgml_tune.feedback AS f
-WHERE pgml_tune._may_judge(current_user::regrole::oid, to_regrole(quote_ident(f.given_by)));
+WHERE pgml_tune._may_judge(quote_ident(current_user)::regrole::oid, to_regrole(quote_ident(f.given_by)));
 COMMENT ON VIEW pgml_tune.feedback_rows IS
     'The feedback that you have given (whoever may read reports sees all), with the model and version that answered: rows to train on.';
 

@@ -136,6 +136,7 @@ _NO_TRAINING = [
     '{"batch_size": 1.5}', '{"description": {}}', '{"device": "cpu; touch x"}', '{"epochs": [1]}', '{"k": 0}',
 ]
 _INTEGERS = [None, "0", "-1", "-0", "2147483647", "-2147483648", "2147483648", "10000", "10001", "100000"]
+_INTERVALS = ["0", "-1 day", "11 years", "-178000000 years", "178000000 years"]
 _WEIGHTS = [None, "NaN", "Infinity", "-Infinity", "-0.0", "1e308", "-1", "1.0000001", "101", "5e-324"]
 
 
@@ -285,6 +286,9 @@ class Generator:
     def count(self, *valid: str) -> object:
         """A number of rows as text, which may be too large for an integer."""
         return self.valid_mostly([*valid], [*_INTEGERS], 0.94)
+
+    def interval(self) -> object:
+        return self.valid_mostly(["1 day", "7 days", "1 ms"], [None, *_INTERVALS], 0.9)
 
     def weight(self) -> object:
         return self.valid_mostly(["0.5", "0", "1", "0.25"], [*_WEIGHTS], 0.9)

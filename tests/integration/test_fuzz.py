@@ -212,6 +212,29 @@ def model_card(generator: Generator) -> Call:
     return Call("model_card(%s::text, %s::text)::text", (name, version))
 
 
+def report(generator: Generator) -> Call:
+    name, time = generator.valid_mostly(["minilm"], [generator.name()]), generator.interval()
+    reports = {
+        "ab_report(%s::text)": (name,),
+        "quality_report(%s::text, %s::text::interval)": (name, time),
+        "drift_report(%s::text, %s::text::interval, %s::text::interval)": (name, time, generator.interval()),
+    }
+    sql = generator.random.choice([*reports])
+    return Call(sql, reports[sql], kind="rows")
+
+
+def ab_selftest(generator: Generator) -> Call:
+    name, rounds = generator.valid_mostly(["minilm"], [generator.name()]), generator.count("1", "20")
+    return Call("ab_selftest(%s::text, %s::text::integer)", (name, rounds), kind="rows")
+
+
+def record_feedback(generator: Generator) -> Call:
+    texts = [generator.valid_mostly([None, "a text"], [generator.text()], 0.95) for _ in range(3)]
+    arguments = (generator.valid_mostly(["1", "4711"], [generator.number()], 0.95), generator.weight(), *texts)
+    sql = "record_feedback(%s::text::bigint, %s::text::float8, %s::text, %s::text, %s::text)"
+    return Call(sql, arguments)
+
+
 SHARES: dict[Callable[[Generator], Call], float] = {
     embed: 0.18, embed_many: 0.11, embed_pinned: 0.1, semantic_similarity: 0.05, token_count: 0.05,
     register_model: 0.06, drop_model_version: 0.03, configure: 0.04, cache_purge: 0.02, stat_reset: 0.01, grant: 0.02,
@@ -219,6 +242,7 @@ SHARES: dict[Callable[[Generator], Call], float] = {
     prepare_rollout: 0.02, embed_table: 0.06, track_column: 0.03, auto_embed: 0.07, drop_auto_embed: 0.02,
     semantic_search: 0.08, hybrid_search: 0.06, finetune_sbert: 0.06, evaluate_model: 0.04,
     cancel_job: 0.01, model_card: 0.02,
+    report: 0.03, ab_selftest: 0.01, record_feedback: 0.03,
 }  # fmt: skip
 OF_TABLES = (embed_table, track_column, auto_embed)
 OF_COLLECTIONS = (drop_auto_embed, semantic_search, hybrid_search)
@@ -396,8 +420,8 @@ def run_cases(session: psycopg.Connection[Any], make: Callable[[Generator], Call
             faults[number] = outcome.fault
         assert not session.closed, faults
     assert not faults
-    # Cases run in transaction blocks, where maintain() has to refuse, and there is no job to cancel.
-    assert answered >= count * LEAST_ANSWERED or make in (grant, maintain, cancel_job)
+    # Cases run in transaction blocks, where maintain() has to refuse; there is no job to cancel, no call to test with.
+    assert answered >= count * LEAST_ANSWERED or make in (grant, maintain, cancel_job, ab_selftest)
 
 
 @pytest.mark.parametrize("make", SHARES, ids=lambda make: make.__name__)

@@ -115,6 +115,10 @@ def test_an_estimate_of_no_error_at_all_is_certain():
     assert ln_e_above(-0.1, 1.0, 100, ALPHA, 10_000) == 0
 
 
+def test_an_estimate_of_next_to_nothing_proves_nothing():
+    assert ln_e_above(1e-17, 0.01, 100, ALPHA, 10_000) == 0
+
+
 def test_the_interval_is_about_as_narrow_as_any_where_it_shall_be():
     widths = [half_width(1 / math.sqrt(10_000), 10_000, ALPHA, expected) for expected in (100, 3000, 10_000, 10**6)]
     assert min(widths) == widths[2]

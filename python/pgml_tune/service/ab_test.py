@@ -172,7 +172,7 @@ def ln_e_above(estimate: float, standard_error: float, units: float, alpha: floa
     growth = units * tuning(2 * alpha, expected_units)
     exponent = (estimate / standard_error) ** 2 * growth / (2 * (growth + 1)) if standard_error else math.inf
     # ln(2 (e^exponent - 1) / sqrt(growth + 1)), which for a large exponent would overflow.
-    ln_excess = exponent + math.log1p(-math.exp(-exponent)) if exponent > _TINY else -math.inf
+    ln_excess = exponent + math.log(-math.expm1(-exponent)) if exponent > _TINY else -math.inf
     return max(0.0, math.log(2) + ln_excess - math.log(growth + 1) / 2)
 
 
