@@ -13,7 +13,8 @@ INSERT INTO pgml_tune.call_log (
 SELECT now() - c.number * interval '43 s', c.number, CASE c.number % 2 WHEN 0 THEN 'embed' ELSE 'search' END, 'minilm',
        CASE WHEN c.variant = 'candidate' AND NOT c.is_fallback THEN 'v1-int8-block' ELSE 'v1' END, c.variant,
        r.rollout_id, r.phase, r.share, CASE WHEN r.rollout_id IS NOT NULL THEN c.unit END,
-       1, 60, 14, 0, 384, (ARRAY['miss', 'miss', 'miss', 'session', 'table'])[1 + c.number % 5],
+       1, 60 + c.number % 40 + CASE WHEN c.number < 1500 THEN 80 ELSE 0 END, 14, 0, 384,
+       (ARRAY['miss', 'miss', 'miss', 'session', 'table'])[1 + c.number % 5],
        exp(2.2 + 0.3 * sin(c.number / 371.0) + 0.4 * sin(c.number * 12.9898) + 0.8 * (c.number % 2)
            - CASE WHEN c.variant = 'candidate' THEN 0.3 ELSE 0 END),
        c.number % 700 = 0, c.is_fallback,

@@ -94,18 +94,24 @@ def test_the_documents_name_every_metric_and_every_alert_and_no_other():
 
 
 @pytest.mark.skipif(promtool is None, reason="promtool is not installed")
-def test_promtool_takes_the_rules_and_the_metrics(samples):
-    def check(*command: str, given: str | None = None) -> None:
-        result = subprocess.run([promtool, "check", *command], input=given, capture_output=True, text=True)
-        assert result.returncode == 0, result.stdout + result.stderr
-
-    check("rules", str(MONITORING / "alerts.yml"))
+def test_promtool_takes_the_metrics(samples):
     lines = []
     for metric in METRICS:
         name = metric["metric_name"]
         lines += [f"# HELP {name} {metric['help']}", f"# TYPE {name} {metric['type']}"]
         lines += [str(sample) for sample in samples if sample.metric == name]
-    check("metrics", given="\n".join(lines) + "\n")
+    ask_promtool("check", "metrics", given="\n".join(lines) + "\n")
+
+
+@pytest.mark.skipif(promtool is None, reason="promtool is not installed")
+def test_alerts_fire_when_they_should_and_not_before():
+    ask_promtool("check", "rules", str(MONITORING / "alerts.yml"))
+    ask_promtool("test", "rules", str(MONITORING.parent / "tests" / "fixtures" / "alerts_test.yml"))
+
+
+def ask_promtool(*command: str, given: str | None = None) -> None:
+    result = subprocess.run([promtool, *command], input=given, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 QUERIES = {

@@ -8,9 +8,12 @@ from typing import Any
 import psycopg
 import pytest
 from call_lines import make_writer
+from click.testing import CliRunner
 from commands import program, run, server_environment, server_user
 from conditions import fetch_value, refused, wait_until
 from conftest import Connect
+
+from pgml_tune import cli
 
 
 @pytest.fixture
@@ -93,3 +96,11 @@ def test_calls_on_a_standby_show_there_and_are_ingested_when_it_is_promoted(
     assert fetch_value(standby, ingest) == 20
     assert fetch_value(standby, "SELECT count(*) FROM pgml_tune.call_log") == fetch_value(standby, seen) == 25
     assert fetch_value(db, seen) == 5
+
+
+@pytest.mark.slow
+def test_the_report_of_a_standby_lacks_only_the_counters(standby: psycopg.Connection[Any]) -> None:
+    place = f"host={standby.info.host} port={standby.info.port} dbname={standby.info.dbname} user=olga"
+    result = CliRunner().invoke(cli.main, ["report", "--dsn", place, "--output", "-"])
+    assert result.exit_code == 0, result.output
+    assert "A standby has no counters: ask the primary." in result.output

@@ -25,7 +25,7 @@ HOUR = timedelta(hours=1)
 
 
 def place(database: str = "shop") -> Place:
-    return Place(database, "olga", "17.6", "0.1.0", "public", SINCE, NOW)
+    return Place(database, "olga", "17.6", "0.1.0", "public", False, SINCE, NOW)
 
 
 def empty() -> Facts:
@@ -95,9 +95,9 @@ def busy() -> Facts:
             Cache("minilm", "v3", 4_100, 210, 801, 0.2466, 8.2, 3_112, 5_400_000),
         ],
         drifts=[
-            Drift("minilm", "input length", 38.2, 51.9, 0.41, 0.0005, "drift", "Texts are longer."),
-            Drift("minilm", "unknown tokens", 0.004, 0.005, 0.03, 0.31, "stable", ""),
-            Drift("minilm", "embedding", None, None, 0.08, 0.22, "stable", ""),
+            Drift("minilm", "v1, v2", "input_bytes", 38.2, 51.9, 0.41, 0.1, 0.002, "drift"),
+            Drift("minilm", "v1, v2", "unknown_share", 0.004, 0.005, 0.001, 0.01, 0.31, "stable"),
+            Drift("minilm", "v1, v2", "embedding", None, None, 0.08, 0.2, 0.22, "stable"),
         ],
         jobs=[
             Job(12, "finetune_sbert", "minilm@v2", "running", "olga", NOW - HOUR / 3, HOUR / 4, None, None, None),

@@ -32,7 +32,7 @@ def _rollouts(facts: Facts) -> Iterator[Note]:
         name = f"The rollout of {rollout.model} to {rollout.to_version}"
         explain = f"SELECT rollout_explain({rollout.rollout_id})"
         if rollout.state == "paused":
-            yield Note("warn", f"{name} is paused at {figures.percent(rollout.share, 0)}.", explain)
+            yield Note("warn", f"{name} is paused at {figures.part(rollout.share)}.", explain)
         elif rollout.state == "rolled_back":
             yield Note("warn", f"{name} was rolled back{_because(rollout.reason)}.", explain)
         elif rollout.ended_at is None and rollout.looked_at is None:
@@ -70,7 +70,7 @@ def _jobs(facts: Facts) -> Iterator[Note]:
 def _drifts(facts: Facts) -> Iterator[Note]:
     for drift in facts.drifts:
         if drift.outcome == "drift":
-            words = f"The texts that {drift.model} gets have changed: {drift.metric}."
+            words = f"The texts that {drift.model} gets have changed: {drift.metric.replace('_', ' ')}."
             yield Note("warn", words, f"SELECT * FROM drift_report('{drift.model}')")
 
 

@@ -122,7 +122,7 @@ def intervals(rows: Sequence[Interval], scale: Scale, marks: Sequence[tuple[floa
         [tag("text", words, x=place, y=12, text_anchor="middle") for place, words, _ in places],
         width="100%", height=16, aria_hidden="true",
     )  # fmt: skip
-    grid = [tag("line", x1=place, x2=place, y1=0, y2=_ROW, class_=color) for place, _, color in places]
+    grid = [tag("line", x1=place, x2=place, y1=0, y2="100%", class_=color) for place, _, color in places]
     body = [
         tag(
             "div",
@@ -138,14 +138,17 @@ def intervals(rows: Sequence[Interval], scale: Scale, marks: Sequence[tuple[floa
 
 
 def _whisker(row: Interval, scale: Scale, grid: Sequence[Markup]) -> Markup:
-    words, middle = f"{row.label}: {row.words}", _ROW / 2
-    drawn = []
+    words, drawn = f"{row.label}: {row.words}", []
     if row.bounds is not None:
         low, high = (f"{scale.percent(bound)}%" for bound in row.bounds)
-        drawn.append(tag("line", x1=low, x2=high, y1=middle, y2=middle, class_=f"{row.color} whisker"))
+        drawn.append(tag("line", x1=low, x2=high, y1="50%", y2="50%", class_=f"{row.color} whisker"))
     if row.value is not None:
-        place = f"{scale.percent(row.value)}%"
-        drawn.append(tag("circle", tag("title", words), cx=place, cy=middle, r=5, class_=f"{row.color} dot"))
+        place, title = f"{scale.percent(row.value)}%", tag("title", words)
+        if scale.low <= row.value <= scale.high:
+            drawn.append(tag("circle", title, cx=place, cy="50%", r=5, class_=f"{row.color} dot"))
+        else:
+            arrow = "◂" if row.value < scale.low else "▸"
+            drawn.append(tag("text", arrow, title, x=place, y="50%", dy=".35em", class_=f"{row.color} beyond"))
     return tag("svg", grid, drawn, width="100%", height=_ROW, role="img", aria_label=words)
 
 

@@ -17,9 +17,9 @@ def percent(share: float | None, digits: int = 1) -> str:
     return NONE if share is None else f"{100 * share:.{digits}f} %"
 
 
-def change(effect: float) -> str:
-    """+12.3"""
-    return f"{100 * effect:+.1f}".replace("-", "−")
+def part(share: float) -> str:
+    """20 %, or 0.5 %"""
+    return f"{100 * share:.3g} %"
 
 
 def counted(value: float, one: str, many: str) -> str:

@@ -9,6 +9,7 @@ from pgml_tune.store.facts import Cache, Drift, Facts, Job
 
 _JOB_LEVELS = {"succeeded": "good", "failed": "bad", "cancelled": "warn"}
 _SOURCES = (("session cache", "hit"), ("table cache", "table-hit"), ("computed", "computed"))
+_NO_COUNTERS = "A standby has no counters: ask the primary."
 _MOVES = 40  # of the history, the latest
 
 
@@ -33,7 +34,7 @@ def cache_section(facts: Facts, colors: Colors) -> Markup:
             ],
         )
         if facts.caches
-        else parts.empty("No text was embedded yet."),
+        else parts.empty(_NO_COUNTERS if facts.place.is_standby else "No text was embedded yet."),
     )
 
 
@@ -81,9 +82,10 @@ def _job(job: Job) -> tuple[object, ...]:
 def drift_section(facts: Facts) -> Markup:
     return parts.section(
         "Drift",
-        "Whether the texts of this time are like those before; the effect says how much, p how likely by chance.",
+        "Whether the texts of the last day are like those of the week before: drift is an effect beyond its limit that"
+        " chance would hardly make (p).",
         parts.table(
-            ("Model", "Measure", "#Before", "#Now", "#Effect", "#p", "Finding"),
+            ("Model", "What", "#Before", "#Now", "#Effect", "#Limit", "#p", "Finding"),
             [_drift(drift) for drift in facts.drifts],
         )
         if facts.drifts
@@ -92,12 +94,12 @@ def drift_section(facts: Facts) -> Markup:
 
 
 def _drift(drift: Drift) -> tuple[object, ...]:
-    level = {"drift": "warn", "stable": "good"}.get(drift.outcome, "plain")
+    values = (drift.reference_value, drift.current_value, drift.effect, drift.threshold, drift.p_value)
     return (
-        drift.model,
-        drift.metric,
-        *map(figures.number, (drift.reference_value, drift.current_value, drift.effect, drift.p_value)),
-        parts.chip(drift.outcome, level),
+        f"{drift.model}@{drift.versions}",
+        drift.metric.replace("_", " "),
+        *map(figures.number, values),
+        parts.chip(drift.outcome, "warn" if drift.outcome == "drift" else "good"),
     )
 
 

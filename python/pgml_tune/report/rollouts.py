@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from math import inf
 
 from pgml_tune.report import chart, figures, parts
@@ -57,31 +56,23 @@ def _mark(move: Move) -> chart.Mark:
 
 
 def spans(model: str, moves: list[Move], colors: Colors, window: Window) -> Iterator[chart.Span]:
-    """The stretches of the window between the moves of a model, and who answered in each."""
+    """Who answered in the window: each move begins a span that lasts until the next one."""
     serving, candidate, share = None, None, 0.0
-    since = window.since
-    for move in [*moves, None]:
-        until = window.until if move is None else max(move.changed_at, window.since)
-        if serving and until > since:
-            yield _span(model, (serving, candidate, share), since, until, colors)
-        since = until
-        if move is None:
-            return
+    ends = [*(move.changed_at for move in moves[1:]), window.until]
+    for move, end in zip(moves, ends, strict=True):
         found = _SHARE.fullmatch(move.to_target or "") if move.kind == "share" else None
         candidate, share = (found["version"], float(found["percent"]) / 100) if found else (None, 0.0)
-        if move.kind == "version":
-            serving = move.to_target
-
-
-def _span(
-    model: str, answering: tuple[str, str | None, float], since: datetime, until: datetime, colors: Colors
-) -> chart.Span:
-    serving, candidate, share = answering
-    if candidate is None:
-        return chart.Span(since, until, serving, f"{serving} since {figures.moment(since)}", colors(model, serving))
-    percent = figures.percent(share, 0)
-    words = f"{candidate} has {percent}, {serving} the rest, since {figures.moment(since)}"
-    return chart.Span(since, until, percent, words, colors(model, serving), colors(model, candidate), share)
+        serving = move.to_target if move.kind == "version" else serving
+        since = max(move.changed_at, window.since)
+        if serving is None or end <= since:
+            continue
+        begun = f"since {figures.moment(move.changed_at)}"
+        if candidate is None:
+            yield chart.Span(since, end, serving, f"{serving} {begun}", colors(model, serving))
+        else:
+            part = figures.part(share)
+            words = f"{candidate} has {part}, {serving} the rest, {begun}"
+            yield chart.Span(since, end, part, words, colors(model, serving), colors(model, candidate), share)
 
 
 def _card(rollout: Rollout, findings: list[Finding], colors: Colors) -> Markup:
@@ -120,7 +111,7 @@ def _steps(rollout: Rollout) -> Markup:
     plan = [step / 10000 for step in rollout.plan or []] or [rollout.share]
     return tag(
         "ol",
-        [tag("li", figures.percent(step, 0), class_=_step_class(step, rollout.share)) for step in plan],
+        [tag("li", figures.part(step), class_=_step_class(step, rollout.share)) for step in plan],
         class_="steps",
         aria_label="Shares of the plan",
     )

@@ -120,8 +120,7 @@ def _quality(rows: Sequence[Quality], colors: Colors) -> Markup:
             [
                 chart.Interval(
                     row.version, colors(row.model, row.version), row.value, (row.interval_low, row.interval_high),
-                    f"{figures.number(row.value)} ({figures.number(row.interval_low)} to "
-                    f"{figures.number(row.interval_high)}), n = {figures.count(row.n)}",
+                    f"{row.value:.2f} ({row.interval_low:.2f} to {row.interval_high:.2f}), n = {figures.count(row.n)}",
                 )
                 for row in rows
             ],

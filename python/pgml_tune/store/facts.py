@@ -15,6 +15,7 @@ class Place:
     server_version: str
     extension_version: str
     schema: str
+    is_standby: bool
     since: datetime
     until: datetime
 
@@ -130,16 +131,17 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What has changed in the texts that a model gets."""
+    """What drift_report() says of the texts that a model gets."""
 
     model: str
+    versions: str
     metric: str
     reference_value: float | None
     current_value: float | None
     effect: float | None
+    threshold: float | None
     p_value: float | None
     outcome: str
-    words: str
 
 
 @dataclass(frozen=True, slots=True)

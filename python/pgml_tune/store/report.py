@@ -8,6 +8,7 @@ from pgml_tune.db import Connection, Database
 from pgml_tune.errors import InvalidArgument, NotReady
 from pgml_tune.store.facts import (
     Cache,
+    Drift,
     Facts,
     Finding,
     Job,
@@ -27,7 +28,7 @@ _PATIENCE = "SET LOCAL statement_timeout = '10min'"  # a month of logs is large
 _PLACE = """
 SELECT current_database()::text AS database, current_user::text AS role, quote_ident(n.nspname) AS schema,
        current_setting('server_version') AS server_version, e.extversion AS extension_version,
-       now() - $1::interval AS since, now() AS until
+       pg_is_in_recovery() AS is_standby, now() - $1::interval AS since, now() AS until
 FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
 WHERE e.extname = 'pgml_tune'
 """
@@ -63,6 +64,13 @@ FROM pgml_tune.models AS m
 CROSS JOIN LATERAL {}.quality_report(m.model, $1::interval) AS q
 WHERE q.label IS NULL AND q.interval_low IS NOT NULL
 ORDER BY m.model, q.metric, q.version
+"""
+_DRIFT = """
+SELECT m.model, d.versions, d.metric, d.reference_value, d.current_value, d.effect, d.threshold, d.p_value, d.outcome
+FROM pgml_tune.models AS m
+CROSS JOIN LATERAL {}.drift_report(m.model) AS d
+WHERE d.outcome <> 'no_data'
+ORDER BY m.model, d.versions, d.metric
 """
 # A call logged with sample_rate 0.1 stands for ten.
 _USAGE = """
@@ -120,6 +128,7 @@ FROM ranked AS c
 GROUP BY c.model, c.task, c.version, c.at
 ORDER BY c.model, c.task, c.version, c.at
 """
+# These counters are unlogged: a standby has none.
 _CACHES = """
 SELECT s.model, s.version, s.texts, s.session_hits, s.table_hits, s.hit_ratio::float8 AS hit_ratio, s.saved_seconds,
        s.entries, s.bytes
@@ -161,8 +170,8 @@ def read(db: Connection, since: str) -> Facts:
             latencies=[Latency(**row) for row in db.fetch(_LATENCIES, *window, part)],
             course=[Moment(**row) for row in db.fetch(_COURSE, *window, part)],
             qualities=[Quality(**row) for row in db.fetch(_QUALITY.format(place.schema), since)],
-            caches=[Cache(**row) for row in db.fetch(_CACHES)],
-            drifts=[],
+            caches=[] if place.is_standby else [Cache(**row) for row in db.fetch(_CACHES)],
+            drifts=[Drift(**row) for row in db.fetch(_DRIFT.format(place.schema))],
             jobs=[Job(**row) for row in db.fetch(_JOBS, place.since)],
             job_counts={row["state"]: row["jobs"] for row in db.fetch(_JOB_COUNTS)},
             dropped_bytes=db.fetch(_LOG)[0]["dropped_bytes"],
