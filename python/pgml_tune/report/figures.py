@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 NONE = "–"
+_NOTHING = 1e-6
 
 
 def count(value: float | None) -> str:
@@ -31,6 +32,8 @@ def number(value: float | None) -> str:
     """Two or three digits that count: 0.012, 1.20, 123."""
     if value is None:
         return NONE
+    if abs(value) < _NOTHING:
+        return "0"
     if abs(value) >= 99.95:
         return f"{value:,.0f}"
     return f"{value:#.3g}" if abs(value) >= 0.9995 else f"{value:.2g}"

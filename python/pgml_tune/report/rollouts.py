@@ -17,6 +17,7 @@ LEVELS = {
     "paused": "warn", "rolled_back": "bad", "fail": "bad", "mismatch": "bad",
 }  # fmt: skip
 _SHARE = re.compile(r"(?P<version>\S+) (?P<percent>[\d.]+) %")  # as the history tells it
+_MINUTE = 1 / 1440  # in days
 _HARM = Scale(-1.5, 2.5)  # 0: as the serving version; 1: as bad as is allowed
 
 
@@ -102,7 +103,7 @@ def _times(rollout: Rollout, verdict: Finding | None) -> str:
         f"guardrails last applied {figures.moment(rollout.looked_at)}",
         f"expires {figures.moment(rollout.expires_at)}",
     ]
-    if verdict and verdict.days_to_decision:
+    if verdict and verdict.days_to_decision and verdict.days_to_decision > _MINUTE:
         times.append(f"decided in about {figures.days(verdict.days_to_decision)}")
     return " · ".join(times)
 
