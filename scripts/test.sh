@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs checks of this checkout, each named by its make target:
-#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|bench|bench-train ...
+#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|soak-rollout|bench|bench-train ...
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
 cd "$checkout"
@@ -36,6 +36,12 @@ fuzz() { PGML_TUNE_FUZZ_CASES=${PGML_TUNE_FUZZ_CASES:-20000} on_test_cluster "${
 # kill -9 of workers and jobs, fifty times.
 soak-jobs() {
     PGML_TUNE_JOB_KILLS=${PGML_TUNE_JOB_KILLS:-50} on_test_cluster "${pytest[@]}" -s tests/integration/test_job_kills.py
+}
+
+# Eight who switch a model back and forth under fifty who search, for a minute.
+soak-rollout() {
+    PGML_TUNE_SWITCH_SECONDS=${PGML_TUNE_SWITCH_SECONDS:-60} \
+        on_test_cluster "${pytest[@]}" -s tests/integration/test_rollout_scale.py
 }
 
 bench() { on_test_cluster "$venv/bin/python" bench/run.py; }
