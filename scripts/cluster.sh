@@ -26,6 +26,7 @@ max_connections = 120
 max_prepared_transactions = 10
 wal_level = replica
 restart_after_crash = on
+fsync = ${PGML_TUNE_FSYNC:-on}
 shared_buffers = 256MB
 maintenance_work_mem = 256MB
 log_line_prefix = '%m [%p] %q%u@%d '

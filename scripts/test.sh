@@ -13,7 +13,8 @@ lint() {
     "$venv/bin/mypy" --config-file python/pyproject.toml
 }
 
-unit() { "${pytest[@]}" tests/unit; }
+# What the tests of a file share is built once, so a file stays with one process.
+unit() { "${pytest[@]}" -n 2 --dist loadfile tests/unit; }
 
 check-generated() { make --no-print-directory --silent check-generated; }
 
@@ -23,7 +24,8 @@ installcheck() {
     stop_test_cluster
 }
 
-integration() { on_test_cluster "${pytest[@]}" -m "not fuzz" tests/integration; }
+# Tests make a database each, and end processes, not the machine.
+integration() { PGML_TUNE_FSYNC=off on_test_cluster "${pytest[@]}" -m "not fuzz" tests/integration; }
 
 clients() {
     PGML_TUNE_CLIENTS=$("$checkout/scripts/clients.sh")
