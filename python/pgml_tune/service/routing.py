@@ -28,17 +28,16 @@ class Router:
 
     def send(self, db: Session, call: Call, text: str) -> None:
         """Let a call go to the version of its unit, which is its text unless the session has set one."""
-        split = call.destination.split
+        unit, split = _preferred_unit(db, call), call.destination.split
         if split is not None:
-            self._send(db, call, split, [unit_number(split.salt, _preferred_unit(db) or text)])
+            self._send(db, call, split, [unit_number(split.salt, unit or text)])
 
     def divide(self, db: Session, call: Call, texts: Sequence[str]) -> Iterator[tuple[Call, Sequence[int]]]:
         """The calls that one with many texts becomes, and the places of their texts: two where texts are the units.
 
         The second is made when the first has ended.
         """
-        split, places = call.destination.split, range(len(texts))
-        unit = None if split is None else _preferred_unit(db)
+        unit, split, places = _preferred_unit(db, call), call.destination.split, range(len(texts))
         if split is None or not texts:
             yield call, places
         elif unit is not None:
@@ -98,5 +97,8 @@ def is_candidate(call: Call) -> bool:
     return bool(call.exposures) and call.exposures[0][1].variant == CANDIDATE
 
 
-def _preferred_unit(db: Session) -> str | None:
+def _preferred_unit(db: Session, call: Call) -> str | None:
+    """The unit that the session has set, checked also where no rollout runs: none shall begin with errors."""
+    if call.destination.pointer is None:
+        return None
     return parse_unit_preference(db.preference(b"pgml_tune.unit"))

@@ -76,7 +76,9 @@ class Searches:
             self._calls.end(db, call)
 
     def _ask(self, db: Session, call: Call, query: str, route: Route) -> str | None:
-        call.collection, call.text = route.collection, query
+        call.collection = route.collection
+        if call.limits.log_text == "on":  # else no text of a user outlives the function
+            call.text = query
         call.sizes = (len(encoded_alone(query)),)
         if route.exposure is not None:
             self._calls.expose(db, call, [route.exposure])
