@@ -7,30 +7,41 @@ import time
 import pytest
 
 from pgml_tune import __version__
+from pgml_tune.db import Place
 from pgml_tune.engine.artifact import bind_name
+from pgml_tune.ipc.spool import database_folder
 from pgml_tune.records import ModelReference
 from pgml_tune.service import doctor
 from pgml_tune.settings import Paths
+from pgml_tune.store.call_log import LogFacts
 from pgml_tune.store.job import JobFacts
 from pgml_tune.store.server import ServerFacts
 
 V1 = ModelReference("minilm", "v1")
 NO_JOBS = JobFacts(False, 0, 0)
+SOUND_LOG = LogFacts(0, 0, False)
+
+
+class FakeSession:
+    def place(self):
+        return Place("0123456789ab", 5, "17-abc")
 
 
 @pytest.fixture
 def checks(tmp_path, monkeypatch):
     """Runs all checks on a registry that holds some versions; by name."""
 
-    def run(*versions, namesakes=None, collections=(), jobs=NO_JOBS, settings=None):
+    def run(*versions, namesakes=None, collections=(), jobs=NO_JOBS, settings=None, log=SOUND_LOG):
         facts = ServerFacts(170000, "17.0", __version__, "public", "0.8.4", None, "minilm", namesakes)
         monkeypatch.setattr(doctor, "server_facts", lambda db: facts)
         monkeypatch.setattr(doctor.registry, "all_versions", lambda db: versions)
         monkeypatch.setattr(doctor, "collection_faults", lambda db: collections)
         monkeypatch.setattr(doctor.job, "job_facts", lambda db: jobs)
+        monkeypatch.setattr(doctor.rollout, "faults", lambda db: [])
+        monkeypatch.setattr(doctor.call_log, "log_facts", lambda db: log)
         monkeypatch.setattr(doctor, "read_settings", lambda db: (__version__, settings or {}))
         paths = Paths(tmp_path, tmp_path, (), None)
-        return {check.check_name: check for check in doctor.examine(None, lambda: paths)}
+        return {check.check_name: check for check in doctor.examine(FakeSession(), lambda: paths)}
 
     return run
 
@@ -85,3 +96,15 @@ def test_a_collection_that_needs_mending_is_named_with_the_statement_that_does_i
 def test_jobs_that_nobody_runs_are_a_warning_with_a_fix(checks, jobs, starts, status):
     check = checks(jobs=jobs, settings={"auto_start_worker": starts})["worker"]
     assert (check.status, bool(check.fix)) == (status, status == "warn")
+
+
+@pytest.mark.parametrize(
+    ("spooled", "is_late", "status"),
+    [(0, False, "ok"), (0, True, "ok"), (1, False, "ok"), (1, True, "warn"), (13, False, "warn")],
+)
+def test_a_spool_that_nobody_empties_is_a_warning_with_a_fix(tmp_path, checks, spooled, is_late, status):
+    folder = database_folder(tmp_path, 5)
+    folder.mkdir(parents=True)
+    (folder / "0123456789ab-1-a-0.log").write_bytes(b"x" * (spooled << 20))
+    check = checks(settings={"log_spool_bytes": str(16 << 20)}, log=LogFacts(0, 0, is_late))["log of calls"]
+    assert (check.status, check.fix) == (status, "CALL maintain()" if status == "warn" else "")

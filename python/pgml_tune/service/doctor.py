@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pgml_tune import __version__
-from pgml_tune.db import Database
+from pgml_tune.db import Database, Session
 from pgml_tune.engine.artifact import Artifact, bound_digest
 from pgml_tune.engine.orphans import left_over
 from pgml_tune.errors import ArtifactDamaged, TuneError
+from pgml_tune.ipc import spool
 from pgml_tune.records import Check, ModelReference
 from pgml_tune.service.secret import FILE_NAME
 from pgml_tune.settings import Limits, Paths
-from pgml_tune.store import job, registry, rollout
+from pgml_tune.store import call_log, job, registry, rollout
 from pgml_tune.store.collection import collection_faults
 from pgml_tune.store.server import ServerFacts, server_facts
 from pgml_tune.store.setting import read_settings
@@ -33,7 +34,7 @@ FORBIDDEN = ("torch", "transformers", "sentence_transformers", "psycopg")
 _LOW_DISK_BYTES = 1 << 30
 
 
-def examine(db: Database, read_paths: Callable[[], Paths]) -> list[Check]:
+def examine(db: Session, read_paths: Callable[[], Paths]) -> list[Check]:
     """All checks, in the order in which one would mend them."""
     facts = server_facts(db)
     checks = [*_python(), *_packages(), *_server(facts), *_namesakes(facts)]
@@ -46,7 +47,7 @@ def examine(db: Database, read_paths: Callable[[], Paths]) -> list[Check]:
     checks += _default_model(facts)
     for reference, digest in registry.all_versions(db):
         checks.append(_version(paths.model_root, reference, digest))
-    return [*checks, *_collections(db), *_rollouts(db), *_jobs(db)]
+    return [*checks, *_collections(db), *_rollouts(db), *_log(db, paths.spool_dir), *_jobs(db)]
 
 
 def _jobs(db: Database) -> Iterator[Check]:
@@ -197,6 +198,22 @@ def _collections(db: Database) -> Iterator[Check]:
 def _rollouts(db: Database) -> Iterator[Check]:
     for model, fault, fix in rollout.faults(db):
         yield Check(f"rollout of {model}", "warn", fault, fix)
+
+
+def _log(db: Session, spool_dir: Path) -> Iterator[Check]:
+    facts = call_log.log_facts(db)
+    limit = Limits.from_rows(read_settings(db)[1]).log_spool_bytes
+    place = db.place()
+    waiting = sum(file.size for file in spool.files(spool.database_folder(spool_dir, place.database_id), place.node))
+    # Beyond half of it maintain() keeps nothing that it has taken in.
+    is_neglected = waiting > limit * 3 // 4 or (waiting and facts.is_late)
+    yield Check(
+        "log of calls",
+        "warn" if is_neglected else "ok",
+        f"{waiting / 1e6:.1f} MB in the spool, which may hold {limit / 1e6:.0f}; lost so far: {facts.dropped_bytes} bytes,"
+        f" {facts.refused_lines} lines" + ("; nobody has taken calls in for a day" if facts.is_late else ""),
+        "CALL maintain()" if is_neglected else "",
+    )
 
 
 def _version(model_root: Path, reference: ModelReference, digest: str) -> Check:

@@ -53,6 +53,21 @@ SET dropped_bytes = dropped_bytes + $1::bigint,
     refused_lines = refused_lines + $2::bigint,
     ingested_at = pg_catalog.now()
 """
+_FACTS = """
+SELECT i.dropped_bytes,
+       i.refused_lines,
+       coalesce(i.ingested_at, i.stats_reset_at) < pg_catalog.now() - interval '1 day' AS is_late
+FROM pgml_tune.stat_log AS i
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFacts:
+    """What was lost of the log."""
+
+    dropped_bytes: int
+    refused_lines: int
+    is_late: bool  # nothing was ingested for a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +133,8 @@ def change_open_calls(db: Database, closed: Sequence[OpenCall], opened: Sequence
 def note_ingest(db: Database, dropped_bytes: int, refused_lines: int) -> None:
     """Count what was lost, and that the spool was ingested now."""
     db.fetch(_NOTE, dropped_bytes, refused_lines)
+
+
+def log_facts(db: Database) -> LogFacts:
+    """What was lost of the log, and whether anybody ingests."""
+    return LogFacts(**db.fetch(_FACTS)[0])
