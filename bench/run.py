@@ -10,6 +10,7 @@ import caches
 import clients
 import cold
 import keeping
+import logs
 import machine
 import quality
 import search
@@ -21,8 +22,11 @@ from report import Figure, publish
 from server import add_contestants, connect, create_database
 from texts import Texts
 
-_SIMPLE = {"cold": cold, "single": single, "caches": caches, "clients": clients, "keeping": keeping, "search": search}
-PARTS = ("cold", "single", "caches", "quality", "bulk", "clients", "keeping", "search")
+_SIMPLE = {
+    "cold": cold, "single": single, "caches": caches, "clients": clients, "keeping": keeping, "search": search,
+    "logs": logs,
+}  # fmt: skip
+PARTS = ("cold", "single", "caches", "quality", "bulk", "clients", "keeping", "search", "logs")
 
 
 def main() -> None:

@@ -207,11 +207,12 @@ def _log(db: Session, spool_dir: Path) -> Iterator[Check]:
     waiting = sum(file.size for file in spool.files(spool.database_folder(spool_dir, place.database_id), place.node))
     # Beyond half of it maintain() keeps nothing that it has taken in.
     is_neglected = waiting > limit * 3 // 4 or (waiting and facts.is_late)
+    lost = f"lost so far: {facts.dropped_bytes} bytes, {facts.refused_lines} lines"
+    late = "; nobody has taken calls in for a day" if facts.is_late else ""
     yield Check(
         "log of calls",
         "warn" if is_neglected else "ok",
-        f"{waiting / 1e6:.1f} MB in the spool, which may hold {limit / 1e6:.0f}; lost so far: {facts.dropped_bytes} bytes,"
-        f" {facts.refused_lines} lines" + ("; nobody has taken calls in for a day" if facts.is_late else ""),
+        f"{waiting / 1e6:.1f} MB in the spool, which may hold {limit / 1e6:.0f}; {lost}{late}",
         "CALL maintain()" if is_neglected else "",
     )
 
