@@ -7,9 +7,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from conditions import fetch_value, refused
+from conditions import fetch_value, refused, wait_until
 from conftest import Connect
-from job_workers import Installation
+from job_workers import Installation, workers_of
 
 NAME = "public.docs.body"
 ROWS = 60
@@ -302,6 +302,14 @@ def test_an_expired_rollout_goes_back(db: psycopg.Connection[Any]) -> None:
     explained = fetch_value(db, "SELECT rollout_explain(%s)", (started["rollout_id"],))
     assert explained["state"] == "rolled_back" and explained["history"] and explained["verdict"]["outcome"] == "no_data"
     assert set(sides(db).values()) == {"v1"}
+
+
+def test_a_worker_that_stays_looks_at_rollouts(db: psycopg.Connection[Any], server_home: Path) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2", 50, expires="1 millisecond")
+    with workers_of(Installation(server_home), db) as workers:
+        workers.serve()
+        wait_until(lambda: fetch_value(db, "SELECT state = 'rolled_back' FROM pgml_tune.rollouts"), 60)
 
 
 def test_a_collection_goes_with_all_of_its_versions(db: psycopg.Connection[Any]) -> None:
