@@ -13,7 +13,7 @@ from call_lines import make_writer
 from conditions import fetch_value
 from conftest import Connect
 
-SECONDS = float(os.environ.get("PGML_TUNE_STRESS_SECONDS", "5"))
+SECONDS = float(os.environ.get("PGML_TUNE_STRESS_SECONDS", "3"))
 WRITERS, INGESTERS, READERS = 4, 2, 2
 BATCH = 50
 CHECK = "SELECT count(*), count(DISTINCT call_id) FROM pgml_tune._calls"

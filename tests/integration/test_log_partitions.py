@@ -91,7 +91,7 @@ def test_maintain_does_not_wait_for_a_reader_of_the_log(db: psycopg.Connection[A
     assert fetch_value(db, PARTITIONS) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("form", ["plain", "custom", "directory"])
+@pytest.mark.parametrize("form", ["plain", "directory"])
 def test_a_dump_takes_the_log_along(
     db: psycopg.Connection[Any], connect: Connect, tmp_path: Path, form: str
 ) -> None:
