@@ -5632,7 +5632,16 @@ DECLARE
     v_type pg_catalog.text;
     v_dimensions pg_catalog.int4;
 BEGIN
-    SELECT o.* INTO STRICT c FROM pgml_tune.tracked_column AS o WHERE o.tracked_column_id OPERATOR(pg_catalog.=) column_id;
+    -- One session at a time: two would add two columns.
+    SELECT o.* INTO STRICT c FROM pgml_tune.tracked_column AS o WHERE o.tracked_column_id OPERATOR(pg_catalog.=) column_id
+    FOR UPDATE;
+    SELECT p.shadow_column INTO v_shadow
+    FROM pgml_tune.model_version AS v
+    CROSS JOIN LATERAL pgml_tune._columns_to_prepare(v.model_id, v.model_version_id) AS p
+    WHERE v.model_version_id OPERATOR(pg_catalog.=) version_id AND p.column_id OPERATOR(pg_catalog.=) _add_shadow.column_id;
+    IF v_shadow IS NOT NULL THEN
+        RETURN v_shadow;
+    END IF;
     SELECT pgml_tune._free_column(c.source, pg_catalog.concat(c.target_column, '_', v.version)), f.target_type, v.dimensions
     INTO STRICT v_shadow, v_type, v_dimensions
     FROM pgml_tune.model_version AS v
@@ -5694,7 +5703,8 @@ BEGIN
         EXECUTE v_statement;
         v_count := v_count OPERATOR(pg_catalog.+) 1;
     END LOOP;
-    UPDATE pgml_tune.tracked_column AS o SET is_filled = true WHERE o.tracked_column_id OPERATOR(pg_catalog.=) shadow_id;
+    UPDATE pgml_tune.tracked_column AS o SET is_filled = true, left_at = NULL
+    WHERE o.tracked_column_id OPERATOR(pg_catalog.=) shadow_id;
     RETURN v_count;
 END
 $$;
@@ -5746,7 +5756,10 @@ BEGIN
         JOIN pgml_tune.model AS m ON m.model_id = v.model_id
         -- One of that name that holds anything else has been put there since.
         JOIN LATERAL pgml_tune._target_facts(t.source, t.source_column, t.target_column) AS f ON f.target_type IS NOT NULL
-        WHERE t.shadow_of IS NOT NULL AND t.left_at < now() - pgml_tune._rollback_window()
+        WHERE t.shadow_of IS NOT NULL AND t.left_at < now() - pgml_tune._rollback_window() AND NOT EXISTS (
+            SELECT FROM pgml_tune.rollout AS r JOIN pgml_tune.model_version AS w ON w.model_version_id = r.to_version_id
+            WHERE r.model_id = v.model_id AND r.ended_at IS NULL AND w.space_id = v.space_id
+        )
         ORDER BY t.tracked_column_id
     LOOP
         object := format('%s.%I', c.source, c.target_column);
@@ -6952,7 +6965,7 @@ FROM (
     ('operate', 'SELECT', 'TABLE pgml_tune.tracked_column'),
     ('operate', 'INSERT (source, target_column, model_version_id, filled_by, is_mixed, source_column, shadow_of, is_filled)',
         'TABLE pgml_tune.tracked_column'),
-    ('operate', 'UPDATE (model_version_id, filled_by, is_mixed, source_column, is_filled, created_by, created_at)',
+    ('operate', 'UPDATE (model_version_id, filled_by, is_mixed, source_column, is_filled, left_at, created_by, created_at)',
         'TABLE pgml_tune.tracked_column'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._leaves(regclass)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._target_facts(oid, text, text)'),

@@ -630,7 +630,7 @@ FROM (
     ('operate', 'SELECT', 'TABLE pgml_tune.tracked_column'),
     ('operate', 'INSERT (source, target_column, model_version_id, filled_by, is_mixed, source_column, shadow_of, is_filled)',
         'TABLE pgml_tune.tracked_column'),
-    ('operate', 'UPDATE (model_version_id, filled_by, is_mixed, source_column, is_filled, created_by, created_at)',
+    ('operate', 'UPDATE (model_version_id, filled_by, is_mixed, source_column, is_filled, left_at, created_by, created_at)',
         'TABLE pgml_tune.tracked_column'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._leaves(regclass)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._target_facts(oid, text, text)'),

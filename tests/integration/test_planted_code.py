@@ -80,6 +80,23 @@ def test_superuser_maintains_a_collection_without_running_its_owners_code(
         assert set(by_others(watch(partial(attempt, db, statement)))) <= allowed, statement
 
 
+@pytest.mark.usefixtures("trapped")
+def test_superuser_prepares_a_rollout_without_running_the_owners_code(
+    mallory: psycopg.Connection[Any], db: psycopg.Connection[Any], watch: Watch
+) -> None:
+    db.execute("ALTER TABLE pgml_tune.model_version DISABLE TRIGGER USER")
+    db.execute("UPDATE pgml_tune.model_version SET space_id = 'elsewhere' WHERE version = 'v1-int8-block'")
+    mallory.execute("CALL embed_table('trap.doc', 'body', 'vector', 'minilm@v1')")
+    # One collection as it was made, one that was tampered with.
+    mallory.execute("CALL auto_embed('trap.twin', 'body', collection => 'twin')")
+    for options in ("{}", '{"golden_query": "SELECT body, id FROM trap.twin LIMIT 5"}'):
+        call = f"CALL prepare_rollout('minilm', 'v1-int8-block', '{options}')"
+        assert not by_others(watch(partial(attempt, db, call))), options
+    mallory.execute("SELECT drop_auto_embed('trap')")
+    assert not by_others(watch(partial(db.execute, "CALL prepare_rollout('minilm', 'v1-int8-block')")))
+    assert by_others(watch(partial(attempt, db, "SELECT rollout_model('minilm', 'v1-int8-block')"))) == Counter()
+
+
 def attempt(session: psycopg.Connection[Any], statement: str) -> None:
     """Runs what may be refused, but by the book."""
     try:

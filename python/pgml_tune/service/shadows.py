@@ -27,12 +27,18 @@ def prepare_column(db: Session, embed: Embed, goal: Goal, options: Options, plan
         )
     if planned.shadow_id is None:
         insist(db, planned.label, partial(store.add_shadow, db, planned.column_id, goal.version_id))
-        planned = next(found for found in store.planned_columns(db, goal) if found.column_id == planned.column_id)
+        found = [other for other in store.planned_columns(db, goal) if other.column_id == planned.column_id]
+        planned = found[0] if found else planned
     shadow_id, shadow = _find_shadow(db, planned)
     total = filling.count_unfilled(db, shadow)
     if planned.is_done and not total:
         db.notice(f"{planned.label}: prepared already")
-        return
+    else:
+        _fill_shadow(db, embed, goal, options, shadow, total)
+    insist(db, planned.label, partial(store.finish_shadow, db, planned.column_id, shadow_id))
+
+
+def _fill_shadow(db: Session, embed: Embed, goal: Goal, options: Options, shadow: Column, total: int) -> None:
     pace = Pace(db, goal, shadow.label, total, options.rows_per_second)
     left = fill_column(db, embed, shadow, options.batch(DEFAULT_BATCH), pace)
     pace.finish()
@@ -41,7 +47,6 @@ def prepare_column(db: Session, embed: Embed, goal: Goal, options: Options, plan
             f"{left} rows of {shadow.label} are without a vector, because others kept changing them", hint=goal.call
         )
     pace.enter("indexing")
-    insist(db, planned.label, partial(store.finish_shadow, db, planned.column_id, shadow_id))
 
 
 def _find_shadow(db: Session, planned: PlannedColumn) -> tuple[int, Column]:
