@@ -1,6 +1,7 @@
 import pytest
 
 from pgml_tune.db import Place
+from pgml_tune.ipc import spool
 from pgml_tune.ipc.call_line import COLUMNS, parse
 from pgml_tune.ipc.spool import database_folder, files
 from pgml_tune.records import Exposure
@@ -79,8 +80,23 @@ def test_a_text_that_is_no_unicode_fails_no_call(log, told):
 def test_memory_is_looked_at_once_a_second():
     now = [0.0]
     watch = MemoryWatch(lambda: now[0])
-    first = watch.resident_bytes()
-    watch._resident_bytes = -1
-    assert watch.resident_bytes() == -1
+    watch.look()
+    first, watch.resident_bytes = watch.resident_bytes, -1
+    watch.look()
+    assert watch.resident_bytes == -1
     now[0] = 1.0
-    assert watch.resident_bytes() > first // 2
+    watch.look()
+    assert watch.resident_bytes > first // 2
+    assert watch.gpu_bytes is None
+
+
+def test_a_call_ends_in_the_file_in_which_it_began(log, tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "FILE_BYTES", 1)
+    db = FakeSession()
+    log.begin(db, CallStart(**START))
+    log.begin(db, CallStart(**START | {"call_id": 8}))
+    for call_id in (7, 9, 8, 10):
+        log.end(db, CallRecord(**RECORD | {"call_id": call_id}))
+    first, second = sorted(files(database_folder(tmp_path, 5)), key=lambda file: file.name)
+    ids = [[parse(line).call_id for line in file.read(0).lines()] for file in (first, second)]
+    assert ids == [[7, 8, 7, 9, 8], [10]]

@@ -21,6 +21,7 @@ from pgml_tune.ipc.call_line import NULL, Dropped, dropped_line
 
 FOLDER = "calls"  # below the spool folder: a folder per database
 FILE_BYTES = 1 << 20  # then the next file is begun: what is too much is dropped file by file
+_MOST_FILE_BYTES = 16 << 20  # then it is begun even amid a call
 RETRY_SECONDS = 1.0  # after a file could not be made
 _READ_BYTES = 16 << 20  # of a file at a time; a longer one is not ours
 _SUFFIX = ".log"
@@ -42,9 +43,12 @@ class SpoolWriter:
         self._untold: list[Dropped] = []
         self._lost_bytes = 0  # of lines that could not be written
 
-    def write(self, line: bytes, max_bytes: int) -> None:
-        """Append a line; the files of all backends are to stay below `max_bytes`."""
-        if self._descriptor is not None and self._size >= FILE_BYTES:
+    def write(self, line: bytes, max_bytes: int, *, is_amid_call: bool = False) -> None:
+        """Append a line; the files of all backends are to stay below `max_bytes`.
+
+        Amid a call the file is the one that has its beginning: who finds a complete file takes the call for lost.
+        """
+        if self._descriptor is not None and self._size >= (_MOST_FILE_BYTES if is_amid_call else FILE_BYTES):
             self._close()
         if not (self._descriptor is not None or self._open(max_bytes)) or not self._append(line):
             self._lost_bytes += len(line)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgml_tune.db import Session
+from pgml_tune.engine.cuda import memory_in_use
 from pgml_tune.ipc.call_line import BEGIN, END, Value, call_line
 from pgml_tune.ipc.spool import SpoolWriter, database_folder
 from pgml_tune.records import Exposure
@@ -60,44 +61,50 @@ class CallLog:
         self._spool_dir = spool_dir
         self._clock = clock
         self._writer: SpoolWriter | None = None
+        self._begun: set[int] = set()
         self._memory = MemoryWatch()
         self.max_bytes = int(SETTINGS["log_spool_bytes"].default)  # of the spool, as last seen
 
     def begin(self, db: Session, call: CallStart) -> None:
         """A call begins that belongs to a rollout; should its backend die within it, it counts as lost."""
         self._write(db, BEGIN, _if_lost(call))
+        self._begun.add(call.call_id)
 
     def end(self, db: Session, record: CallRecord) -> None:
         """A call has ended, well or not."""
         self._write(db, END, record)
+        self._begun.discard(record.call_id)
 
     def _write(self, db: Session, kind: str, record: CallRecord) -> None:
         if self._writer is None:
             place = db.place()
             folder = database_folder(self._spool_dir, place.database_id)
             self._writer = SpoolWriter(folder, place.node, place.backend)
-        values = _values(record, self._clock() // 1000, self._memory.resident_bytes(), db.role())
-        self._writer.write(call_line(kind, values), self.max_bytes)
+        self._memory.look()
+        line = call_line(kind, _values(record, self._clock() // 1000, self._memory, db.role()))
+        self._writer.write(line, self.max_bytes, is_amid_call=bool(self._begun))
 
 
 class MemoryWatch:
-    """The memory of this process, looked at once a second."""
+    """The memory that this process has in use, looked at once a second."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._look_at = 0.0
-        self._resident_bytes: int | None = None
+        self.resident_bytes: int | None = None  # None: the system does not tell
+        self.gpu_bytes: int | None = None  # of all processes; None: this one uses no GPU
 
-    def resident_bytes(self) -> int | None:
-        """Memory in use; None where the system does not tell."""
-        if self._clock() >= self._look_at:
-            self._look_at = self._clock() + _LOOK_SECONDS
-            try:
-                with open("/proc/self/statm", "rb") as file:
-                    self._resident_bytes = int(file.read().split()[1]) * _PAGE_BYTES
-            except (OSError, ValueError, IndexError):
-                self._resident_bytes = None
-        return self._resident_bytes
+    def look(self) -> None:
+        """Look once more, if a second has passed."""
+        if self._clock() < self._look_at:
+            return
+        self._look_at = self._clock() + _LOOK_SECONDS
+        self.gpu_bytes = memory_in_use()
+        try:
+            with open("/proc/self/statm", "rb") as file:
+                self.resident_bytes = int(file.read().split()[1]) * _PAGE_BYTES
+        except (OSError, ValueError, IndexError):
+            self.resident_bytes = None
 
 
 def _if_lost(call: CallStart) -> CallRecord:
@@ -118,7 +125,7 @@ def _if_lost(call: CallStart) -> CallRecord:
     )
 
 
-def _values(record: CallRecord, logged_us: int, memory_bytes: int | None, role: int) -> tuple[Value, ...]:
+def _values(record: CallRecord, logged_us: int, memory: MemoryWatch, role: int) -> tuple[Value, ...]:
     """The columns of `pgml_tune.call_log`, in their order."""
     exposure, answer, text = record.exposure, record.answer, record.input_text
     return (
@@ -139,8 +146,8 @@ def _values(record: CallRecord, logged_us: int, memory_bytes: int | None, role: 
         record.is_cold,
         record.is_fallback,
         record.sqlstate,
-        memory_bytes,
-        None,
+        memory.resident_bytes,
+        memory.gpu_bytes,
         float(record.sample_rate),
         role,
         record.sketch,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgml_tune.db import Session
+from pgml_tune.engine.files import explained
 from pgml_tune.ipc import call_line, spool
 from pgml_tune.ipc.call_line import Dropped
 from pgml_tune.ipc.spool import SpoolFile
@@ -43,24 +44,24 @@ def ingest(db: Session, spool_dir: Path, limits: Limits) -> int:
     place = db.place()
     folder = spool.database_folder(spool_dir, place.database_id)
     ledger = store.ledger(db)
-    # After reading the ledger: a file that is missing now will not come back.
-    present = spool.files(folder, place.node)
-    added = _ingest_files(db, [file for file in present if not _is_done(file, ledger)], ledger)
-    _remove_done(db, present, ledger, limits.log_spool_bytes)
-    _remove_forgotten(folder, place.node, limits.log_keep_days)
+    with explained(folder):
+        # After reading the ledger: a file that is missing now will not come back.
+        present = spool.files(folder, place.node)
+        added = _ingest_files(db, [file for file in present if not _is_done(file, ledger)], ledger)
+        _remove_done(db, present, ledger, limits.log_spool_bytes)
+        _remove_forgotten(folder, place.node, limits.log_keep_days)
     return added
 
 
 def pending(db: Session, spool_dir: Path) -> list[str]:
     """The calls that the snapshot of the calling statement does not show, as lines for `_parse_calls()`; no texts."""
     place = db.place()
+    folder = spool.database_folder(spool_dir, place.database_id)
     ledger = store.ledger(db)
     known = _by_file(store.open_calls(db))
-    found = (
-        look(db, file, ledger, known.get(file.name, {}))
-        for file in spool.files(spool.database_folder(spool_dir, place.database_id), place.node)
-        if not _is_done(file, ledger)
-    )
+    with explained(folder):
+        files = [file for file in spool.files(folder, place.node) if not _is_done(file, ledger)]
+        found = [look(db, file, ledger, known.get(file.name, {})) for file in files]
     return ["\n".join(map(call_line.without_text, item.ended)) for item in found if item is not None and item.ended]
 
 
@@ -122,15 +123,12 @@ def _ingest_files(db: Session, files: list[SpoolFile], ledger: dict[str, LedgerR
 
 
 def _remove_done(db: Session, present: list[SpoolFile], ledger: dict[str, LedgerRow], max_bytes: int) -> None:
-    """Remove files that were ingested in an earlier transaction and that no statement needs any more."""
+    """Remove files that were ingested in an earlier transaction, and forget those that are gone."""
     is_half_full = sum(file.size for file in present) > max_bytes // 2
-    names = {file.name for file in present}
-    for file in present:
-        row = ledger.get(file.name)
-        if row is not None and row.is_removable and (row.is_old or is_half_full) and file.remove():
-            names.discard(file.name)
+    removable = store.removable_files(db, is_half_full)
+    left = {file.name for file in present if not (file.name in removable and file.remove())}
     node = db.place().node
-    gone = [row.file for row in ledger.values() if row.file not in names and row.file.startswith(f"{node}-")]
+    gone = [name for name in ledger if name not in left and name.startswith(f"{node}-")]
     if gone:
         store.forget_files(db, gone)
 

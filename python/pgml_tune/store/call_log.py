@@ -9,17 +9,16 @@ from pgml_tune.db import Database
 
 # Not an advisory lock, which anybody could hold.
 _TAKE_TURN = "SELECT 1 FROM pgml_tune.log_info FOR UPDATE SKIP LOCKED"
-# What a statement shows that began before the file was done is still in the file, so it waits for that one to end.
-_LEDGER = """
-SELECT l.file,
-       l.bytes,
-       l.done_xid IS NOT NULL AS is_done,
-       l.done_at < pg_catalog.now() - interval '1 hour' AS is_old,
-       l.done_xid IS NOT NULL AND NOT EXISTS (
-           SELECT FROM pg_catalog.pg_stat_activity AS a
-           WHERE pg_catalog.age(a.backend_xmin) >= pg_catalog.age(l.done_xid::xid)
-       ) AS is_removable
+_LEDGER = "SELECT l.file, l.bytes, l.done_xid IS NOT NULL AS is_done FROM pgml_tune.log_file AS l"
+# Done in a transaction that every snapshot shows; and an hour ago, unless the spool is short of room.
+_REMOVABLE = """
+SELECT l.file
 FROM pgml_tune.log_file AS l
+WHERE l.done_xid IS NOT NULL
+    AND pg_catalog.age(l.done_xid::xid) > (
+        SELECT coalesce(pg_catalog.max(pg_catalog.age(a.backend_xmin)), 0) FROM pg_catalog.pg_stat_activity AS a
+    )
+    AND ($1::boolean OR l.done_at < pg_catalog.now() - interval '1 hour')
 """
 _OPEN_CALLS = "SELECT o.file, o.call_id, o.line FROM pgml_tune.open_call AS o"
 _ADD_CALLS = "INSERT INTO pgml_tune.call_log SELECT c.* FROM pgml_tune._parse_calls($1::text) AS c"
@@ -34,7 +33,10 @@ FROM ROWS FROM (
 ) AS f (file, bytes, is_done)
 ON CONFLICT (file) DO UPDATE SET bytes = excluded.bytes, done_xid = excluded.done_xid, done_at = excluded.done_at
 """
-_FORGET_FILES = "DELETE FROM pgml_tune.log_file WHERE file = ANY ($1::text[])"
+_FORGET_FILES = """
+WITH calls AS (DELETE FROM pgml_tune.open_call WHERE file = ANY ($1::text[]))
+DELETE FROM pgml_tune.log_file WHERE file = ANY ($1::text[])
+"""
 _CLOSE_CALLS = """
 DELETE FROM pgml_tune.open_call AS o
 USING ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::bigint[])) AS c (file, call_id)
@@ -76,9 +78,7 @@ class LedgerRow:
 
     file: str
     bytes: int
-    is_done: bool
-    is_old: bool  # done for an hour
-    is_removable: bool  # no statement can still need it
+    is_done: bool  # its writer is gone and all is ingested
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,11 @@ def take_turn(db: Database) -> bool:
 def ledger(db: Database) -> dict[str, LedgerRow]:
     """Every file of which something has been ingested, by its name."""
     return {row["file"]: LedgerRow(**row) for row in db.fetch(_LEDGER)}
+
+
+def removable_files(db: Database, is_short_of_room: bool) -> set[str]:
+    """The files that are done and that no statement can still need."""
+    return {row["file"] for row in db.fetch(_REMOVABLE, is_short_of_room)}
 
 
 def open_calls(db: Database) -> list[OpenCall]:
