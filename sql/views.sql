@@ -304,7 +304,7 @@ SELECT c.logged_at,
        c.share,
        c.variant,
        c.unit,
-       c.sqlstate,
+       c.sqlstate IS NOT NULL OR c.is_fallback AS has_failed,
        CASE WHEN c.sqlstate IS NULL AND c.cache = 'miss' AND NOT c.is_cold AND c.latency_ms > 0
                  AND c.task IN ('embed', 'search', 'classify')
             THEN c.latency_ms END AS model_ms

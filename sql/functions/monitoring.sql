@@ -12,7 +12,7 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH seen AS (
-        SELECT c.phase, min(c.share) AS share, c.variant, c.unit, count(c.sqlstate) > 0 AS has_failed,
+        SELECT c.phase, min(c.share) AS share, c.variant, c.unit, bool_or(c.has_failed) AS has_failed,
                coalesce(max(c.model_ms) > promised_ms, false) AS was_slow, avg(ln(c.model_ms)) AS ln_ms
         FROM pgml_tune._timed_calls AS c
         WHERE c.rollout_id = _rollout_units.rollout_id AND c.unit IS NOT NULL
@@ -52,7 +52,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT c.phase, c.variant, count(*), count(c.sqlstate), count(c.model_ms), avg(c.model_ms),
+    SELECT c.phase, c.variant, count(*), count(*) FILTER (WHERE c.has_failed), count(c.model_ms), avg(c.model_ms),
            percentile_cont(0.5) WITHIN GROUP (ORDER BY c.model_ms),
            percentile_cont(0.95) WITHIN GROUP (ORDER BY c.model_ms),
            percentile_cont(0.99) WITHIN GROUP (ORDER BY c.model_ms)
@@ -165,7 +165,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT c.logged_at, coalesce(c.unit, c.call_id), c.model_ms, c.sqlstate IS NOT NULL
+    SELECT c.logged_at, coalesce(c.unit, c.call_id), c.model_ms, c.has_failed
     FROM pgml_tune._timed_calls AS c
     WHERE c.model = _served_calls.model AND c.variant IS DISTINCT FROM 'candidate'
     ORDER BY c.logged_at DESC

@@ -22,7 +22,8 @@ GROUP BY c.relname
 
 
 def as_heading(name, arguments, result):
-    plain = re.sub(r"::(jsonb|regrole|interval|(text|integer|bigint)(\[\])?)|\b(IN|OUT) ", "", arguments)
+    types = r"jsonb|regrole|interval|double precision|(text|integer|bigint)(\[\])?"
+    plain = re.sub(rf"::({types})|\b(IN|OUT) ", "", arguments)
     plain = plain.replace(" DEFAULT ", " = ")
     return f"{name}({plain})" + (f" -> {result}" if result else "")
 

@@ -1,6 +1,7 @@
 """From psql to a new version: every procedure on a small model, waited for, with the worker that a CALL starts."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,26 @@ def test_a_classifier_is_trained_served_distilled_and_evaluated(session: Session
     assert 0 <= result["figures"]["accuracy"] <= 100 and result["figures"]["latency_ms"] > 0
     with refused("0A000"):
         session.db.execute("SELECT embed('a', 'triage')")
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
+FEEDBACK = """
+SELECT count(record_feedback(call_id, label => label, expected => other, input => body)) FROM (
+    SELECT label, other, body, last_call_id() AS call_id FROM sentence, embed(body, %s) OFFSET 0
+) AS answered
+"""
+
+
+def test_feedback_becomes_the_next_version_by_the_statements_of_the_documentation(session: Session) -> None:
+    session.db.execute("SELECT configure('log_sample', '1')")
+    statements = re.findall(r"^CALL (finetune_\w+\(.*?\));", DOCUMENT, re.MULTILINE | re.DOTALL)
+    pairs, labelled = (statement.replace("minilm", "tiny").replace("triage", "tiny") for statement in statements)
+    assert fetch_value(session.db, FEEDBACK, ("tiny",)) == 90
+    result = session.call(pairs.replace("$$)", "$$, 'heeded')"))
+    assert result["versions"] == ["tiny@heeded"]
+    assert session.version("tiny@heeded")["source"]["made_by"]["train"]["count"] == 90
+    result = session.call(labelled.replace("$$)", "$$, 'taught')"))
+    assert result["versions"] == ["taught@v1"]
 
 
 def test_an_embedding_model_is_distilled_into_fewer_layers(session: Session) -> None:
