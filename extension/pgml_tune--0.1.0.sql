@@ -657,7 +657,7 @@ CREATE TABLE pgml_tune.call_log (
     is_fallback      boolean NOT NULL,  -- the candidate failed, the serving version answered
     sqlstate         text,  -- NULL: no error; 58000 with outcome lost: the backend ended within the call
     memory_bytes     bigint,  -- resident memory of the backend, looked at once a second; NULL: not known
-    gpu_memory_bytes bigint,  -- NULL: no GPU
+    gpu_memory_bytes bigint,  -- in use on the device, by all processes; NULL: the backend uses no GPU
     sample_rate      real NOT NULL,  -- share of such calls that are logged; 1/sample_rate is the weight of the row
     role_id          oid NOT NULL,
     sketch           text,  -- of the mean vector: 32 numbers, base64; NULL: setting log_sketch is off, or nothing was computed
@@ -6504,7 +6504,7 @@ SELECT c.logged_at,
        c.sample_rate
 FROM pgml_tune._calls AS c;
 COMMENT ON VIEW pgml_tune.performance_logs IS
-    'Logged calls: length of input and output, time, and the memory that the backend and the GPU had in use.';
+    'Logged calls: length of input and output, time, and the memory that was in use by the backend and on its GPU.';
 
 CREATE OR REPLACE VIEW pgml_tune.stat_log AS
 SELECT i.dropped_bytes, i.refused_lines, i.ingested_at, i.stats_reset_at FROM pgml_tune.log_info AS i;

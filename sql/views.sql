@@ -169,7 +169,7 @@ SELECT c.logged_at,
        c.sample_rate
 FROM pgml_tune._calls AS c;
 COMMENT ON VIEW pgml_tune.performance_logs IS
-    'Logged calls: length of input and output, time, and the memory that the backend and the GPU had in use.';
+    'Logged calls: length of input and output, time, and the memory that was in use by the backend and on its GPU.';
 
 CREATE OR REPLACE VIEW pgml_tune.stat_log AS
 SELECT i.dropped_bytes, i.refused_lines, i.ingested_at, i.stats_reset_at FROM pgml_tune.log_info AS i;

@@ -22,7 +22,7 @@ CREATE TABLE pgml_tune.call_log (
     is_fallback      boolean NOT NULL,  -- the candidate failed, the serving version answered
     sqlstate         text,  -- NULL: no error; 58000 with outcome lost: the backend ended within the call
     memory_bytes     bigint,  -- resident memory of the backend, looked at once a second; NULL: not known
-    gpu_memory_bytes bigint,  -- NULL: no GPU
+    gpu_memory_bytes bigint,  -- in use on the device, by all processes; NULL: the backend uses no GPU
     sample_rate      real NOT NULL,  -- share of such calls that are logged; 1/sample_rate is the weight of the row
     role_id          oid NOT NULL,
     sketch           text,  -- of the mean vector: 32 numbers, base64; NULL: setting log_sketch is off, or nothing was computed

@@ -1,6 +1,7 @@
 import pytest
 
 from pgml_tune.db import Place
+from pgml_tune.engine import cuda
 from pgml_tune.ipc import spool
 from pgml_tune.ipc.call_line import COLUMNS, parse
 from pgml_tune.ipc.spool import database_folder, files
@@ -100,3 +101,21 @@ def test_a_call_ends_in_the_file_in_which_it_began(log, tmp_path, monkeypatch):
     first, second = sorted(files(database_folder(tmp_path, 5)), key=lambda file: file.name)
     ids = [[parse(line).call_id for line in file.read(0).lines()] for file in (first, second)]
     assert ids == [[7, 8, 7, 9, 8], [10]]
+
+
+class FakeDriver:
+    """Loaded, with 3 of 8 GB free; without a context it refuses to tell."""
+
+    status = 0
+
+    def cuMemGetInfo_v2(self, free, total):  # noqa: N802
+        free._obj.value, total._obj.value = 3 << 30, 8 << 30
+        return self.status
+
+
+def test_the_memory_of_a_gpu_that_the_process_uses_is_told(monkeypatch):
+    driver = FakeDriver()
+    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name, mode: driver)
+    assert cuda.memory_in_use() == 5 << 30
+    driver.status = 201
+    assert cuda.memory_in_use() is None
