@@ -5362,6 +5362,63 @@ $$;
 COMMENT ON FUNCTION pgml_tune._add_twin(bigint, bigint) IS
     'Begins to keep a collection embedded under another version, too.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._follow_twin(collection_id bigint, is_followed boolean)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '300ms'
+AS $$
+DECLARE
+    v_statement text;
+BEGIN
+    -- With the rights of the caller, who has to own the table.
+    FOR v_statement IN
+        SELECT format('ALTER TABLE ONLY %s %s TRIGGER %I', g.tgrelid::regclass,
+            CASE WHEN is_followed THEN 'ENABLE' ELSE 'DISABLE' END, g.tgname)
+        FROM pg_trigger AS g
+        JOIN pgml_tune.collection AS c ON c.collection_id = _follow_twin.collection_id AND c.is_twin AND NOT c.is_ready
+        WHERE g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', c.collection_id))
+          AND (g.tgenabled = 'D') = is_followed
+        ORDER BY g.tgrelid, g.tgname
+    LOOP
+        EXECUTE v_statement;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._follow_twin(bigint, boolean) IS
+    'Lets the writers of a table feed a twin that answers nothing yet, or spares them that while its index is made.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._index_twin(collection_id bigint, is_made boolean)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_embeddings regclass := (
+        SELECT c.embeddings FROM pgml_tune.collection AS c
+        WHERE c.collection_id = _index_twin.collection_id AND c.is_twin AND NOT c.is_ready
+    );
+    v_statement text;
+BEGIN
+    IF v_embeddings IS NULL THEN
+        RETURN false;
+    END IF;
+    -- Takes the locks in the order in which all take them, and looks whether the side table is as it was made.
+    PERFORM pgml_tune._fill_collection(collection_id, 'probe', NULL, NULL, NULL, 0);
+    IF NOT is_made THEN
+        EXECUTE format('ANALYZE %s', v_embeddings);
+    END IF;
+    SELECT g.statement INTO v_statement FROM pgml_tune._graph_statement(collection_id) AS g;
+    IF v_statement IS NOT NULL AND is_made THEN
+        EXECUTE v_statement;
+    END IF;
+    RETURN v_statement IS NOT NULL;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._index_twin(bigint, boolean) IS
+    'Whether a twin that is filled wants an HNSW index; made if it shall be.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._probe_vectors(collection_id bigint, sample integer)
 RETURNS bigint[]
 LANGUAGE plpgsql STABLE
@@ -6987,6 +7044,8 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._columns_to_prepare(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._routes(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_twin(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._follow_twin(bigint, boolean)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._index_twin(bigint, boolean)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._nearest_keys(bigint, boolean, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._golden_rows(text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._record_validation(bigint, jsonb)'),

@@ -652,6 +652,8 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._columns_to_prepare(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._routes(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_twin(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._follow_twin(bigint, boolean)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._index_twin(bigint, boolean)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._nearest_keys(bigint, boolean, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._golden_rows(text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._record_validation(bigint, jsonb)'),

@@ -22,6 +22,7 @@ DEFINERS = {
     "_forget_columns",
     "_forget_job_rows",
     "_ingest_logs",
+    "_index_twin",
     "_lost_collections",
     "_mend_collection",
     "_mend_shadow_triggers",

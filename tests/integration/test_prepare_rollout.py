@@ -457,6 +457,53 @@ def test_two_calls_at_once_do_no_harm(
     assert fetch_value(doc, "SELECT count(*) FROM pgml_tune.collection") == 2
 
 
+def test_writers_do_not_wait_while_the_graph_is_made(
+    doc: psycopg.Connection[Any], connect: Connect, background: ThreadPoolExecutor
+) -> None:
+    worker = connect()
+    # The graph is made in an instant here, so it is held up.
+    is_worker = f"pg_backend_pid() = {worker.info.backend_pid}"
+    doc.execute(f"""
+        CREATE FUNCTION gate() RETURNS event_trigger LANGUAGE plpgsql
+            AS $$ BEGIN IF {is_worker} THEN PERFORM pg_advisory_xact_lock(4711); END IF; END $$;
+        CREATE EVENT TRIGGER gate ON ddl_command_end WHEN tag IN ('CREATE INDEX') EXECUTE FUNCTION gate();
+    """)
+    doc.execute("UPDATE pgml_tune.collection SET index_method = 'hnsw'")
+    doc.execute("SELECT pg_advisory_lock(4711)")
+    running = background.submit(worker.execute, PREPARE)
+    waiting = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    wait_until(lambda: fetch_value(doc, waiting))
+    doc.execute("SET lock_timeout = '2s'")
+    doc.execute("UPDATE doc SET body = body || ' changed' WHERE id < 30")
+    doc.execute("UPDATE doc SET id = 3000 WHERE id = 31")
+    doc.execute("UPDATE doc SET body = NULL WHERE id = 32")
+    doc.execute("DELETE FROM doc WHERE id = 33")
+    doc.execute("INSERT INTO doc VALUES (4000, 'new')")
+    doc.execute("RESET lock_timeout")
+    doc.execute("SELECT pg_advisory_unlock(4711)")
+    running.result()
+    doc.execute("UPDATE doc SET body = body || ' once more' WHERE id < 20")
+    assert wrong_rows(doc, DOC, "v1") == wrong_rows(doc, DOC, "v2") == []
+    assert validation(doc)["passed"] is True
+
+
+def test_a_call_ended_while_the_graph_is_made_loses_nothing(doc: psycopg.Connection[Any]) -> None:
+    doc.execute("""
+        CREATE FUNCTION fail() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE query_canceled; END $$;
+        CREATE EVENT TRIGGER fail ON ddl_command_end WHEN tag IN ('CREATE INDEX') EXECUTE FUNCTION fail();
+    """)
+    doc.execute("UPDATE pgml_tune.collection SET index_method = 'hnsw'")
+    with refused("57014"):
+        doc.execute(PREPARE)
+    doc.execute("DROP EVENT TRIGGER fail")
+    doc.execute("UPDATE doc SET body = body || ' changed' WHERE id < 30; DELETE FROM doc WHERE id = 33")
+    assert missing_steps(doc, "v2") == [("collection", DOC)]
+    doc.execute(PREPARE)
+    doc.execute("UPDATE doc SET body = body || ' once more' WHERE id < 20")
+    assert wrong_rows(doc, DOC, "v1") == wrong_rows(doc, DOC, "v2") == []
+    assert missing_steps(doc, "v2") == []
+
+
 def test_dropping_the_collection_ends_both_spaces(doc: psycopg.Connection[Any]) -> None:
     doc.execute(PREPARE)
     doc.execute("SELECT drop_auto_embed(%s)", (DOC,))

@@ -85,11 +85,16 @@ def _found(collection: Collection | None, planned: PlannedCollection) -> Collect
 
 
 def _fill_twin(db: Session, goal: Goal, options: Options, twin: Collection, thing: str) -> None:
-    total = collection_store.count_missing(db, twin.collection_id)
-    pace = Pace(db, goal, thing, total, options.rows_per_second)
+    # A call that was ended while the index was made has left its writers unfollowed.
+    insist(db, thing, partial(store.follow_twin, db, twin.collection_id, True))
+    pace = Pace(db, goal, thing, collection_store.count_missing(db, twin.collection_id), options.rows_per_second)
 
     def finish(db: Session, collection_id: int) -> int:
+        if missing := collection_store.count_missing(db, collection_id):
+            return missing
         pace.enter("indexing")
+        if store.wants_index(db, collection_id):
+            _make_index(db, collection_id, thing)
         return collection_store.finish_collection(db, collection_id)
 
     left = collections.fill_rows(db, twin, pace, finish, options.batch(twin.batch_size))
@@ -102,3 +107,12 @@ def _fill_twin(db: Session, goal: Goal, options: Options, twin: Collection, thin
             hint=goal.call,
         )
     pace.finish()
+
+
+def _make_index(db: Session, collection_id: int, thing: str) -> None:
+    """Make the index while no writer feeds it, or all of them would wait; what they miss is found afterwards."""
+    db.commit()
+    insist(db, thing, partial(store.follow_twin, db, collection_id, False))
+    store.make_index(db, collection_id)
+    db.commit()
+    insist(db, thing, partial(store.follow_twin, db, collection_id, True))

@@ -19,6 +19,8 @@ SELECT c.column_id, c.relation::pg_catalog.int8 AS relation, c.label, c.source_c
 FROM pgml_tune._columns_to_prepare($1::pg_catalog.int8, $2::pg_catalog.int8) AS c
 """
 _ADD_TWIN = "SELECT pgml_tune._add_twin($1::pg_catalog.int8, $2::pg_catalog.int8)"
+_FOLLOW_TWIN = "SELECT pgml_tune._follow_twin($1::pg_catalog.int8, $2::pg_catalog.bool)"
+_INDEX_TWIN = "SELECT pgml_tune._index_twin($1::pg_catalog.int8, $2::pg_catalog.bool) AS is_wanted"
 _ADD_SHADOW = "SELECT pgml_tune._add_shadow($1::pg_catalog.int8, $2::pg_catalog.int8)"
 _FINISH_SHADOW = "SELECT pgml_tune._finish_shadow($1::pg_catalog.int8, $2::pg_catalog.int8)"
 _ASK = """
@@ -102,6 +104,21 @@ def planned_columns(db: Database, goal: Goal) -> list[PlannedColumn]:
 def add_twin(db: Session, collection_id: int, version_id: int) -> bool:
     """Begin to keep a collection embedded under the version, too; False if others hold a lock."""
     return db.fetch_if_possible(_ADD_TWIN, collection_id, version_id) is not None
+
+
+def follow_twin(db: Session, collection_id: int, is_followed: bool) -> bool:
+    """Let writers feed a twin that answers nothing yet, or spare them that; False if others hold a lock."""
+    return db.fetch_if_possible(_FOLLOW_TWIN, collection_id, is_followed) is not None
+
+
+def wants_index(db: Database, collection_id: int) -> bool:
+    """Whether a filled twin is great enough for an HNSW index and has none."""
+    return bool(db.fetch(_INDEX_TWIN, collection_id, False)[0]["is_wanted"])
+
+
+def make_index(db: Database, collection_id: int) -> None:
+    """Make the HNSW index of a filled twin; its writers wait for it."""
+    db.fetch(_INDEX_TWIN, collection_id, True)
 
 
 def add_shadow(db: Session, column_id: int, version_id: int) -> bool:
