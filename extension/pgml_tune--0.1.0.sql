@@ -725,6 +725,10 @@ CREATE TABLE pgml_tune.feedback (
     created_by  text NOT NULL DEFAULT session_user,
     created_at  timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT feedback_score_check CHECK (score BETWEEN 0 AND 1),
+    -- Who inserts past record_feedback() meets these instead of the settings.
+    CONSTRAINT feedback_length_check CHECK (
+        length(label) <= 1000 AND octet_length(expected) <= 4194304 AND octet_length(input_text) <= 4194304
+    ),
     CONSTRAINT feedback_given_check CHECK (num_nonnulls(score, label, expected) > 0)
 );
 CREATE INDEX feedback_rollout_id_idx ON pgml_tune.feedback (rollout_id) WHERE rollout_id IS NOT NULL;  -- ab_report()

@@ -52,6 +52,13 @@ AS $$ SELECT ('x' || substr(md5(salt || value), 1, 8))::bit(32)::bigint / 429496
 """
 
 
+def forget_calls(db: psycopg.Connection[Any]) -> None:
+    """As if nothing had happened yet in a database that several tests share."""
+    db.execute("TRUNCATE pgml_tune.call_log, pgml_tune.feedback")
+    db.execute("DELETE FROM pgml_tune.rollout")
+    db.execute("SELECT configure('log_sample', '0')")
+
+
 def begin_rollout(db: psycopg.Connection[Any], share: int = 5000, phase: int = 1, guardrails: str = "{}") -> int:
     """A rollout of model minilm that runs since a day."""
     parameters = {"share": share, "phase": phase, "guardrails": guardrails}

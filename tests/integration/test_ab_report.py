@@ -6,9 +6,16 @@ import psycopg
 import pytest
 from conditions import fetch_value, refused
 from conftest import Connect
-from logged_calls import begin_rollout, log_calls
+from logged_calls import begin_rollout, forget_calls, log_calls
 
 Report = dict[tuple[int | None, str], dict[str, Any]]
+
+
+@pytest.fixture
+def connect(connect_shared: Connect) -> Connect:
+    """Sessions in one database for the whole module, which each test finds without calls."""
+    forget_calls(connect_shared())
+    return connect_shared
 
 
 def report(db: psycopg.Connection[Any]) -> list[dict[str, Any]]:
@@ -86,12 +93,11 @@ def test_phases_are_shown_by_themselves_and_judged_together(db: psycopg.Connecti
 
 def test_units_that_come_back_widen_the_interval(db: psycopg.Connection[Any]) -> None:
     widths = []
-    for first in (3000, 0):
-        db.execute("TRUNCATE pgml_tune.call_log")
-        db.execute("DELETE FROM pgml_tune.rollout")
+    for first in (1500, 0):
+        forget_calls(db)
         rollout_id = begin_rollout(db, phase=2)
-        log_calls(db, rollout_id, 3000, calls=4)
-        log_calls(db, rollout_id, 3000, calls=4, phase=2, first=first)
+        log_calls(db, rollout_id, 1500, calls=2)
+        log_calls(db, rollout_id, 1500, calls=2, phase=2, first=first)
         latency = by_metric(report(db))[None, "latency"]
         widths.append(latency["interval_high"] - latency["interval_low"])
     assert widths[1] > 1.2 * widths[0]
@@ -113,6 +119,38 @@ def test_the_running_rollout_comes_before_the_last_one_that_ended(db: psycopg.Co
     running = begin_rollout(db)
     assert list(dict.fromkeys(line["rollout_id"] for line in report(db))) == [running, ended[1]]
     assert {line["days_to_decision"] for line in report(db)} == {None}
+
+
+def test_a_unit_that_fails_again_and_again_counts_once_where_it_failed_first(db: psycopg.Connection[Any]) -> None:
+    rollout_id = begin_rollout(db, phase=2)
+    log_calls(db, rollout_id, 40, calls=2, share=1000)
+    log_calls(db, rollout_id, 40, calls=2, phase=2, share=9000)
+    # Units that only the second phase gave to the candidate, and that fail in both.
+    db.execute("UPDATE pgml_tune.call_log SET sqlstate = '54000' WHERE unit % 10000 BETWEEN 1000 AND 8999")
+    moved = fetch_value(db, "SELECT count(DISTINCT unit) FROM pgml_tune.call_log WHERE sqlstate IS NOT NULL")
+    found = by_metric(report(db))
+    errors = {phase: found[phase, "error_rate"] for phase in (None, 1, 2)}
+    failed = {
+        phase: (line["serving_value"] * line["serving_n"], line["candidate_value"] * line["candidate_n"])
+        for phase, line in errors.items()
+    }
+    assert moved > 20
+    assert failed == {None: (moved, 0), 1: (moved, 0), 2: (0, moved)}
+
+
+def test_a_fallback_is_an_error_of_the_candidate(db: psycopg.Connection[Any]) -> None:
+    log_calls(db, begin_rollout(db), 100)
+    db.execute("UPDATE pgml_tune.call_log SET is_fallback = true, version = 'v1' WHERE variant = 'candidate'")
+    errors = by_metric(report(db))[None, "error_rate"]
+    assert (errors["serving_value"], errors["candidate_value"], errors["outcome"]) == (0, 1, "fail")
+
+
+def test_a_unit_in_both_versions_is_a_mismatch(db: psycopg.Connection[Any]) -> None:
+    log_calls(db, begin_rollout(db), 100, calls=2)
+    db.execute("UPDATE pgml_tune.call_log SET variant = 'candidate' WHERE call_id = (SELECT min(call_id)"
+               " FROM pgml_tune.call_log WHERE variant = 'serving')")  # fmt: skip
+    ratio = by_metric(report(db))[None, "sample_ratio"]
+    assert (ratio["outcome"], "both" in ratio["words"]) == ("mismatch", True)
 
 
 def test_a_promised_latency_has_lines_of_its_own(db: psycopg.Connection[Any]) -> None:

@@ -7,9 +7,16 @@ import pytest
 from conditions import fetch_value, refused
 from conftest import Connect
 from dumping import restored_copy
-from logged_calls import begin_rollout, log_calls
+from logged_calls import begin_rollout, forget_calls, log_calls
 
 COPIED = "SELECT model, version, task, variant FROM pgml_tune.feedback_rows"
+
+
+@pytest.fixture
+def connect(connect_shared: Connect) -> Connect:
+    """Sessions in one database for the whole module, which each test finds without calls."""
+    forget_calls(connect_shared())
+    return connect_shared
 
 
 @pytest.fixture
@@ -81,6 +88,18 @@ def test_nobody_gives_feedback_in_the_name_of_another(connect: Connect, calls: l
             bob.execute(f"UPDATE pgml_tune.feedback_rows SET {column} = {value}")
 
 
+def test_who_inserts_past_the_function_meets_the_same_limits(connect: Connect) -> None:
+    alice = connect("alice")
+    for values in (
+        "1, 2, NULL, NULL",
+        "1, NULL, NULL, NULL",
+        "1, 1, repeat('x', 1001), NULL",
+        "1, 1, NULL, repeat('x', 4194305)",
+    ):
+        with refused("23514"):
+            alice.execute(f"INSERT INTO pgml_tune.feedback_rows (call_id, score, label, expected) VALUES ({values})")
+
+
 @pytest.mark.parametrize(
     ("arguments", "state"),
     [
@@ -92,18 +111,6 @@ def test_nobody_gives_feedback_in_the_name_of_another(connect: Connect, calls: l
 def test_feedback_that_says_nothing_or_too_much_is_refused(connect: Connect, arguments: str, state: str) -> None:
     with refused(state):
         connect("alice").execute(f"SELECT record_feedback({arguments})")
-
-
-def test_feedback_can_be_trained_on(connect: Connect, calls: list[int]) -> None:
-    """The statements of docs/monitoring.md: rows (anchor, positive) and (text, label)."""
-    olga = connect("olga")
-    for number, call_id in enumerate(calls[:8]):
-        olga.execute(
-            "SELECT record_feedback(%s, label => %s, expected => %s, input => %s)",
-            (call_id, f"label {number % 2}", f"a better text {number}", f"question {number}"),
-        )
-    train = "SELECT input_text, expected FROM pgml_tune.feedback_rows WHERE model = 'minilm' AND expected IS NOT NULL"
-    assert len(olga.execute(train).fetchall()) == 8
 
 
 def test_a_dump_brings_feedback_back_as_it_was(

@@ -1,12 +1,23 @@
 """ab_selftest() and drift_report() on calls in the log."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from conditions import fetch_value, refused
 from conftest import Connect
-from logged_calls import log_calls
+from logged_calls import begin_rollout, forget_calls, log_calls
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
+
+
+@pytest.fixture
+def connect(connect_shared: Connect) -> Connect:
+    """Sessions in one database for the whole module, which each test finds without calls."""
+    forget_calls(connect_shared())
+    return connect_shared
 
 
 def test_the_self_test_raises_no_more_false_alarms_than_it_may(db: psycopg.Connection[Any], connect: Connect) -> None:
@@ -80,3 +91,17 @@ def test_reports_hold_no_text_of_users(db: psycopg.Connection[Any]) -> None:
     for function in ("_drift_calls('minilm', 1e6, 1e6, 9)", "_served_calls('minilm', 9)", "_rollout_units(1, 1)"):
         query = f"SELECT count(*) FROM pgml_tune.{function} AS c WHERE c::text LIKE '%kanarienvogel%'"
         assert fetch_value(db, query) == 0
+
+
+def test_the_statements_of_the_documentation_run(db: psycopg.Connection[Any]) -> None:
+    log_calls(db, begin_rollout(db), 600)
+    ours = DOCUMENT.split("## Comparing two versions")[1].split("## Prometheus")[0]
+    statements = [
+        statement
+        for block in re.findall(r"```sql\n(.*?)```", ours, re.DOTALL)
+        for statement in re.sub(r"--.*", "", block).split(";")
+        if statement.strip().startswith("SELECT")
+    ]
+    assert len(statements) == 8
+    for statement in statements:
+        assert db.execute(statement).fetchall() or "drift_report" in statement, statement
