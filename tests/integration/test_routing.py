@@ -139,6 +139,14 @@ def test_the_unit_of_a_session_sends_all_its_calls_to_one_version(db: psycopg.Co
         assert [(call.task, call.texts) for call in calls[-2:]] == [("batch", 7), ("similarity", 2)]
 
 
+def test_a_unit_too_long_is_refused_also_while_no_rollout_runs(db: psycopg.Connection[Any]) -> None:
+    db.execute("SELECT embed('a')")
+    db.execute("SELECT set_config('pgml_tune.unit', repeat('x', 1001), false)")
+    with refused("22023"):
+        db.execute("SELECT embed('a')")
+    db.execute("SELECT embed('a', 'minilm@v1')")
+
+
 def test_a_unit_that_is_empty_is_none_and_one_too_long_is_refused(db: psycopg.Connection[Any]) -> None:
     roll_out(db, 50)
     db.execute("SET pgml_tune.unit = ''")

@@ -8,7 +8,7 @@ from pgml_tune import __version__
 from pgml_tune.db import Database, Session
 from pgml_tune.errors import NotReady, NotSupported, ObjectNotFound, TuneError
 from pgml_tune.records import VERBS, ModelReference
-from pgml_tune.settings import Limits
+from pgml_tune.settings import Limits, parse_unit_preference
 from pgml_tune.store import registry
 from pgml_tune.store.registry import Destination, Target
 from pgml_tune.store.setting import read_settings
@@ -71,6 +71,8 @@ class Rules:
         destination = self._destinations.get((model, task))
         if destination is None or not (destination.pointer is None or db.holds_table(destination.pointer)):
             destination = self._destinations[model, task] = _resolve(db, model, task)
+            if destination.pointer is not None:
+                preferred_unit(db)  # refused where no rollout runs, too: none shall begin with errors
         return destination, self._limits
 
     def _refresh(self, db: Session) -> None:
@@ -82,6 +84,11 @@ class Rules:
             self._limits = Limits.from_rows(settings)
             self._destinations.clear()
             self._state = state
+
+
+def preferred_unit(db: Session) -> str | None:
+    """The unit that the session has set for its calls."""
+    return parse_unit_preference(db.preference(b"pgml_tune.unit"))
 
 
 def _check_version(sql_version: str) -> None:

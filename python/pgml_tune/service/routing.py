@@ -11,7 +11,7 @@ from pgml_tune.records import Exposure
 from pgml_tune.service.assignment import CANDIDATE, SERVING, unit_number, variant_of
 from pgml_tune.service.breaker import Breaker
 from pgml_tune.service.calls import Call, Calls, sqlstate_of
-from pgml_tune.settings import parse_unit_preference
+from pgml_tune.service.resolution import preferred_unit
 from pgml_tune.store.registry import Split
 
 # What a model can do wrong. A cancel or a timeout is an error of the database, and passes.
@@ -28,16 +28,17 @@ class Router:
 
     def send(self, db: Session, call: Call, text: str) -> None:
         """Let a call go to the version of its unit, which is its text unless the session has set one."""
-        unit, split = _preferred_unit(db, call), call.destination.split
+        split = call.destination.split
         if split is not None:
-            self._send(db, call, split, [unit_number(split.salt, unit or text)])
+            self._send(db, call, split, [unit_number(split.salt, preferred_unit(db) or text)])
 
     def divide(self, db: Session, call: Call, texts: Sequence[str]) -> Iterator[tuple[Call, Sequence[int]]]:
         """The calls that one with many texts becomes, and the places of their texts: two where texts are the units.
 
         The second is made when the first has ended.
         """
-        unit, split, places = _preferred_unit(db, call), call.destination.split, range(len(texts))
+        split, places = call.destination.split, range(len(texts))
+        unit = None if split is None else preferred_unit(db)
         if split is None or not texts:
             yield call, places
         elif unit is not None:
@@ -95,10 +96,3 @@ class Router:
 def is_candidate(call: Call) -> bool:
     """Whether a call belongs to the candidate of a rollout, by its unit."""
     return bool(call.exposures) and call.exposures[0][1].variant == CANDIDATE
-
-
-def _preferred_unit(db: Session, call: Call) -> str | None:
-    """The unit that the session has set, checked also where no rollout runs: none shall begin with errors."""
-    if call.destination.pointer is None:
-        return None
-    return parse_unit_preference(db.preference(b"pgml_tune.unit"))
