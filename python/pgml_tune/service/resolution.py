@@ -69,7 +69,11 @@ class Rules:
         """
         self._refresh(db)
         destination = self._destinations.get((model, task))
-        if destination is None or not (destination.pointer is None or db.holds_table(destination.pointer)):
+        if destination is not None and destination.pointer is not None and not db.holds_table(destination.pointer):
+            registry.hold_pointers(db)  # in a new transaction; whoever has moved one meanwhile has told by now
+            self._refresh(db)
+            destination = self._destinations.get((model, task))
+        if destination is None:
             destination = self._destinations[model, task] = _resolve(db, model, task)
             if destination.pointer is not None:
                 preferred_unit(db)  # refused where no rollout runs, too: none shall begin with errors

@@ -20,6 +20,7 @@ _DEFAULT = _SERVING + "s.default_of = $1::text"
 _MODEL = _SERVING + "s.model = $1::text AND s.task = $2::text"
 # Called, not read: the catalog answers as it is now, in step with the views, and a row as it was for the snapshot.
 _FUNCTION = "SELECT pgml_tune._serving_{}() AS served"
+_HOLD = "SELECT FROM pgml_tune.serving LIMIT 0"
 _VERSION = """
 SELECT v.model_version_id, m.name, v.version, v.artifact_sha256, v.dimensions
 FROM pgml_tune.model AS m
@@ -106,6 +107,11 @@ def find_destination(db: Database, reference: ModelReference | None, task: str) 
         rows = db.fetch(_VERSION, reference.name, task, reference.version)
         return Destination(Target(*rows[0].values())) if rows else None
     return _served(db, rows[0]) if rows else None
+
+
+def hold_pointers(db: Database) -> None:
+    """Let nobody move a pointer together with the catalog until the transaction ends."""
+    db.fetch(_HOLD)
 
 
 def find_target(db: Database, reference: ModelReference | None, task: str) -> Target | None:
