@@ -121,6 +121,7 @@ def test_a_sample_of_none_logs_only_what_fails_or_is_in_a_rollout():
     with pytest.raises(InvalidArgument):
         loud.embed("a")
     assert [(row.sqlstate, row.sample_rate) for row in loud.log.ended] == [("22023", 1.0)]
+    assert loud.calls.last_id == loud.log.ended[0].call_id
     elsewhere = Caller(Destination(V1, None, is_in_rollout=True), log_sample="0")
     elsewhere.embed("a")
     assert [(row.exposure, row.sample_rate) for row in elsewhere.log.ended] == [(None, 1.0)]

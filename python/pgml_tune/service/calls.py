@@ -141,7 +141,7 @@ class Calls:
         """Count and log a call that has ended in an error."""
         self._counters.of(call.target.model_version_id).errors += 1
         latency_ms = (time.perf_counter() - call.started) * 1000
-        self._write(db, call, latency_ms, sqlstate, is_fallback=False)
+        self.last_id = self._write(db, call, latency_ms, sqlstate, is_fallback=False)
 
     def leave_open(self, db: Session, call: Call) -> None:
         """Let a call go on after the function has returned that began it."""
