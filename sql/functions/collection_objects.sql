@@ -333,7 +333,6 @@ AS $$
 DECLARE
     t pgml_tune.collection;
     v_missing bigint;
-    v_side text;
     v_statement text;
 BEGIN
     -- Counts as the owner of the source, and takes the locks in the order in which all take them.
@@ -344,14 +343,14 @@ BEGIN
     SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
     -- Triggers on partitions attached meanwhile first: once the indexes have locked the side table, no table may be waited for.
     PERFORM pgml_tune._mend_collection(collection_id);
-    v_side := (SELECT c.relname FROM pg_class AS c WHERE c.oid = t.embeddings);
-    IF t.text_search IS NOT NULL AND to_regclass(format('pgml_tune.%I', v_side || '_lexemes')) IS NULL THEN
-        EXECUTE format('CREATE INDEX %I ON %s USING gin (lexemes)', v_side || '_lexemes', t.embeddings);
-    END IF;
     IF NOT t.is_ready THEN
         EXECUTE format('ANALYZE %s', t.embeddings);
     END IF;
-    FOR v_statement IN SELECT g.statement FROM pgml_tune._graph_statement(collection_id) AS g LOOP
+    FOR v_statement IN
+        SELECT w.statement FROM pgml_tune._words_statement(collection_id) AS w (statement) WHERE w.statement IS NOT NULL
+        UNION ALL
+        SELECT g.statement FROM pgml_tune._graph_statement(collection_id) AS g
+    LOOP
         EXECUTE v_statement;
     END LOOP;
     UPDATE pgml_tune.collection AS c SET is_ready = true, is_filled = true WHERE c.collection_id = t.collection_id;
@@ -378,6 +377,19 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._has_hnsw(regclass) IS 'Whether a side table has an HNSW index that can be used; NULL: none at all.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._words_statement(collection_id bigint)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('CREATE INDEX %I ON %s USING gin (lexemes)', c.relname || '_lexemes', c.oid::regclass)
+    FROM pgml_tune.collection AS t JOIN pg_class AS c ON c.oid = t.embeddings
+    WHERE t.collection_id = _words_statement.collection_id AND t.text_search IS NOT NULL
+      AND to_regclass(format('pgml_tune.%I', c.relname || '_lexemes')) IS NULL
+$$;
+COMMENT ON FUNCTION pgml_tune._words_statement(bigint) IS
+    'What makes the index that hybrid_search() finds words by; NULL if it is there or not wanted.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._graph_statement(collection_id bigint)
 RETURNS TABLE (row_count bigint, statement text)

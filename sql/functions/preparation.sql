@@ -251,6 +251,7 @@ BEGIN
     SELECT g.statement INTO v_statement FROM pgml_tune._graph_statement(collection_id) AS g;
     IF v_statement IS NOT NULL AND is_made THEN
         EXECUTE v_statement;
+        EXECUTE coalesce(pgml_tune._words_statement(collection_id), 'SELECT');
     END IF;
     RETURN v_statement IS NOT NULL;
 END

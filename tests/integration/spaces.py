@@ -1,4 +1,4 @@
-"""A small model with versions in three embedding spaces, and what a table must hold of them."""
+"""A small model with versions in two embedding spaces, and what a table must hold of them."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -8,12 +8,12 @@ import psycopg
 from conditions import fetch_value
 from job_workers import Installation
 
-MODEL = "t"  # v1: 32 dimensions; v2: 16, another space; v3: 32, another space
+MODEL = "t"  # v1: 32 dimensions; v2: 16, another space
 
 
 @cache
 def _digests(installation: Installation) -> tuple[str, ...]:
-    return installation.build_tiny(), installation.build_small(), installation.build_other()
+    return installation.build_tiny(), installation.build_small()
 
 
 def register_spaces(db: psycopg.Connection[Any], installation: Installation) -> None:
