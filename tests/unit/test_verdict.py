@@ -165,5 +165,13 @@ def test_the_units_needed_are_those_after_which_a_like_candidate_passes():
     serving, candidate = arm(0.8 * total), arm(0.2 * total)
     assert judge(evidence(serving, candidate, share=2000), GUARDRAILS).outcome == "pass"
     assert units_needed(100, GUARDRAILS) > 5 * total > units_needed(5000, GUARDRAILS)
-    assert units_needed(5000, GUARDRAILS, deviation=0.01) == 2 * GUARDRAILS.min_units
+    assert units_needed(5000, replace(GUARDRAILS, error_tolerance=1.0), deviation=0.01) == 2 * GUARDRAILS.min_units
     assert units_needed(10_000, GUARDRAILS) == 0
+
+
+def test_the_units_needed_suffice_to_rule_errors_out():
+    total = units_needed(5000, GUARDRAILS, deviation=0.01)
+    steady = arm((total + 1) // 2, deviation=0.01)
+    assert judge(evidence(steady, steady), GUARDRAILS).outcome == "pass"
+    fewer = arm(int(0.45 * total), deviation=0.01)
+    assert judge(evidence(fewer, fewer), GUARDRAILS).outcome == "inconclusive"

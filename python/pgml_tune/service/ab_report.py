@@ -95,7 +95,7 @@ def _report(db: Database, rollout: RolloutRow) -> list[Line]:
     for phase in evidence.phases:
         ratio, *others = judge(phase.alone(), guardrails).findings
         lines.append(_line(rollout, phase, ratio))
-        if is_trusted:
+        if is_trusted and ratio.outcome != "mismatch":
             figures = _figures(calls.get((phase.number, "serving")), calls.get((phase.number, "candidate")))
             lines += [_line(rollout, phase, figure) for figure in figures]
             lines += [_line(rollout, phase, finding) for finding in others]

@@ -8,7 +8,9 @@ from statistics import NormalDist
 from typing import Any
 
 from pgml_tune.errors import InvalidArgument
-from pgml_tune.service.ab_test import half_width
+from pgml_tune.service.ab_test import half_width, rate_bound
+
+EVENT_CONCENTRATION = 20  # of the tests of errors: quick to see a rate that doubles
 
 _COUNTS = ("min_units", "expected_units")
 _RANGES = {  # lowest and highest value
@@ -74,9 +76,9 @@ def _is_valid(name: str, value: Any) -> bool:
 
 
 def units_needed(share: int, guardrails: Guardrails, deviation: float = 0.9) -> int:
-    """Units of both variants after which a candidate as fast as the serving version passes, nine times out of ten.
+    """Units of both variants after which a candidate as fast as the serving version, and without errors, mostly passes.
 
-    `share` is in units of 10,000, `deviation` that of ln(ms) between units.
+    Nine times out of ten, that is. `share` is in units of 10,000, `deviation` that of ln(ms) between units.
     """
     part = share / 10_000
     if not 0 < part < 1:
@@ -85,12 +87,19 @@ def units_needed(share: int, guardrails: Guardrails, deviation: float = 0.9) -> 
 
     def is_enough(units: int) -> bool:
         error = deviation / math.sqrt(units * part * (1 - part))
-        return half_width(error, units, guardrails.alpha_each, guardrails.expected_total) + _POWER * error < margin
+        width = half_width(error, units, guardrails.alpha_each, guardrails.expected_total)
+        return width + _POWER * error < margin and has_few_errors(units * part)
 
-    few, many = 1, math.ceil(guardrails.min_units / min(part, 1 - part))
+    def has_few_errors(units: float) -> bool:
+        bound = rate_bound(0, units, EVENT_CONCENTRATION, guardrails.alpha_each)
+        # With no tolerance at all errors are compared, and how many units that needs nobody knows before.
+        return bound < guardrails.error_tolerance or not guardrails.error_tolerance
+
+    least = math.ceil(guardrails.min_units / min(part, 1 - part))
+    few, many = 1, least
     while not is_enough(many) and many < _MOST_UNITS:
         few, many = many, 2 * many
     while few + 1 < many:
         middle = (few + many) // 2
         few, many = (few, middle) if is_enough(middle) else (middle, many)
-    return max(many, math.ceil(guardrails.min_units / min(part, 1 - part)))
+    return max(many, least)

@@ -8,10 +8,9 @@ from typing import Any
 
 from pgml_tune.service.ab_test import ln_e_more, ln_e_share, rate_bound, ratio_interval
 from pgml_tune.service.evidence import Evidence, combine
-from pgml_tune.service.guardrails import Guardrails
+from pgml_tune.service.guardrails import EVENT_CONCENTRATION, Guardrails
 
 _RATIO_CONCENTRATION = 1000  # finds a tenth of the units lost soonest
-_EVENT_CONCENTRATION = 20
 _LARGEST_LN_E = 600.0  # what is shown; more would leave the range of a float
 _FARTHEST_RATIO = 1e5  # bounds beyond it are none
 
@@ -96,7 +95,7 @@ def judge_errors(evidence: Evidence, guardrails: Guardrails) -> Finding:
     finding = _event_finding("error_rate", evidence, "first_failed", alpha, margin)
     if finding.outcome != "inconclusive":
         return finding
-    bound = rate_bound(evidence.total("candidate", "first_failed"), finding.candidate_n, _EVENT_CONCENTRATION, alpha)
+    bound = rate_bound(evidence.total("candidate", "first_failed"), finding.candidate_n, EVENT_CONCENTRATION, alpha)
     is_enough = _is_enough(evidence, guardrails)
     if is_enough and bound < guardrails.error_tolerance:
         words = f"Errors of the candidate: surely of fewer than {_percent(bound)} of the units."
@@ -120,17 +119,9 @@ def judge_latency(evidence: Evidence, guardrails: Guardrails) -> Finding:
     """Whether the candidate takes longer, as the ratio of the geometric means of units."""
     alpha, margin = guardrails.alpha_each, guardrails.latency_margin
     difference = combine(evidence.phases, "latency", evidence.latency_overlaps)
-    finding = Finding(
-        "latency",
-        "no_data",
-        "Latency: no warm call that no cache answered has been logged.",
-        0,
-        0,
-        alpha,
-        margin=margin,
-    )
     if difference is None:
-        return finding
+        words = "Latency: no warm call that no cache answered has been logged."
+        return Finding("latency", "no_data", words, 0, 0, alpha, margin=margin)
     width = difference.half_width(guardrails)
     low, high = (math.expm1(_bounded(difference.estimate + sign * width)) for sign in (-1, 1))
     effect = math.expm1(_bounded(difference.estimate))
@@ -143,21 +134,20 @@ def judge_latency(evidence: Evidence, guardrails: Guardrails) -> Finding:
             outcome, words = "pass", f"{words}, {_percent(margin)} are allowed."
     if outcome == "inconclusive":
         words = f"{words}: not enough seen, {_percent(margin)} are allowed."
-    ln_e = difference.ln_e(difference.estimate, guardrails)
-    return replace(
-        finding, outcome=outcome, words=words, serving_n=difference.serving_n, candidate_n=difference.candidate_n,
+    return Finding(
+        "latency", outcome, words, difference.serving_n, difference.candidate_n, alpha,
         serving_value=math.exp(difference.serving), candidate_value=math.exp(difference.candidate),
-        effect=effect, interval_low=low, interval_high=high, e_value=_shown(ln_e),
+        effect=effect, interval_low=low, interval_high=high, margin=margin,
+        e_value=_shown(difference.ln_e(difference.estimate, guardrails)),
     )  # fmt: skip
 
 
 def judge_quality(evidence: Evidence, guardrails: Guardrails) -> Finding:
     """Whether users give the candidate worse scores."""
-    margin = guardrails.quality_margin
+    alpha, margin = guardrails.alpha_each, guardrails.quality_margin
     difference = combine(evidence.phases, "score", evidence.score_overlaps)
-    finding = Finding("quality", "no_data", "Quality: too little feedback.", 0, 0, guardrails.alpha_each, margin=margin)
     if difference is None:
-        return finding
+        return Finding("quality", "no_data", "Quality: too little feedback.", 0, 0, alpha, margin=margin)
     width, effect = difference.half_width(guardrails), difference.estimate
     low, high = effect - width, effect + width
     words = f"Mean score of the candidate: {effect:+.3f} (between {low:+.3f} and {high:+.3f})"
@@ -170,11 +160,11 @@ def judge_quality(evidence: Evidence, guardrails: Guardrails) -> Finding:
         outcome, words = "pass", f"{words}, worse by {margin:g} is allowed."
     else:
         words = f"{words}: not enough seen, worse by {margin:g} is allowed."
-    ln_e = difference.ln_e(-effect, guardrails)
-    return replace(
-        finding, outcome=outcome, words=words, serving_n=difference.serving_n, candidate_n=difference.candidate_n,
+    return Finding(
+        "quality", outcome, words, difference.serving_n, difference.candidate_n, alpha,
         serving_value=difference.serving, candidate_value=difference.candidate,
-        effect=effect, interval_low=low, interval_high=high, e_value=_shown(ln_e),
+        effect=effect, interval_low=low, interval_high=high, margin=margin,
+        e_value=_shown(difference.ln_e(-effect, guardrails)),
     )  # fmt: skip
 
 
@@ -185,7 +175,7 @@ def ln_e_ratio(evidence: Evidence) -> float:
 
 def ln_e_events(evidence: Evidence, name: str) -> float:
     """ln E against "no more of such units under the candidate"."""
-    return sum(ln_e_more(phase.counts(name), _EVENT_CONCENTRATION) for phase in evidence.phases)
+    return sum(ln_e_more(phase.counts(name), EVENT_CONCENTRATION) for phase in evidence.phases)
 
 
 def _event_finding(metric: str, evidence: Evidence, name: str, alpha: float, margin: float | None) -> Finding:
@@ -195,7 +185,7 @@ def _event_finding(metric: str, evidence: Evidence, name: str, alpha: float, mar
         return Finding(metric, "no_data", "One variant has had no calls.", serving_n, candidate_n, alpha, margin=margin)
     serving, candidate = evidence.total("serving", name) / serving_n, evidence.total("candidate", name) / candidate_n
     strata = [phase.counts(name) for phase in evidence.phases]
-    bounds = ratio_interval(strata, _EVENT_CONCENTRATION, alpha)
+    bounds = ratio_interval(strata, EVENT_CONCENTRATION, alpha)
     ln_e = ln_e_events(evidence, name)
     what = "met an error" if metric == "error_rate" else "waited longer than promised"
     words = f"{_percent(candidate)} of the units of the candidate {what}, {_percent(serving)} of the others."
