@@ -367,7 +367,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_condition text := '($1 IS NULL OR e.model_version_id = ANY ($1)) AND ($2 IS NULL OR e.role_id = $2)
-        AND ($3 IS NULL OR e.cached_at < clock_timestamp() - $3) AND ($4 IS NULL OR $4 > coalesce(
+        AND ($3 IS NULL OR clock_timestamp() - e.cached_at > $3) AND ($4 IS NULL OR $4 > coalesce(
             (SELECT sum(h.hits) FROM pgml_tune.cache_hit AS h WHERE h.entry_key = e.entry_key), 0))';
     v_newest timestamptz := 'infinity';  -- to be deleted
     v_excess bigint;

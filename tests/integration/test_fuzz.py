@@ -107,7 +107,7 @@ def configure(generator: Generator) -> Call:
 
 def cache_purge(generator: Generator) -> Call:
     choose = generator.random.choice
-    age, number = choose([None, "1 day", "-1 day", "infinity", "0"]), choose([None, 0, 1, -1, 2**63 - 1])
+    age, number = choose([None, "1 day", "-1 day", "9999999 years", "0"]), choose([None, 0, 1, -1, 2**63 - 1])
     arguments = (generator.model(), generator.role(), age, number, choose([None, 0, -1, 10**9, 2**63 - 1]))
     return Call("cache_purge(%s::text, %s::text::regrole, %s::text::interval, %s::bigint, %s::bigint)", arguments)
 

@@ -1,5 +1,6 @@
 """What the inference functions write into the log, and what the statistics make of it."""
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -82,8 +83,15 @@ def test_a_sample_stands_for_all_calls(db: psycopg.Connection[Any]) -> None:
     assert weight == pytest.approx(rows * 5)
 
 
-def test_texts_are_logged_only_if_an_administrator_wants_them(db: psycopg.Connection[Any], connect: Connect) -> None:
-    db.execute("SELECT embed('not kept')")
+def test_texts_are_logged_only_if_an_administrator_wants_them(
+    db: psycopg.Connection[Any], connect: Connect, server_home: Path
+) -> None:
+    db.execute("SELECT embed('kanarienvogel5893')")
+    with refused("22023"):
+        db.execute("SELECT embed('kanarienvogel5893', kind => 'kanarienvogel5893')")
+    oid = fetch_value(db, "SELECT oid FROM pg_database WHERE datname = current_database()")
+    [file] = (server_home / "spool" / "calls" / str(oid)).iterdir()
+    assert b"minilm" in file.read_bytes() and b"kanarienvogel5893" not in file.read_bytes()
     with refused("42501"):
         connect("olga").execute("SELECT configure('log_text', 'on')")
     connect("adam").execute("SELECT configure('log_text', 'on')")
