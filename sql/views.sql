@@ -294,6 +294,7 @@ LEFT JOIN pgml_tune._latency AS l ON l.model = s.model AND l.version = s.version
 COMMENT ON VIEW pgml_tune.stat_inference IS
     'Calls per version in the manner of pg_stat_statements, times in ms: calls that did not fail, errors, texts computed by the model or cut at its length, tokens, time of whole calls and in the model; quantiles are of the calls logged in the last hour.';
 
+-- A cancel is no error of a model, but while it lasted the caller has waited.
 CREATE OR REPLACE VIEW pgml_tune._timed_calls AS
 SELECT c.logged_at,
        c.call_id,
@@ -304,13 +305,14 @@ SELECT c.logged_at,
        c.share,
        c.variant,
        c.unit,
-       c.sqlstate IS NOT NULL OR c.is_fallback AS has_failed,
-       CASE WHEN c.sqlstate IS NULL AND c.cache = 'miss' AND NOT c.is_cold AND c.latency_ms > 0
-                 AND c.task IN ('embed', 'search', 'classify')
-            THEN c.latency_ms END AS model_ms
-FROM pgml_tune._calls AS c;
+       c.is_fallback OR coalesce(c.sqlstate <> '57014', false) AS has_failed,
+       CASE WHEN t.is_telling AND c.sqlstate IS NULL THEN c.latency_ms END AS model_ms,
+       CASE WHEN t.is_telling AND coalesce(c.sqlstate, '57014') = '57014' THEN c.latency_ms END AS waited_ms
+FROM pgml_tune._calls AS c,
+     LATERAL (SELECT c.cache = 'miss' AND NOT c.is_cold AND NOT c.is_fallback AND c.latency_ms > 0
+                 AND c.task IN ('embed', 'search', 'classify') AS is_telling) AS t;
 COMMENT ON VIEW pgml_tune._timed_calls IS
-    'Every logged call, with its time if that tells how fast the model is: one text, computed, by a model that had been loaded.';
+    'Every logged call, with its time if that tells how fast the model is: one text, computed, by a model that had been loaded; waited_ms also of those that were cancelled.';
 
 -- record_feedback() inserts here, as its caller.
 CREATE OR REPLACE VIEW pgml_tune.feedback_rows WITH (security_barrier) AS

@@ -13,7 +13,7 @@ BEGIN
     RETURN QUERY
     WITH seen AS (
         SELECT c.phase, min(c.share) AS share, c.variant, c.unit, bool_or(c.has_failed) AS has_failed,
-               coalesce(max(c.model_ms) > promised_ms, false) AS was_slow, avg(ln(c.model_ms)) AS ln_ms
+               coalesce(max(c.waited_ms) > promised_ms, false) AS was_slow, avg(ln(c.model_ms)) AS ln_ms
         FROM pgml_tune._timed_calls AS c
         WHERE c.rollout_id = _rollout_units.rollout_id AND c.unit IS NOT NULL
         GROUP BY c.phase, c.variant, c.unit

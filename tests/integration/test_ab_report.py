@@ -145,6 +145,15 @@ def test_a_fallback_is_an_error_of_the_candidate(db: psycopg.Connection[Any]) ->
     assert (errors["serving_value"], errors["candidate_value"], errors["outcome"]) == (0, 1, "fail")
 
 
+def test_a_cancelled_call_is_no_error_and_counts_where_a_time_was_promised(db: psycopg.Connection[Any]) -> None:
+    log_calls(db, begin_rollout(db, guardrails='{"slo_ms": 1000}'), 300)
+    db.execute("UPDATE pgml_tune.call_log SET sqlstate = '57014', latency_ms = 2000 WHERE variant = 'candidate'")
+    found = by_metric(report(db))
+    assert found[None, "error_rate"]["candidate_value"] == 0
+    assert found[None, "latency"]["outcome"] == "no_data"
+    assert (found[None, "slo"]["candidate_value"], found[None, "slo"]["outcome"]) == (1, "fail")
+
+
 def test_a_unit_in_both_versions_is_a_mismatch(db: psycopg.Connection[Any]) -> None:
     log_calls(db, begin_rollout(db), 100, calls=2)
     db.execute("UPDATE pgml_tune.call_log SET variant = 'candidate' WHERE call_id = (SELECT min(call_id)"
