@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from pgml_tune.db import Session
-from pgml_tune.errors import InvalidArgument, NotReady, ObjectNotFound
+from pgml_tune.errors import InvalidArgument, NotReady, ObjectNotFound, QueryCanceled, TuneError
 from pgml_tune.records import check_name
 from pgml_tune.service.ab_report import look
 from pgml_tune.service.guardrails import Guardrails, units_needed
@@ -124,7 +124,7 @@ def tick(db: Session) -> None:
         rollouts = store.running(db)
     db.commit()
     for rollout in rollouts:
-        failure = db.attempt(partial(_look_at, db, rollout))
+        failure = _attempt(db, rollout)
         if failure is not None:
             db.notice(f"{_label(rollout)}: stays as it is: {failure}")
         db.commit()
@@ -155,6 +155,16 @@ def retire(db: Session) -> None:
     db.commit()
     for what, reference, outcome in retired:
         db.notice(f"{what}: vectors of {reference}: {outcome}")
+
+
+def _attempt(db: Session, rollout: Rollout) -> str | None:
+    """Look at a rollout; what went wrong, which keeps nobody from looking at the others."""
+    try:
+        return db.attempt(partial(_look_at, db, rollout))
+    except QueryCanceled:
+        raise
+    except TuneError as error:
+        return error.message
 
 
 def _look_at(db: Session, rollout: Rollout) -> None:
