@@ -200,11 +200,12 @@ CREATE TABLE pgml_tune.serving_history (
     reason             text,  -- NULL: none was given
     rollout_id         bigint,  -- NULL: no rollout did it
     undoes             bigint,  -- the move that this one takes back; NULL: none
+    part_of            bigint,  -- the move of the model that took this collection along; NULL: none
     changed_by         text NOT NULL DEFAULT session_user,
     changed_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT serving_history_kind_check CHECK (kind IN ('version', 'default', 'share', 'catalog', 'vectors'))
+    CONSTRAINT serving_history_kind_check CHECK (kind IN ('version', 'default', 'share', 'collection', 'catalog', 'vectors'))
 );
--- version: which version answers; share: of which part of the units a candidate answers, in percent; catalog: plain embed(), views
+-- version: which version answers; share: of which part of the units a candidate answers, in percent; collection: which version its searches go to; catalog: plain embed(), views
 -- and query functions have followed; vectors: the vectors of a collection in a space were dropped.
 COMMENT ON TABLE pgml_tune.serving_history IS 'Every move of a pointer of the registry: what it meant before and after, who and when.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving_history', '');
@@ -4598,13 +4599,29 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     s pgml_tune.serving;
+    v_lock_timeout text := current_setting('lock_timeout');
+    v_holders text;
 BEGIN
-    SELECT o.* INTO s FROM pgml_tune.serving AS o WHERE o.model_id = _hold_model.model_id FOR UPDATE;
+    BEGIN
+        -- Whoever has left a transaction open shall not keep everybody else from taking a model back without a word.
+        PERFORM set_config('lock_timeout', '3s', true);
+        SELECT o.* INTO s FROM pgml_tune.serving AS o WHERE o.model_id = _hold_model.model_id FOR UPDATE;
+        PERFORM set_config('lock_timeout', v_lock_timeout, true);
+    EXCEPTION WHEN lock_not_available THEN
+        SELECT string_agg(DISTINCT format('SELECT pg_terminate_backend(%s)', l.pid), '; ') INTO v_holders
+        FROM pg_locks AS l
+        -- Who only embeds holds less.
+        WHERE l.relation = 'pgml_tune.serving'::regclass AND l.mode IN ('RowShareLock', 'RowExclusiveLock') AND l.granted
+          AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+          AND l.pid <> pg_backend_pid();
+        RAISE EXCEPTION 'another transaction is changing what the model serves, and has not ended'
+            USING ERRCODE = '55P03', HINT = coalesce(v_holders, 'SELECT * FROM pg_prepared_xacts');
+    END;
     RETURN s;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._hold_model(bigint) IS
-    'What a model serves now; nobody else changes it until the transaction ends.';
+    'What a model serves now; nobody else changes it until the transaction ends. 55P03 if somebody has held it for 3 seconds.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._rollout_facts(name text, version text)
 RETURNS jsonb
@@ -4678,14 +4695,16 @@ COMMENT ON FUNCTION pgml_tune._clear_routes(bigint) IS 'Ends the share that a ca
 CREATE OR REPLACE FUNCTION pgml_tune._write_history(
     model text, kind text, from_target text, to_target text, reason text, rollout_id bigint, undoes bigint
 )
-RETURNS void
+RETURNS bigint
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, to_target, reason, rollout_id, undoes)
     VALUES (model, kind, from_target, to_target, reason, rollout_id, undoes)
+    RETURNING serving_history_id
 $$;
-COMMENT ON FUNCTION pgml_tune._write_history(text, text, text, text, text, bigint, bigint) IS 'Adds a move to the history.';
+COMMENT ON FUNCTION pgml_tune._write_history(text, text, text, text, text, bigint, bigint) IS
+    'Adds a move to the history, and says its number.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._share_text(version text, share integer)
 RETURNS text
@@ -4723,7 +4742,7 @@ BEGIN
         s.model_id, s.model, f.model_version_id, f.version, v.model_version_id, v.version,
         f.space_id = v.space_id OR s.task <> 'embedding',
         (settings ->> 'share')::integer,
-        CASE WHEN settings -> 'plan' <> 'null' THEN ARRAY(SELECT p::integer FROM jsonb_array_elements_text(settings -> 'plan') AS p) END,
+        CASE WHEN settings ? 'plan' THEN ARRAY(SELECT p::integer FROM jsonb_array_elements_text(settings -> 'plan') AS p) END,
         encode(sha256(uuid_send(gen_random_uuid())), 'hex'), settings -> 'guardrails',
         now() + make_interval(secs => (settings ->> 'seconds')::double precision), settings ->> 'on_expiry'
     )
@@ -4756,7 +4775,7 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._hold_rollout(bigint) IS 'A rollout that runs; nobody else changes it until the transaction ends.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._set_share(rollout_id bigint, share integer, plan integer[], guardrails jsonb, reason text)
+CREATE OR REPLACE FUNCTION pgml_tune._change_rollout(rollout_id bigint, settings jsonb)
 RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -4764,30 +4783,40 @@ AS $$
 #variable_conflict use_column
 DECLARE
     o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
+    v_share integer := (settings ->> 'share')::integer;
 BEGIN
     IF o.rollout_id IS NULL THEN
         RETURN false;
     END IF;
     UPDATE pgml_tune.rollout AS r
-    SET share = _set_share.share, phase = r.phase + 1, phase_began_at = now(), state = 'running',
-        plan = coalesce(_set_share.plan, r.plan), guardrails = coalesce(_set_share.guardrails, r.guardrails)
+    SET share = v_share, state = 'running',
+        phase = r.phase + (v_share <> r.share)::integer,
+        phase_began_at = CASE WHEN v_share <> r.share THEN now() ELSE r.phase_began_at END,
+        plan = CASE WHEN settings ? 'plan'
+            THEN ARRAY(SELECT p::integer FROM jsonb_array_elements_text(settings -> 'plan') AS p) ELSE r.plan END,
+        guardrails = coalesce(settings -> 'guardrails', r.guardrails),
+        expires_at = coalesce(now() + make_interval(secs => (settings ->> 'seconds')::double precision), r.expires_at),
+        on_expiry = coalesce(settings ->> 'on_expiry', r.on_expiry)
     WHERE r.rollout_id = o.rollout_id;
     PERFORM pgml_tune._set_routes(o.rollout_id);
-    PERFORM pgml_tune._write_history(
-        o.model, 'share', pgml_tune._share_text(o.to_version, o.share), pgml_tune._share_text(o.to_version, _set_share.share),
-        _set_share.reason, o.rollout_id, NULL
-    );
+    IF v_share <> o.share THEN
+        PERFORM pgml_tune._write_history(
+            o.model, 'share', pgml_tune._share_text(o.to_version, o.share), pgml_tune._share_text(o.to_version, v_share),
+            settings ->> 'reason', o.rollout_id, NULL
+        );
+    END IF;
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._set_share(bigint, integer, integer[], jsonb, text) IS
-    'Changes the share of a rollout, which begins a phase; NULL leaves plan or guardrails; false if it has ended.';
+COMMENT ON FUNCTION pgml_tune._change_rollout(bigint, jsonb) IS
+    'Changes a rollout that runs: its share, which begins a phase, and what else is given of plan, guardrails, seconds and on_expiry; false if it has ended.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._set_verdict(rollout_id bigint, verdict jsonb, state pgml_tune.rollout_state)
 RETURNS void
 LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT pgml_tune._hold_rollout(rollout_id);
     UPDATE pgml_tune.rollout AS r
     SET verdict = _set_verdict.verdict, state = coalesce(_set_verdict.state, r.state), looked_at = now()
     WHERE r.rollout_id = _set_verdict.rollout_id AND r.ended_at IS NULL
@@ -4803,68 +4832,79 @@ AS $$
 #variable_conflict use_column
 DECLARE
     o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
+    v_move bigint;
 BEGIN
     IF o.rollout_id IS NULL THEN
         RETURN false;
     END IF;
     IF _end_rollout.state = 'promoted' THEN
+        v_move := pgml_tune._write_history(o.model, 'version', o.from_version, o.to_version, reason, o.rollout_id, NULL);
         -- Before the routes are cleared: nothing shall be looked for twice.
-        PERFORM pgml_tune._point_model(o.model_id, o.to_version_id);
+        IF pgml_tune._point_model(o.model_id, o.to_version_id, v_move, NULL) <> '{}' AND NOT o.is_same_space THEN
+            RAISE EXCEPTION 'a collection of model "%" has no vectors for version "%"', o.model, o.to_version
+                USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', o.model, o.to_version);
+        END IF;
+    ELSE
+        PERFORM pgml_tune._write_history(
+            o.model, 'share', pgml_tune._share_text(o.to_version, o.share), o.from_version, reason, o.rollout_id, NULL
+        );
     END IF;
     PERFORM pgml_tune._clear_routes(o.model_id);
     UPDATE pgml_tune.rollout AS r
     SET state = _end_rollout.state, ended_at = now(), reason = _end_rollout.reason,
         share = CASE _end_rollout.state WHEN 'promoted' THEN 10000 ELSE 0 END
     WHERE r.rollout_id = o.rollout_id;
-    IF _end_rollout.state = 'promoted' THEN
-        PERFORM pgml_tune._write_history(o.model, 'version', o.from_version, o.to_version, _end_rollout.reason, o.rollout_id, NULL);
-    ELSE
-        PERFORM pgml_tune._write_history(
-            o.model, 'share', pgml_tune._share_text(o.to_version, o.share), o.from_version, _end_rollout.reason, o.rollout_id, NULL
-        );
-    END IF;
     RETURN true;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text) IS
     'Lets the candidate of a rollout answer all searches (promoted) or none (rolled_back); false if it has ended already.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._point_model(model_id bigint, version_id bigint)
-RETURNS void
+CREATE OR REPLACE FUNCTION pgml_tune._point_model(model_id bigint, version_id bigint, move bigint, undone bigint)
+RETURNS text[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
     s pgml_tune.serving := pgml_tune._hold_model(model_id);
-    v_reference text := (
-        SELECT s.model || '@' || v.version FROM pgml_tune.model_version AS v WHERE v.model_version_id = _point_model.version_id
-    );
+    r record;
+    v_left text[] := '{}';
 BEGIN
-    IF EXISTS (
-        SELECT FROM pgml_tune._routes(s.model_id) AS r WHERE pgml_tune._vectors_in_space(r.name, _point_model.version_id) IS NULL
-    ) THEN
-        RAISE EXCEPTION 'a collection of model "%" has no vectors for version "%"', s.model, split_part(v_reference, '@', 2)
-            USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, split_part(v_reference, '@', 2));
-    END IF;
-    UPDATE pgml_tune.collection AS c SET left_at = now()
-    FROM pgml_tune._routes(s.model_id) AS r
-    WHERE c.collection_id = r.collection_id
-      AND pgml_tune._vectors_in_space(r.name, _point_model.version_id) <> c.collection_id;
-    UPDATE pgml_tune.collection_route AS r
-    SET collection_id = pgml_tune._vectors_in_space(r.name, _point_model.version_id), model_reference = v_reference,
-        candidate_id = NULL, changed_at = now()
-    FROM pgml_tune._routes(s.model_id) AS m
-    WHERE r.name = m.name;
-    UPDATE pgml_tune.collection AS c SET left_at = NULL
-    FROM pgml_tune._routes(s.model_id) AS r
-    WHERE c.collection_id = r.collection_id AND c.left_at IS NOT NULL;
-    UPDATE pgml_tune.serving AS o SET wanted_version_id = _point_model.version_id, changed_at = now()
+    FOR r IN
+        SELECT m.name, m.collection_id, m.model_reference, t.target, pgml_tune._vectors_in_space(m.name, v.model_version_id) AS vectors
+        FROM pgml_tune._routes(s.model_id) AS m
+        CROSS JOIN LATERAL (
+            SELECT coalesce(
+                -- A move that is taken back leads each collection to where it was before.
+                (SELECT h.from_target FROM pgml_tune.serving_history AS h
+                 WHERE h.part_of = undone AND h.kind = 'collection' AND h.pointer = m.name),
+                (SELECT s.model || '@' || o.version FROM pgml_tune.model_version AS o WHERE o.model_version_id = version_id)
+            )
+        ) AS t (target)
+        LEFT JOIN pgml_tune.model_version AS v ON v.model_id = s.model_id AND s.model || '@' || v.version = t.target
+        WHERE m.model_reference <> t.target
+    LOOP
+        IF r.vectors IS NULL THEN
+            -- It stays whole, with the version that it has vectors of, and keeps no other from moving.
+            v_left := v_left || r.name;
+            CONTINUE;
+        END IF;
+        UPDATE pgml_tune.collection AS c SET left_at = CASE c.collection_id WHEN r.vectors THEN NULL ELSE now() END
+        WHERE c.collection_id IN (r.collection_id, r.vectors);
+        UPDATE pgml_tune.collection_route AS o
+        SET collection_id = r.vectors, model_reference = r.target, candidate_id = NULL, changed_at = now()
+        WHERE o.name = r.name;
+        INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, to_target, part_of)
+        VALUES (r.name, 'collection', r.model_reference, r.target, move);
+    END LOOP;
+    UPDATE pgml_tune.serving AS o SET wanted_version_id = version_id, changed_at = now()
     WHERE o.model_id = s.model_id;
+    RETURN v_left;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._point_model(bigint, bigint) IS
-    'Lets all searches of a model go to a version from now on; plain embed() follows in _align_model().';
+COMMENT ON FUNCTION pgml_tune._point_model(bigint, bigint, bigint, bigint) IS
+    'Lets searches of a model go to a version, or each collection to where it was before a move that is taken back, and names the collections that have no vectors for it; plain embed() follows in _align_model().';
 
 CREATE OR REPLACE FUNCTION pgml_tune._step_back(model_id bigint, reason text)
 RETURNS jsonb
@@ -4876,6 +4916,8 @@ DECLARE
     s pgml_tune.serving := pgml_tune._hold_model(model_id);
     h pgml_tune.serving_history;
     v_version_id bigint;
+    v_move bigint;
+    v_left text[];
 BEGIN
     -- The last move that was not a way back and has not been taken back.
     SELECT o.* INTO h
@@ -4899,15 +4941,19 @@ BEGIN
         RAISE EXCEPTION 'version "%" of model "%", which served before, was dropped', h.from_target, s.model
             USING ERRCODE = '55000', HINT = format('SELECT version FROM pgml_tune.model_versions WHERE model = %L', s.model);
     END IF;
-    PERFORM pgml_tune._point_model(s.model_id, v_version_id);
-    PERFORM pgml_tune._write_history(
+    v_move := pgml_tune._write_history(
         s.model, 'version', h.to_target, h.from_target, reason, h.rollout_id, h.serving_history_id
     );
-    RETURN jsonb_build_object('from_version', h.to_target, 'to_version', h.from_target);
+    v_left := pgml_tune._point_model(s.model_id, v_version_id, v_move, h.serving_history_id);
+    IF cardinality(v_left) > 0 AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS m WHERE m.part_of = v_move) THEN
+        RAISE EXCEPTION 'no collection of model "%" has vectors of version "%" any more', s.model, h.from_target
+            USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, h.from_target);
+    END IF;
+    RETURN jsonb_build_object('from_version', h.to_target, 'to_version', h.from_target, 'left', v_left);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._step_back(bigint, text) IS
-    'Takes back the last move of a model that has not been taken back: from which version, and to which.';
+    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._serving_function(model_id bigint)
 RETURNS text
@@ -4956,7 +5002,7 @@ DECLARE
     s pgml_tune.serving := pgml_tune._hold_model(model_id);
     r record;
     v_before text := s.version;
-    v_statement text;
+    v_statements text[];
 BEGIN
     -- Views first: whoever reads one holds it until his transaction ends, and nothing may have changed until we hold all.
     FOR r IN
@@ -4967,18 +5013,26 @@ BEGIN
         JOIN pgml_tune.collection AS new ON new.collection_id = m.collection_id
         JOIN pgml_tune.collection AS old ON old.name = m.name AND old.view_name IS NOT NULL
         JOIN pg_class AS c ON c.oid = old.view_name AND c.relkind = 'v'
+        -- Of what is lost nothing can be made.
+        CROSS JOIN LATERAL pgml_tune._collection_parts(new.collection_id) AS p
         WHERE (old.collection_id, old.query_reference) IS DISTINCT FROM (new.collection_id, m.model_reference)
           AND pgml_tune._query_function(old.collection_id) IS NOT NULL
         ORDER BY m.name
     LOOP
         UPDATE pgml_tune.collection AS c SET view_name = NULL, query_function = NULL, query_reference = NULL
         WHERE c.collection_id = r.old_id;
-        UPDATE pgml_tune.collection AS c
-        SET view_name = r.view_name::regclass, query_function = r.query_function, query_reference = r.model_reference
+        UPDATE pgml_tune.collection AS c SET query_reference = r.model_reference WHERE c.collection_id = r.new_id;
+        v_statements := pgml_tune._query_statements(r.new_id, r.view_name, r.function_name);
+        BEGIN
+            PERFORM pgml_tune._run(v_statements);
+        EXCEPTION WHEN invalid_table_definition OR invalid_function_definition THEN
+            -- Its column was renamed, or somebody has made something else of them.
+            PERFORM pgml_tune._run(ARRAY['DROP VIEW ' || r.view_name, format('DROP FUNCTION %s(text)', r.function_name)]
+                || v_statements);
+        END;
+        UPDATE pgml_tune.collection AS c SET view_name = r.view_name::regclass, query_function = r.query_function
         WHERE c.collection_id = r.new_id;
-        FOREACH v_statement IN ARRAY pgml_tune._query_statements(r.new_id, r.view_name, r.function_name) LOOP
-            EXECUTE v_statement;
-        END LOOP;
+        PERFORM pgml_tune._mend_collection(r.new_id);
     END LOOP;
     PERFORM pgml_tune._swap_columns(s.model_id, s.wanted_version_id);
     -- Who has called embed() holds this till the end of his transaction, and stays with one version.
@@ -5000,32 +5054,47 @@ $$;
 COMMENT ON FUNCTION pgml_tune._align_objects(bigint) IS
     'Lets plain embed(), views, query functions and filled columns follow what searches go to, all of them together.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._run(statements text[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_statement text;
+BEGIN
+    FOREACH v_statement IN ARRAY statements LOOP
+        EXECUTE v_statement;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._run(text[]) IS 'Runs statements one after the other.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._align_model(model_id bigint, lock_ms integer)
-RETURNS boolean
+RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    s pgml_tune.serving := pgml_tune._hold_model(model_id);
     v_lock_timeout text := current_setting('lock_timeout');
 BEGIN
-    IF s.wanted_version_id IS NULL THEN
-        RETURN true;
+    IF EXISTS (
+        SELECT FROM pgml_tune.serving AS s WHERE s.model_id = _align_model.model_id AND s.wanted_version_id IS NULL
+    ) THEN
+        RETURN NULL;
     END IF;
-    BEGIN
-        -- Who waits for a lock holds up all who come after.
-        PERFORM set_config('lock_timeout', _align_model.lock_ms || 'ms', true);
-        PERFORM pgml_tune._align_objects(s.model_id);
-        PERFORM set_config('lock_timeout', v_lock_timeout, true);
-    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-        RETURN false;
-    END;
-    RETURN true;
+    -- Who waits for a lock holds up all who come after.
+    PERFORM set_config('lock_timeout', greatest(1, least(lock_ms, 1000)) || 'ms', true);
+    PERFORM pgml_tune._align_objects(model_id);
+    PERFORM set_config('lock_timeout', v_lock_timeout, true);
+    RETURN NULL;
+-- Nothing that stands in the way of a view takes the way back from the searches. Not a cancel, which is none of these.
+EXCEPTION WHEN others THEN
+    RETURN SQLERRM;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._align_model(bigint, integer) IS
-    'As _align_objects(), unless others hold a lock longer than so many milliseconds: false, and it is to be tried again.';
+    'As _align_objects(), unless others hold a lock longer than so many milliseconds, or something else prevents it: what, and it is to be tried again.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._unaligned_models()
 RETURNS TABLE (model_id bigint, model text)
@@ -6505,10 +6574,11 @@ SELECT h.serving_history_id AS rollout_history_id,
        h.changed_by,
        h.changed_at,
        h.rollout_id,
-       h.undoes
+       h.undoes,
+       h.part_of
 FROM pgml_tune.serving_history AS h;
 COMMENT ON VIEW pgml_tune.rollout_history IS
-    'Every change of what a model name (kind version) or a call without a model (kind default) means, of shares, of what plain embed() follows (catalog), and vectors that were given up: who, when, why, from, to.';
+    'Every change of what a model name (kind version) or a call without a model (kind default) means, of shares, of where searches of a collection go, of what plain embed() follows (catalog), and vectors that were given up: who, when, why, from, to.';
 
 CREATE OR REPLACE VIEW pgml_tune.settings AS
 SELECT s.name, s.value, s.default_value, s.valid, s.trades FROM pgml_tune._settings() AS s;
@@ -6950,7 +7020,7 @@ FROM (
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.rollout_tick()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollout_facts(text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._begin_rollout(jsonb)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_share(bigint, integer, integer[], jsonb, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_rollout(bigint, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text)'),

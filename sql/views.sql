@@ -96,10 +96,11 @@ SELECT h.serving_history_id AS rollout_history_id,
        h.changed_by,
        h.changed_at,
        h.rollout_id,
-       h.undoes
+       h.undoes,
+       h.part_of
 FROM pgml_tune.serving_history AS h;
 COMMENT ON VIEW pgml_tune.rollout_history IS
-    'Every change of what a model name (kind version) or a call without a model (kind default) means, of shares, of what plain embed() follows (catalog), and vectors that were given up: who, when, why, from, to.';
+    'Every change of what a model name (kind version) or a call without a model (kind default) means, of shares, of where searches of a collection go, of what plain embed() follows (catalog), and vectors that were given up: who, when, why, from, to.';
 
 CREATE OR REPLACE VIEW pgml_tune.settings AS
 SELECT s.name, s.value, s.default_value, s.valid, s.trades FROM pgml_tune._settings() AS s;
@@ -541,7 +542,7 @@ FROM (
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.rollout_tick()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollout_facts(text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._begin_rollout(jsonb)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_share(bigint, integer, integer[], jsonb, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_rollout(bigint, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text)'),

@@ -7,11 +7,12 @@ CREATE TABLE pgml_tune.serving_history (
     reason             text,  -- NULL: none was given
     rollout_id         bigint,  -- NULL: no rollout did it
     undoes             bigint,  -- the move that this one takes back; NULL: none
+    part_of            bigint,  -- the move of the model that took this collection along; NULL: none
     changed_by         text NOT NULL DEFAULT session_user,
     changed_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT serving_history_kind_check CHECK (kind IN ('version', 'default', 'share', 'catalog', 'vectors'))
+    CONSTRAINT serving_history_kind_check CHECK (kind IN ('version', 'default', 'share', 'collection', 'catalog', 'vectors'))
 );
--- version: which version answers; share: of which part of the units a candidate answers, in percent; catalog: plain embed(), views
+-- version: which version answers; share: of which part of the units a candidate answers, in percent; collection: which version its searches go to; catalog: plain embed(), views
 -- and query functions have followed; vectors: the vectors of a collection in a space were dropped.
 COMMENT ON TABLE pgml_tune.serving_history IS 'Every move of a pointer of the registry: what it meant before and after, who and when.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.serving_history', '');

@@ -179,6 +179,84 @@ def test_rollback_ends_the_rollout_that_runs(db: psycopg.Connection[Any]) -> Non
     assert state == ("rolled_back", 0, True)
 
 
+def test_a_collection_that_cannot_go_back_keeps_no_other_from_it(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2")
+    db.execute("CREATE TABLE late (id int PRIMARY KEY, body text); INSERT INTO late VALUES (1, 'a'), (2, 'b')")
+    db.execute("CALL auto_embed('late', 'body', 'tiny')")
+    back = fetch_value(db, "SELECT rollback_model('tiny')")
+    assert back["left"] == ["public.late.body"] and back["do"] == "CALL prepare_rollout('tiny', 'v1')"
+    assert searched_by(db, "a question") == "v1"
+    assert len(db.execute("SELECT * FROM semantic_search('public.late.body', 'a')").fetchall()) == 2
+
+
+def test_each_collection_goes_back_to_where_it_was(db: psycopg.Connection[Any]) -> None:
+    db.execute("CREATE TABLE other (id int PRIMARY KEY, body text); INSERT INTO other VALUES (1, 'a')")
+    db.execute("CALL auto_embed('other', 'body', 'tiny@v3')")
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2")
+    routes = "SELECT array_agg(model_reference ORDER BY name) FROM pgml_tune.collection_route"
+    assert fetch_value(db, routes) == ["tiny@v2", "tiny@v2"]
+    fetch_value(db, "SELECT rollback_model('tiny')")
+    assert fetch_value(db, routes) == ["tiny@v1", "tiny@v3"]
+
+
+def test_a_collection_of_another_space_is_left_alone_inside_a_space(
+    db: psycopg.Connection[Any], digests: list[str]
+) -> None:
+    db.execute("SELECT register_model('tiny', %s, 'embedding', 'v1b')", (digests[0],))
+    db.execute("CREATE TABLE other (id int PRIMARY KEY, body text); INSERT INTO other VALUES (1, 'a')")
+    db.execute("CALL auto_embed('other', 'body', 'tiny@v3')")
+    roll_out(db, "v1b", 50)
+    assert roll_out(db, "v1b")["state"] == "promoted"
+    routes = "SELECT array_agg(model_reference ORDER BY name) FROM pgml_tune.collection_route"
+    assert fetch_value(db, routes) == ["tiny@v1b", "tiny@v3"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE docs RENAME COLUMN body TO words",
+        "ALTER VIEW docs_body_embedding RENAME COLUMN embedding TO vec",
+        "DROP FUNCTION docs_body_query(text)",
+        "CREATE VIEW mine AS SELECT id FROM docs_body_embedding; ALTER TABLE docs RENAME COLUMN body TO words",
+        "DROP VIEW docs_body_embedding",
+    ],
+)
+def test_what_became_of_a_view_does_not_bar_the_way_back(db: psycopg.Connection[Any], change: str) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2")
+    db.execute(change)  # type: ignore[call-overload]
+    assert fetch_value(db, "SELECT rollback_model('tiny')")["to"] == "v1"
+    db.execute("CALL maintain()")
+    name = "SELECT model_reference FROM pgml_tune.collection_route"
+    assert fetch_value(db, name) == "tiny@v1"
+    assert len(db.execute("SELECT * FROM semantic_search(%s, 'a', 3)", (NAME,)).fetchall()) == 3
+
+
+def test_an_open_transaction_bars_nobody_without_a_word(db: psycopg.Connection[Any], connect: Connect) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    idle = connect()
+    idle.execute("BEGIN")
+    roll_out(idle, "v2", 30)
+    with refused("55P03") as failure:
+        db.execute("SELECT rollback_model('tiny')")
+    assert failure.value.diag.message_hint == f"SELECT pg_terminate_backend({idle.info.backend_pid})"
+    idle.execute("ROLLBACK")
+    assert fetch_value(db, "SELECT count(*) FROM pgml_tune.rollouts") == 0
+
+
+def test_what_is_said_of_a_rollout_that_runs_holds_from_then_on(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2", 20, expires="1 hour")
+    roll_out(db, "v2", 20, expires="30 days", on_expiry="hold", guardrails={"min_units": 7})
+    row = db.execute(
+        "SELECT phase, on_expiry, expires_at > now() + interval '29 days', guardrails -> 'min_units'"
+        " FROM pgml_tune.rollouts"
+    ).fetchone()
+    assert row == (1, "hold", True, 7)
+
+
 def test_embed_waits_for_the_locks_and_stays_with_the_view(db: psycopg.Connection[Any], connect: Connect) -> None:
     db.execute("CALL prepare_rollout('tiny', 'v2')")
     reader = connect()

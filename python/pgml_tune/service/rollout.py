@@ -18,7 +18,7 @@ from pgml_tune.service.rollout_plan import ALL, Action, Position, next_action
 from pgml_tune.store import rollout as store
 from pgml_tune.store.rollout import Facts, MissingStep, Rollout
 
-_DEFAULT_EXPIRY = "7 days"
+_DEFAULT_EXPIRY_SECONDS = 7 * 86400
 _LONGEST_EXPIRY_SECONDS = 10 * 366 * 86400
 _SHORT_LOCK_MS = 20  # who calls waits for the commit, and so does everybody whose searches are to change
 _LONG_LOCK_MS = 100
@@ -67,12 +67,12 @@ def roll_out(
             detail="\n".join(f"{_MISSING[step.what]}: {step.object}." for step in blocking),
             hint=_how_to(name, version, blocking),
         )
+    settings = _settings(db, share, options, guardrails)
     if facts.rollout is None:
-        rollout_id = _begin(db, name, facts, share, options, guardrails)
+        rollout_id = _begin(db, name, facts, settings)
     else:
         rollout_id = facts.rollout["rollout_id"]
-        given = None if options.guardrails is None else guardrails.to_json()
-        if not store.set_share(db, rollout_id, share, options.reason, options.plan, given):
+        if not store.change(db, rollout_id, settings):
             raise _changed(name)
     done = plan | {"rollout_id": rollout_id, "state": "running"}
     if share < ALL:
@@ -90,20 +90,18 @@ def roll_back(db: Session, name: str | None, reason: str | None) -> dict[str, An
         raise _no_model(name)
     began = time.monotonic()
     if facts.rollout is None:
-        from_version, to_version = store.step_back(db, facts.model_id, reason)
+        from_version, to_version, left = store.step_back(db, facts.model_id, reason)
     else:
-        rollout = facts.rollout
+        rollout, left = facts.rollout, []
         if not store.end(db, rollout["rollout_id"], "rolled_back", reason):
             raise _changed(name)
         from_version, to_version = f"{rollout['to_version']} {rollout['share'] / 100:g} %", rollout["from_version"]
     searches_ms = _milliseconds(began)
-    return {
-        "model": name,
-        "from": from_version,
-        "to": to_version,
-        "searches_ms": searches_ms,
-        **_follow(db, facts.model_id),
-    }
+    done = {"model": name, "from": from_version, "to": to_version, "searches_ms": searches_ms}
+    if left:
+        # They have come since, or have lost their vectors of that version.
+        done |= {"left": left, "do": f"CALL prepare_rollout('{name}', '{to_version}')"}
+    return done | _follow(db, facts.model_id)
 
 
 def explain(db: Session, rollout_id: int | None) -> dict[str, Any]:
@@ -140,12 +138,12 @@ def follow_all(db: Session) -> None:
         for number in range(_TRIES):
             if number:
                 db.sleep(0.05 * 2**number)
-            is_done = store.align(db, model_id, _LONG_LOCK_MS)
+            obstacle = store.align(db, model_id, _LONG_LOCK_MS)
             db.commit()
-            if is_done:
+            if obstacle is None:
                 break
         else:
-            db.notice(f'model "{model}": plain embed(), views and query functions wait for locks of others')
+            db.notice(f'model "{model}": plain embed(), views and query functions do not follow yet: {obstacle}')
 
 
 def retire(db: Session) -> None:
@@ -194,7 +192,7 @@ def _act(db: Session, rollout: Rollout, action: Action) -> None:
     elif action.step == "promote":
         _promote(db, rollout.model_id, rollout.rollout_id, action.reason)
     elif action.share is not None:
-        store.set_share(db, rollout.rollout_id, action.share, action.reason)
+        store.change(db, rollout.rollout_id, {"share": action.share, "reason": action.reason})
 
 
 def _checked_facts(db: Session, name: str, version: str) -> Facts:
@@ -235,24 +233,36 @@ def _how_to(name: str, version: str, blocking: list[MissingStep]) -> str:
     return hint
 
 
-def _begin(db: Session, name: str, facts: Facts, share: int, options: RolloutOptions, guardrails: Guardrails) -> int:
-    seconds = store.interval_seconds(db, _DEFAULT_EXPIRY if options.expires is None else options.expires)
+def _settings(db: Session, share: int, options: RolloutOptions, guardrails: Guardrails) -> dict[str, Any]:
+    """What was said of a rollout; what was not is left out."""
+    settings: dict[str, Any] = {
+        "share": share,
+        "plan": options.plan,
+        "guardrails": None if options.guardrails is None else guardrails.to_json(),
+        "seconds": None if options.expires is None else _seconds(db, options.expires),
+        "on_expiry": options.on_expiry,
+        "reason": options.reason,
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _seconds(db: Session, interval: str) -> float:
+    seconds = store.interval_seconds(db, interval)
     if not 0 < seconds <= _LONGEST_EXPIRY_SECONDS:
         raise InvalidArgument('option "expires" is not an interval of up to 10 years')
-    rollout_id = store.begin(
-        db,
-        {
-            "model_id": facts.model_id,
-            "from_version_id": facts.from_version_id,
-            "to_version_id": facts.to_version_id,
-            "share": share,
-            "plan": options.plan,
-            "guardrails": guardrails.to_json(),
-            "seconds": seconds,
-            "on_expiry": options.on_expiry or "rollback",
-            "reason": options.reason,
-        },
-    )
+    return seconds
+
+
+def _begin(db: Session, name: str, facts: Facts, settings: dict[str, Any]) -> int:
+    defaults = {
+        "model_id": facts.model_id,
+        "from_version_id": facts.from_version_id,
+        "to_version_id": facts.to_version_id,
+        "guardrails": Guardrails().to_json(),
+        "seconds": _DEFAULT_EXPIRY_SECONDS,
+        "on_expiry": "rollback",
+    }
+    rollout_id = store.begin(db, defaults | settings)
     if rollout_id is None:
         raise _changed(name)
     return rollout_id
@@ -267,9 +277,10 @@ def _promote(db: Session, model_id: int, rollout_id: int, reason: str | None) ->
 def _follow(db: Session, model_id: int) -> dict[str, Any]:
     """Let plain embed() follow if nobody holds a lock; in milliseconds, or what has yet to be called."""
     began = time.monotonic()
-    if store.align(db, model_id, _SHORT_LOCK_MS):
+    obstacle = store.align(db, model_id, _SHORT_LOCK_MS)
+    if obstacle is None:
         return {"embed_ms": _milliseconds(began)}
-    return {"embed_ms": None, "next": "CALL rollout_tick()"}
+    return {"embed_ms": None, "embed_waits_for": obstacle, "next": "CALL rollout_tick()"}
 
 
 def _milliseconds(began: float) -> float:

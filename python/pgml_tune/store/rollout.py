@@ -7,7 +7,6 @@ inside own_settings().
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +18,7 @@ SELECT m.what, m.object, m.statement
 FROM pgml_tune._missing_steps($1::pg_catalog.int8, $2::pg_catalog.int8) AS m
 """
 _BEGIN = "SELECT pgml_tune._begin_rollout($1::pg_catalog.jsonb) AS rollout_id"
-_SET_SHARE = """
-SELECT pgml_tune._set_share(
-    $1::pg_catalog.int8, $2::pg_catalog.int4, $3::pg_catalog.int4[], $4::pg_catalog.jsonb, $5::pg_catalog.text
-) AS is_done
-"""
+_CHANGE = "SELECT pgml_tune._change_rollout($1::pg_catalog.int8, $2::pg_catalog.jsonb) AS is_done"
 _SET_VERDICT = """
 SELECT pgml_tune._set_verdict(
     $1::pg_catalog.int8, $2::pg_catalog.jsonb, $3::pg_catalog.text::pgml_tune.rollout_state
@@ -35,7 +30,7 @@ SELECT pgml_tune._end_rollout(
 ) AS is_done
 """
 _STEP_BACK = "SELECT pgml_tune._step_back($1::pg_catalog.int8, $2::pg_catalog.text) AS move"
-_ALIGN = "SELECT pgml_tune._align_model($1::pg_catalog.int8, $2::pg_catalog.int4) AS is_done"
+_ALIGN = "SELECT pgml_tune._align_model($1::pg_catalog.int8, $2::pg_catalog.int4) AS obstacle"
 _UNALIGNED = "SELECT u.model_id, u.model FROM pgml_tune._unaligned_models() AS u"
 _INGEST = "SELECT pgml_tune._ingest_logs()"
 _RETIRE = """
@@ -130,18 +125,9 @@ def begin(db: Database, settings: dict[str, Any]) -> int | None:
     return rollout_id
 
 
-def set_share(
-    db: Database,
-    rollout_id: int,
-    share: int,
-    reason: str | None,
-    plan: Sequence[int] | None = None,
-    guardrails: dict[str, Any] | None = None,
-) -> bool:
+def change(db: Database, rollout_id: int, settings: dict[str, Any]) -> bool:
     """Change the share of a rollout, and what else is given; False if it has ended."""
-    text = None if guardrails is None else json.dumps(guardrails)
-    plan = None if plan is None else list(plan)
-    return bool(db.fetch(_SET_SHARE, rollout_id, share, plan, text, reason)[0]["is_done"])
+    return bool(db.fetch(_CHANGE, rollout_id, json.dumps(settings))[0]["is_done"])
 
 
 def set_verdict(db: Database, rollout_id: int, verdict: dict[str, Any], state: str | None = None) -> None:
@@ -154,15 +140,16 @@ def end(db: Database, rollout_id: int, state: str, reason: str | None) -> bool:
     return bool(db.fetch(_END, rollout_id, state, reason)[0]["is_done"])
 
 
-def step_back(db: Database, model_id: int, reason: str | None) -> tuple[str, str]:
-    """Take back the last move of a model: from which version, to which."""
+def step_back(db: Database, model_id: int, reason: str | None) -> tuple[str, str, list[str]]:
+    """Take back the last move of a model: from which version, to which, and the collections that could not go along."""
     move = json.loads(db.fetch(_STEP_BACK, model_id, reason)[0]["move"])
-    return move["from_version"], move["to_version"]
+    return move["from_version"], move["to_version"], move["left"]
 
 
-def align(db: Database, model_id: int, lock_ms: int) -> bool:
-    """Let plain embed(), views and query functions follow; False if others hold a lock for longer."""
-    return bool(db.fetch(_ALIGN, model_id, lock_ms)[0]["is_done"])
+def align(db: Database, model_id: int, lock_ms: int) -> str | None:
+    """Let plain embed(), views and query functions follow; what prevents it, if anything does."""
+    obstacle: str | None = db.fetch(_ALIGN, model_id, lock_ms)[0]["obstacle"]
+    return obstacle
 
 
 def unaligned_models(db: Database) -> list[tuple[int, str]]:
