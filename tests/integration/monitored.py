@@ -18,7 +18,7 @@ SELECT now() - c.number * interval '43 s', c.number, CASE c.number % 2 WHEN 0 TH
        exp(2.2 + 0.3 * sin(c.number / 371.0) + 0.4 * sin(c.number * 12.9898) + 0.8 * (c.number % 2)
            - CASE WHEN c.variant = 'candidate' THEN 0.3 ELSE 0 END),
        c.number % 700 = 0, c.is_fallback,
-       CASE WHEN c.is_fallback THEN '38000' WHEN c.number % 1501 = 0 THEN '22023' END,
+       CASE WHEN c.is_fallback THEN '38000' WHEN c.number % 1501 = 0 THEN '22023' WHEN c.number = 7 THEN '57014' END,
        CASE WHEN r.rollout_id IS NULL THEN 0.1 ELSE 1 END, 'olga'::regrole
 FROM (
     SELECT n.*, coalesce(n.variant = 'candidate' AND n.number % 300 = 0, false) AS is_fallback

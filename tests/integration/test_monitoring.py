@@ -70,6 +70,7 @@ def test_the_metrics_tell_what_has_happened(samples):
     assert value_of(samples, "pgml_tune_rollout", model="minilm", to_version="v1-int8-block", state="running") == 1
     assert value_of(samples, "pgml_tune_jobs", kind="evaluate_model", state="failed") == 1
     assert value_of(samples, "pgml_tune_recent_calls", outcome="lost") == 1
+    assert value_of(samples, "pgml_tune_recent_calls", outcome="cancelled") == 1
     assert value_of(samples, "pgml_tune_texts_total", version="v1", cache="miss") >= 1
 
 
@@ -81,7 +82,7 @@ def test_alerts_ask_only_for_metrics_and_labels_that_there_are():
         assert asked
         for name, matchers in asked:
             labels = {*names[name].get("key_labels", []), names[name].get("value_label")}
-            assert set(re.findall(r"(\w+)!?=", matchers)) <= labels, rule["alert"]
+            assert set(re.findall(r"(\w+)!?=~?", matchers)) <= labels, rule["alert"]
         shown = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
         assert all(shown <= set(names[name].get("key_labels", [])) for name, _ in asked), rule["alert"]
 

@@ -72,10 +72,10 @@ CROSS JOIN LATERAL {}.drift_report(m.model) AS d
 WHERE d.outcome <> 'no_data'
 ORDER BY m.model, d.versions, d.metric
 """
-# A call logged with sample_rate 0.1 stands for ten.
+# A call logged with sample_rate 0.1 stands for ten. One that its caller has cancelled has not failed.
 _USAGE = """
 SELECT c.model, c.version, sum(1 / c.sample_rate) AS calls,
-       coalesce(sum(1 / c.sample_rate) FILTER (WHERE c.outcome = 'error'), 0) AS errors,
+       coalesce(sum(1 / c.sample_rate) FILTER (WHERE c.outcome = 'error' AND c.sqlstate <> '57014'), 0) AS errors,
        coalesce(sum(1 / c.sample_rate) FILTER (WHERE c.outcome = 'fallback'), 0) AS fallbacks,
        coalesce(sum(1 / c.sample_rate) FILTER (WHERE c.outcome = 'lost'), 0) AS lost
 FROM pgml_tune.inference_logs AS c
