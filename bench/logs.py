@@ -18,7 +18,7 @@ _SETTINGS = {_NEITHER: ("off", "0"), _LOGGED: ("off", "1"), _DEFAULT: ("on", "0.
 
 
 def measure(plan: Plan) -> list[Figure]:
-    rounds, size = plan.pick(11, 5), plan.pick(150, 60)
+    rounds, size = plan.pick(11, 5), plan.pick(100, 60)
     texts, reference = plan.texts.short(rounds * size), plan.reference(FP32)
     with connect() as administrator, connect("-c jit=off") as session:
         for number in range(rounds):

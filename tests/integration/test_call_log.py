@@ -238,6 +238,9 @@ def test_what_another_node_left_is_neither_ingested_nor_kept_for_ever(
     db.execute(INGEST)
     assert not stranger.exists() and not dropped.exists()
     assert file.exists()
+    os.utime(dropped.parent, (0, 0))
+    db.execute(INGEST)
+    assert not dropped.parent.exists()
 
 
 def test_texts_are_shown_only_to_those_who_belong_to_the_role(

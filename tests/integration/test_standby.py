@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from call_lines import make_writer
 from click.testing import CliRunner
 from commands import program, run, server_environment, server_user
 from conditions import fetch_value, refused, wait_until
@@ -46,6 +45,7 @@ def test_standby_answers_hundreds_of_calls_like_the_primary(
     db: psycopg.Connection[Any], standby: psycopg.Connection[Any]
 ) -> None:
     assert fetch_value(standby, "SELECT pg_is_in_recovery()")
+    db.execute("SELECT configure('log_sample', '1')")
     for number in range(300):
         vector = fetch_value(standby, "SELECT embed(%s)", (f"standby {number % 150}",))
         if number < 20:
@@ -67,6 +67,8 @@ def test_standby_answers_hundreds_of_calls_like_the_primary(
         found = standby.execute(f"SELECT * FROM {search}").fetchall()
         assert found == db.execute(f"SELECT * FROM {search}").fetchall() and found[0][0] == {"id": 31}
     assert fetch_value(standby, "SELECT is_complete FROM pgml_tune.embedding_collections")
+    logged = dict(standby.execute("SELECT task, count(*) FROM pgml_tune.inference_logs GROUP BY task").fetchall())
+    assert logged["search"] == 2 and logged["embed"] > 250
     for writing in ("CALL auto_embed('note', 'body', collection => 'note')", "SELECT drop_auto_embed('note')"):
         with refused("25006"):
             standby.execute(writing)
@@ -82,13 +84,14 @@ def test_calls_on_a_standby_show_there_and_are_ingested_when_it_is_promoted(
     db: psycopg.Connection[Any], standby: psycopg.Connection[Any]
 ) -> None:
     seen, ingest = "SELECT count(*) FROM pgml_tune._calls", "SELECT pgml_tune._ingest_logs()"
-    make_writer(db)
-    wait_until(lambda: fetch_value(standby, "SELECT to_regproc('write_calls') IS NOT NULL"))
-    standby.execute("SELECT write_calls(1, 20)")
+    db.execute("SELECT configure('log_sample', '1')")
+    wait_until(lambda: fetch_value(standby, "SELECT value FROM pgml_tune.settings WHERE name = 'log_sample'") == "1")
+    for number in range(20):
+        standby.execute("SELECT embed(%s)", (f"on a standby {number}",))
     assert (fetch_value(standby, seen), fetch_value(db, seen)) == (20, 0)
     with refused("25006"):
         standby.execute(ingest)
-    db.execute("SELECT write_calls(21, 5)")
+    db.execute("SELECT count(embed('on the primary ' || g)) FROM generate_series(1, 5) AS g")
     assert fetch_value(db, ingest) == 5
     wait_until(lambda: fetch_value(standby, seen) == 25)
     assert fetch_value(db, seen) == 5

@@ -6,6 +6,7 @@ that his snapshot shows, and from the file what lies beyond the note that his sn
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -140,6 +141,10 @@ def _remove_forgotten(folder: Path, node: str, keep_days: int) -> None:
     for file in (file for path in [folder, *others] for file in spool.files(path)):
         if file.changed_at < oldest and (file.node != node or file.path.parent != folder):
             file.remove()
+    for path in others:
+        if path.stat().st_mtime < oldest:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # if it is empty
 
 
 def _storable(db: Session, lines: list[str]) -> Iterable[str]:
