@@ -6,7 +6,24 @@
 \pset border 1
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
+DO $$
+DECLARE
+    v_model text;
+BEGIN
+    -- An earlier demo may have been left in the middle of its rollout.
+    LOOP
+        SELECT t.model INTO v_model
+        FROM pgml_tune.traffic AS t
+        JOIN pgml_tune.model_versions AS v ON v.model = t.model AND v.version IN (t.serving_version, t.candidate_version)
+        WHERE v.source #>> '{made_by,parameters,description}' = 'made by the demo';
+        EXIT WHEN NOT FOUND;
+        PERFORM rollback_model(v_model, 'a new demo begins');
+    END LOOP;
+END
+$$;
+CALL rollout_tick();
 DROP SCHEMA IF EXISTS demo CASCADE;
+CALL maintain();
 DO $$
 BEGIN
     -- What an earlier demo has trained; those made from others go first.
@@ -129,7 +146,38 @@ GROUP BY 1 ORDER BY 1;
 SELECT jsonb_pretty(model_card('minilm', split_part(:'trained', '@', 2)) -> 'lineage' #- '{made_by,parameters}') AS "its card says";
 \set ECHO none
 
-\echo '9. A wrong name is an error that says what to do'
+\echo '9. It takes over: vectors of it beside those in use, then a share of the searches, and a report'
+SELECT split_part(:'trained', '@', 2) AS version \gset
+\set ECHO queries
+CALL prepare_rollout('minilm', :'version');
+
+SELECT r ->> 'from_version' AS serving, r ->> 'to_version' AS candidate, r ->> 'percent' AS percent, r ->> 'state' AS state,
+       r ->> 'units_needed' AS "questions to be sure"
+FROM rollout_model('minilm', :'version', 20) AS r;
+
+SELECT count(*) AS rows_found
+FROM (SELECT question FROM lesson WHERE is_test ORDER BY md5(question) LIMIT 400) AS q
+CROSS JOIN LATERAL semantic_search('demo.manual.description', q.question, 3);
+
+CALL rollout_tick();
+
+SELECT metric, round(serving_value::numeric, 2) AS serving, round(candidate_value::numeric, 2) AS candidate, outcome
+FROM ab_report('minilm') WHERE phase = 1 AND candidate_value IS NOT NULL;
+\set ECHO none
+
+\echo '10. Promoted, all searches are its own; and back again, whatever the size of the table'
+\set ECHO queries
+SELECT r ->> 'state' AS state, r ->> 'searches_ms' AS searches_ms, r ->> 'embed_ms' AS embed_ms FROM rollout_model('minilm', :'version') AS r;
+
+\timing on
+SELECT rollback_model('minilm', 'only a demo');
+\timing off
+
+SELECT to_char(changed_at, 'HH24:MI:SS') AS at, kind, from_target, to_target, reason
+FROM pgml_tune.rollout_history WHERE pointer = 'minilm' ORDER BY rollout_history_id DESC LIMIT 6;
+\set ECHO none
+
+\echo '11. A wrong name is an error that says what to do'
 \set ON_ERROR_STOP off
 \set ECHO queries
 SELECT embed('hello', 'minlim');
