@@ -3293,14 +3293,24 @@ COMMENT ON FUNCTION pgml_tune._record_column(oid, text, bigint, text, boolean, t
 
 CREATE OR REPLACE FUNCTION pgml_tune._forget_columns()
 RETURNS void
-LANGUAGE sql SECURITY DEFINER
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning  -- there may be no such function
 AS $$
-    DELETE FROM pgml_tune.tracked_column AS c
-    WHERE NOT EXISTS (
-        SELECT FROM pg_attribute AS a
-        WHERE a.attrelid = c.source AND a.attname = c.target_column AND a.attnum > 0 AND NOT a.attisdropped
-    )
+DECLARE
+    v_id bigint;
+BEGIN
+    FOR v_id IN
+        DELETE FROM pgml_tune.tracked_column AS c
+        WHERE NOT EXISTS (
+            SELECT FROM pg_attribute AS a
+            WHERE a.attrelid = c.source AND a.attname = c.target_column AND a.attnum > 0 AND NOT a.attisdropped
+        )
+        RETURNING c.tracked_column_id
+    LOOP
+        EXECUTE format('DROP FUNCTION IF EXISTS pgml_tune._shadow_%s() CASCADE', v_id);
+    END LOOP;
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._forget_columns() IS 'Removes the records of columns that are gone.';
 
@@ -5244,173 +5254,8 @@ from pgml_tune.backend import rollout
 return rollout.retire()
 $python$;
 COMMENT ON PROCEDURE pgml_tune._retire() IS 'Lets plain embed() follow what searches go to, and gives up vectors that no rollback shall come back to.';
--- Vectors of a version in another space, made beside those that answer: twins of collections and shadows of recorded columns. What
--- only reads here is asked by rollout_model(), too. Only the owner of a table has anything made for it, and of a collection all that
--- could run code of his runs as him.
-
-CREATE OR REPLACE FUNCTION pgml_tune._preparation_facts(version_id bigint)
-RETURNS jsonb
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT jsonb_build_object(
-        'model_id', m.model_id, 'model', m.name, 'version_id', v.model_version_id, 'version', v.version,
-        'dimensions', v.dimensions
-    )
-    FROM pgml_tune.model_version AS v JOIN pgml_tune.model AS m ON m.model_id = v.model_id
-    WHERE v.model_version_id = _preparation_facts.version_id
-$$;
-COMMENT ON FUNCTION pgml_tune._preparation_facts(bigint) IS 'What a version is, and of which model.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._collections_to_prepare(model_id bigint, version_id bigint)
-RETURNS TABLE (
-    collection_id bigint, name text, owner text, is_own boolean, twin_id bigint, is_retired boolean, is_done boolean
-)
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT c.collection_id, c.name, pg_get_userbyid(s.relowner)::text, pg_has_role(s.relowner, 'USAGE'),
-           t.collection_id, t.retired_xid IS NOT NULL, coalesce(
-               t.is_ready AND t.is_filled AND t.retired_xid IS NULL AND (
-                   -- What the collection began with, or has answered before, has been good enough.
-                   NOT t.is_twin OR t.collection_id = c.collection_id OR t.validation @> '{"passed": true}'
-               ), false
-           )
-    FROM pgml_tune._routes(_collections_to_prepare.model_id) AS r
-    JOIN pgml_tune.collection AS c ON c.collection_id = r.collection_id
-    JOIN pg_class AS s ON s.oid = c.source
-    JOIN pgml_tune.model_version AS v ON v.model_version_id = _collections_to_prepare.version_id
-    LEFT JOIN LATERAL (
-        SELECT o.*
-        FROM pgml_tune.collection AS o
-        JOIN pgml_tune.model_version AS w ON w.model_version_id = o.model_version_id AND w.space_id = v.space_id
-        -- A row of that name that somebody else has added is none of it.
-        WHERE o.name = c.name AND o.source = c.source
-        ORDER BY o.collection_id <> c.collection_id, o.retired_xid IS NOT NULL, o.collection_id DESC
-        LIMIT 1
-    ) AS t ON true
-    ORDER BY c.name
-$$;
-COMMENT ON FUNCTION pgml_tune._collections_to_prepare(bigint, bigint) IS
-    'The collections that a model answers, and what each has of vectors that questions under a version can be compared with.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._columns_to_prepare(model_id bigint, version_id bigint)
-RETURNS TABLE (
-    column_id bigint, relation oid, label text, source_column text, target_column text, version text, owner text, is_own boolean,
-    shadow_id bigint, shadow_column text, shadow_version_id bigint, is_done boolean
-)
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT c.tracked_column_id, s.oid, format('%I.%I.%I', n.nspname, s.relname, c.target_column), c.source_column, c.target_column,
-           own.version, pg_get_userbyid(s.relowner)::text,
-           -- Him and nobody else: triggers of the table run as whoever fills it.
-           pg_get_userbyid(s.relowner) = current_user,
-           d.tracked_column_id, d.target_column, d.model_version_id, coalesce(d.is_filled, false)
-    FROM pgml_tune.tracked_column AS c
-    JOIN pgml_tune.model_version AS own ON own.model_version_id = c.model_version_id
-    JOIN pgml_tune.model_version AS v
-        ON v.model_version_id = _columns_to_prepare.version_id AND v.model_id = own.model_id AND v.space_id <> own.space_id
-    JOIN pg_class AS s ON s.oid = c.source
-    JOIN pg_namespace AS n ON n.oid = s.relnamespace
-    -- One that a table has from another is renamed there.
-    JOIN pg_attribute AS a
-        ON a.attrelid = s.oid AND a.attname = c.target_column AND NOT a.attisdropped AND a.attinhcount = 0
-    LEFT JOIN LATERAL (
-        SELECT o.*
-        FROM pgml_tune.tracked_column AS o
-        JOIN pgml_tune.model_version AS w ON w.model_version_id = o.model_version_id AND w.space_id = v.space_id
-        JOIN pg_attribute AS b ON b.attrelid = o.source AND b.attname = o.target_column AND NOT b.attisdropped
-        WHERE o.source = c.source AND o.shadow_of = c.target_column AND o.filled_by = 'embed_table'
-        ORDER BY o.is_filled DESC, o.tracked_column_id DESC
-        LIMIT 1
-    ) AS d ON true
-    WHERE v.model_id = _columns_to_prepare.model_id
-      AND c.shadow_of IS NULL AND c.filled_by = 'embed_table' AND c.source_column IS NOT NULL
-    ORDER BY 3
-$$;
-COMMENT ON FUNCTION pgml_tune._columns_to_prepare(bigint, bigint) IS
-    'The columns that embed_table() has filled with vectors of a model in another space than a version, and their shadows in its space.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._untracked_uses(model_id bigint, version_id bigint)
-RETURNS TABLE (object text, statement text)
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    WITH version AS (
-        SELECT m.name AS model, s.dimensions, s.version AS serving_version, v.version, v.space_id
-        FROM pgml_tune.model_version AS v
-        JOIN pgml_tune.model AS m ON m.model_id = v.model_id
-        JOIN pgml_tune.serving AS s ON s.model_id = v.model_id
-        JOIN pgml_tune.model_version AS o ON o.model_version_id = s.model_version_id AND o.space_id <> v.space_id
-        WHERE v.model_version_id = _untracked_uses.version_id AND v.model_id = _untracked_uses.model_id
-    ), prepared AS (
-        SELECT * FROM pgml_tune._columns_to_prepare(_untracked_uses.model_id, _untracked_uses.version_id)
-    )
-    SELECT format('column %I.%I.%I', n.nspname, c.relname, a.attname),
-           format('SELECT track_column(%L, %L, %L)', format('%I.%I', n.nspname, c.relname), a.attname,
-               -- One that is recorded needs new vectors first, which only its user can make.
-               w.model || '@' || CASE WHEN k.source IS NULL THEN w.serving_version ELSE w.version END)
-    FROM version AS w
-    CROSS JOIN pg_class AS c
-    JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attinhcount = 0
-    CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, a.atttypmod) AS b
-    JOIN pg_type AS t ON t.oid = b.base AND t.typname IN ('vector', 'halfvec')
-    JOIN pg_extension AS e ON e.extname = 'vector' AND e.extnamespace = t.typnamespace
-    LEFT JOIN pgml_tune.tracked_column AS k ON k.source = c.oid AND k.target_column = a.attname
-    LEFT JOIN pgml_tune.model_version AS o ON o.model_version_id = k.model_version_id
-    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-      AND n.nspname NOT IN ('pgml_tune', 'pg_catalog', 'information_schema', 'pg_toast')
-      AND CASE
-          WHEN k.source IS NULL THEN b.base_modifier IN (w.dimensions, -1)
-          ELSE o.model_id = _untracked_uses.model_id AND o.space_id <> w.space_id AND k.shadow_of IS NULL
-              AND k.tracked_column_id NOT IN (SELECT p.column_id FROM prepared AS p)
-      END
-    UNION ALL
-    -- It would go on to show the vectors of before, under a name that promises others.
-    SELECT DISTINCT format('view %s', y.oid::regclass),
-           format('DROP %s %s', CASE y.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, y.oid::regclass)
-    FROM prepared AS p
-    JOIN pg_attribute AS a ON a.attrelid = p.relation AND a.attname = p.target_column
-    JOIN pg_depend AS d
-        ON d.refclassid = 'pg_class'::regclass AND d.refobjid = p.relation AND d.refobjsubid = a.attnum
-        AND d.classid = 'pg_rewrite'::regclass
-    JOIN pg_rewrite AS u ON u.oid = d.objid
-    JOIN pg_class AS y ON y.oid = u.ev_class AND y.relkind IN ('v', 'm')
-    ORDER BY 1
-$$;
-COMMENT ON FUNCTION pgml_tune._untracked_uses(bigint, bigint) IS
-    'Columns and views of users that may hold vectors of what a model serves and would not follow it into the space of a version.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._missing_steps(model_id bigint, version_id bigint)
-RETURNS TABLE (what text, statement text, object text)
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    v_call text := (
-        SELECT format('CALL prepare_rollout(%L, %L)', m.name, v.version)
-        FROM pgml_tune.model_version AS v JOIN pgml_tune.model AS m ON m.model_id = v.model_id
-        WHERE v.model_version_id = _missing_steps.version_id
-    );
-BEGIN
-    RETURN QUERY
-    SELECT 'collection', v_call, c.name
-    FROM pgml_tune._collections_to_prepare(_missing_steps.model_id, _missing_steps.version_id) AS c WHERE NOT c.is_done;
-    RETURN QUERY
-    SELECT 'column', v_call, c.label
-    FROM pgml_tune._columns_to_prepare(_missing_steps.model_id, _missing_steps.version_id) AS c WHERE NOT c.is_done;
-    RETURN QUERY
-    SELECT 'untracked', u.statement, u.object
-    FROM pgml_tune._untracked_uses(_missing_steps.model_id, _missing_steps.version_id) AS u;
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._missing_steps(bigint, bigint) IS
-    'What stands between a model and a version in another space: collections and columns without vectors of it, and uses that nobody has recorded (untracked); none for a version in the same space.';
-
--- Twins of collections.
+-- Twins: vectors of a collection in another space, beside those that answer its searches. All that could run code of the owner of a
+-- table runs as him.
 
 CREATE OR REPLACE FUNCTION pgml_tune._add_twin(collection_id bigint, version_id bigint)
 RETURNS bigint
@@ -5651,103 +5496,110 @@ AS $$
     WHERE c.collection_id = _record_validation.collection_id
 $$;
 COMMENT ON FUNCTION pgml_tune._record_validation(bigint, jsonb) IS 'Keeps what prepare_rollout() has measured of a collection.';
+-- Shadows: columns beside those that embed_table() has filled, for vectors of another space, until a promotion gives them their names.
 
--- Progress.
-
-CREATE OR REPLACE FUNCTION pgml_tune._write_preparation(
-    role_id bigint, model text, version text, object text, phase text, steps bigint, step bigint
-)
-RETURNS void
-LANGUAGE sql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION pgml_tune._shadow_statements(shadow_id bigint)
+RETURNS text[]
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO pgml_tune.preparation AS p (pid, role_id, model, version, object, phase, steps, step, began_at, phase_began_at)
-    VALUES (
-        pg_backend_pid(), _write_preparation.role_id::oid, _write_preparation.model, _write_preparation.version,
-        _write_preparation.object, _write_preparation.phase, _write_preparation.steps, _write_preparation.step,
-        statement_timestamp(), clock_timestamp()
-    )
-    ON CONFLICT ON CONSTRAINT preparation_pkey DO UPDATE SET
-        role_id = excluded.role_id, model = excluded.model, version = excluded.version, object = excluded.object,
-        phase = excluded.phase, steps = excluded.steps, step = excluded.step, began_at = excluded.began_at,
-        updated_at = clock_timestamp(), phase_began_at = CASE
-            WHEN (p.began_at, p.object, p.phase) = (excluded.began_at, excluded.object, excluded.phase) THEN p.phase_began_at
-            ELSE excluded.phase_began_at
-        END
-$$;
-COMMENT ON FUNCTION pgml_tune._write_preparation(bigint, text, text, text, text, bigint, bigint) IS
-    'Shows in pgml_tune.stat_progress how far the prepare_rollout() of this session has come.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._end_preparation()
-RETURNS void
-LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    -- Those of sessions that are gone go, too.
-    DELETE FROM pgml_tune.preparation AS p
-    WHERE p.pid = pg_backend_pid() OR NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.pid = p.pid)
-$$;
-COMMENT ON FUNCTION pgml_tune._end_preparation() IS 'Takes this session, and those that are gone, out of pgml_tune.stat_progress.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._preparations()
-RETURNS SETOF pgml_tune.preparation
-LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    -- A session that was ended, or has gone on to another statement, leaves its row behind.
-    SELECT p.*
-    FROM pgml_tune.preparation AS p
-    JOIN pg_stat_activity AS a ON a.pid = p.pid AND a.state = 'active' AND a.query_start <= p.began_at
-    WHERE a.datname = current_database()
-$$;
-COMMENT ON FUNCTION pgml_tune._preparations() IS 'The prepare_rollout() calls that run now.';
-
--- Shadows of columns: beside the column that searches use, until a promotion gives them its name.
-
-CREATE OR REPLACE FUNCTION pgml_tune._clear_shadow()
-RETURNS trigger
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
+DECLARE
+    c record;
+    v_vector text := 'NULL';  -- of a text that is generated after this trigger
+    -- Says nothing, but binds the trigger to the column, so that none can be dropped without the other.
+    v_binding text;
+    v_changes text;  -- an update of nothing but the vector is a filling
+    v_triggers text[];
 BEGIN
-    RETURN jsonb_populate_record(NEW, jsonb_build_object(TG_ARGV[0], NULL));
+    SELECT o.tracked_column_id AS id, o.source, o.source_column, o.shadow_of, o.target_column, t.attgenerated <> '' AS is_generated,
+           m.name AS model, v.version, pg_get_userbyid(s.relowner) AS owner
+    INTO c
+    FROM pgml_tune.tracked_column AS o
+    JOIN pg_class AS s ON s.oid = o.source
+    JOIN pgml_tune.model_version AS v ON v.model_version_id = o.model_version_id
+    JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+    JOIN pg_attribute AS t ON t.attrelid = o.source AND t.attname = o.source_column AND NOT t.attisdropped
+    WHERE o.tracked_column_id = shadow_id AND 2 = (
+        SELECT count(*) FROM pg_attribute AS a
+        WHERE a.attrelid = o.source AND a.attname IN (o.target_column, o.shadow_of) AND NOT a.attisdropped
+    );
+    IF NOT FOUND THEN
+        RETURN '{}';
+    END IF;
+    v_binding := format('(NEW.%1$I IS NULL OR NEW.%1$I IS NOT NULL)', c.target_column);
+    IF c.is_generated THEN
+        v_changes := format('OLD.%1$I IS NOT NULL AND NEW.%1$I IS NOT NULL', c.target_column);
+    ELSE
+        v_vector := format(
+            'CASE WHEN NEW.%I IS NOT NULL AND NEW.%I IS NOT NULL THEN @extschema@.embed_pinned(NEW.%2$I::text, %L, %L) END',
+            c.shadow_of, c.source_column, c.model, c.version
+        );
+        v_changes := format(
+            '(OLD.%1$I::text COLLATE "C" IS DISTINCT FROM NEW.%1$I::text COLLATE "C" OR (OLD.%2$I IS NULL) <> (NEW.%2$I IS NULL))',
+            c.source_column, c.shadow_of
+        );
+        v_triggers := ARRAY[format('INSERT ON %s FOR EACH ROW WHEN (NEW.%I IS NOT NULL AND %s)', c.source, c.shadow_of, v_binding)];
+    END IF;
+    v_triggers := v_triggers || format('UPDATE ON %s FOR EACH ROW WHEN (%s AND %s)', c.source, v_changes, v_binding);
+    RETURN ARRAY[format(
+        'CREATE OR REPLACE FUNCTION pgml_tune._shadow_%s()
+         RETURNS trigger
+         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
+         AS $body$
+         BEGIN
+             NEW.%I := %s;
+             RETURN NEW;
+         END
+         $body$', c.id, c.target_column, v_vector
+    ), format(
+        'REVOKE ALL ON FUNCTION pgml_tune._shadow_%s() FROM PUBLIC', c.id
+    ), format(
+        'COMMENT ON FUNCTION pgml_tune._shadow_%s() IS %L', c.id,
+        format('Trigger of column "%s" of %s: its vector follows the row.', c.target_column, c.source)
+    ), format(
+        'ALTER FUNCTION pgml_tune._shadow_%s() OWNER TO %I', c.id, c.owner
+    )] || ARRAY(
+        -- The last of all triggers by its name: one of the user may make the other vector.
+        SELECT format('CREATE TRIGGER %I BEFORE %s EXECUTE FUNCTION pgml_tune._shadow_%s()',
+            format('~pgml_tune_shadow_%s_%s', c.id, lower(split_part(t.text, ' ', 1))), t.text, c.id)
+        FROM unnest(v_triggers) AS t (text)
+    );
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._clear_shadow() IS
-    'Trigger of a column that is prepared or kept beside another: its vector goes with the text that it was made of.';
+COMMENT ON FUNCTION pgml_tune._shadow_statements(bigint) IS
+    'What makes the triggers by which the vector of a shadow follows its row: wherever the other column has one, and as the owner of the table.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._mend_shadow_triggers(relation oid)
+CREATE OR REPLACE FUNCTION pgml_tune._mend_shadows(relation oid)
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning  -- what goes is known
 AS $$
 DECLARE
     v_statement text;
 BEGIN
     FOR v_statement IN
-        SELECT format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass)
+        -- With it go its triggers.
+        SELECT DISTINCT format('DROP FUNCTION %s CASCADE', f.oid::regprocedure)
         FROM pg_trigger AS g
-        WHERE g.tgrelid = relation AND g.tgparentid = 0 AND g.tgfoid = 'pgml_tune._clear_shadow()'::regprocedure
-        UNION ALL
-        SELECT format(
-            'CREATE TRIGGER %I BEFORE UPDATE ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION pgml_tune._clear_shadow(%L)',
-            'pgml_tune_shadow_' || c.tracked_column_id, c.source,
-            CASE t.attgenerated
-                WHEN '' THEN format('OLD.%1$I::text COLLATE "C" IS DISTINCT FROM NEW.%1$I::text COLLATE "C"', c.source_column)
-                -- It is generated after this trigger: every change but the filling itself may be one of it.
-                ELSE format('OLD.%1$I IS NOT NULL AND NEW.%1$I IS NOT NULL', c.target_column)
-            END, c.target_column
-        )
+        JOIN pg_proc AS f
+            ON f.oid = g.tgfoid AND f.pronamespace = 'pgml_tune'::regnamespace AND f.proname ~ '^_shadow_[0-9]+$'
+        WHERE g.tgrelid = relation
+    LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    FOR v_statement IN
+        SELECT s.statement
         FROM pgml_tune.tracked_column AS c
-        JOIN pg_attribute AS t ON t.attrelid = c.source AND t.attname = c.source_column AND NOT t.attisdropped
-        JOIN pg_attribute AS a ON a.attrelid = c.source AND a.attname = c.target_column AND NOT a.attisdropped
+        CROSS JOIN LATERAL unnest(pgml_tune._shadow_statements(c.tracked_column_id)) WITH ORDINALITY AS s (statement, place)
         WHERE c.source = relation AND c.shadow_of IS NOT NULL
+        ORDER BY c.tracked_column_id, s.place
     LOOP
         EXECUTE v_statement;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._mend_shadow_triggers(oid) IS 'Gives the shadows of a table, and nothing else there, their triggers.';
+COMMENT ON FUNCTION pgml_tune._mend_shadows(oid) IS 'Gives the shadows of a table, and nothing else there, their triggers.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._free_column(relation oid, name text)
 RETURNS text
@@ -5793,7 +5645,7 @@ BEGIN
     PERFORM pgml_tune._add_vector_column(c.source, v_shadow, v_type, v_dimensions);
     INSERT INTO pgml_tune.tracked_column (source, target_column, model_version_id, filled_by, source_column, shadow_of, is_filled)
     VALUES (c.source, v_shadow, version_id, 'embed_table', c.source_column, c.target_column, false);
-    PERFORM pgml_tune._mend_shadow_triggers(c.source);
+    PERFORM pgml_tune._mend_shadows(c.source);
     RETURN v_shadow;
 END
 $$;
@@ -5854,6 +5706,35 @@ $$;
 COMMENT ON FUNCTION pgml_tune._finish_shadow(bigint, bigint) IS
     'Makes the indexes of a shadow whose rows have their vectors, and says how many; from now on it can take over.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._inherit_statements(relation oid, old_column text, new_column text)
+RETURNS SETOF text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('GRANT %s (%I) ON %s TO %s%s', g.privilege_type, new_column, relation::regclass,
+        pgml_tune._role_name(g.grantee), CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+    FROM pg_attribute AS a CROSS JOIN LATERAL aclexplode(a.attacl) AS g
+    WHERE a.attrelid = relation AND a.attname = old_column
+    UNION ALL
+    SELECT format('COMMENT ON COLUMN %s.%I IS %L', relation::regclass, new_column, col_description(relation, a.attnum))
+    FROM pg_attribute AS a
+    WHERE a.attrelid = relation AND a.attname = old_column AND col_description(relation, a.attnum) IS NOT NULL
+    UNION ALL
+    SELECT format('ALTER TABLE %s ALTER %I SET STORAGE %s', relation::regclass, new_column,
+        CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'm' THEN 'MAIN' WHEN 'x' THEN 'EXTENDED' ELSE 'EXTERNAL' END)
+    FROM pg_attribute AS a JOIN pg_attribute AS b ON b.attrelid = a.attrelid AND b.attname = new_column
+    WHERE a.attrelid = relation AND a.attname = old_column AND a.attstorage <> b.attstorage
+    UNION ALL
+    -- A session keeps the types of fields that a trigger has used: each is compiled anew after this change of nothing.
+    SELECT DISTINCT format('ALTER FUNCTION %s COST %s', f.oid::regprocedure, f.procost)
+    FROM pg_trigger AS g
+    JOIN pg_proc AS f ON f.oid = g.tgfoid
+    JOIN pg_language AS l ON l.oid = f.prolang AND l.lanname = 'plpgsql'
+    WHERE g.tgrelid = relation AND f.pronamespace <> 'pgml_tune'::regnamespace
+$$;
+COMMENT ON FUNCTION pgml_tune._inherit_statements(oid, text, text) IS
+    'What gives a column that takes over a name the grants, the comment and the storage of the other, and makes triggers look at it anew.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._swap_columns(model_id bigint, version_id bigint)
 RETURNS void
 LANGUAGE plpgsql
@@ -5862,6 +5743,7 @@ AS $$
 DECLARE
     c record;
     v_kept text;
+    v_statement text;
 BEGIN
     FOR c IN
         SELECT p.*, p.relation::regclass AS name
@@ -5873,11 +5755,16 @@ BEGIN
         v_kept := pgml_tune._free_column(c.relation, c.target_column || '_' || c.version);
         EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', c.name, c.target_column, v_kept);
         EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', c.name, c.shadow_column, c.target_column);
+        FOR v_statement IN
+            SELECT i.statement FROM pgml_tune._inherit_statements(c.relation, v_kept, c.target_column) AS i (statement)
+        LOOP
+            EXECUTE v_statement;
+        END LOOP;
         UPDATE pgml_tune.tracked_column AS t SET target_column = v_kept, shadow_of = c.target_column, left_at = now()
         WHERE t.tracked_column_id = c.column_id;
         UPDATE pgml_tune.tracked_column AS t SET target_column = c.target_column, shadow_of = NULL, left_at = NULL
         WHERE t.tracked_column_id = c.shadow_id;
-        PERFORM pgml_tune._mend_shadow_triggers(c.relation);
+        PERFORM pgml_tune._mend_shadows(c.relation);
     END LOOP;
 END
 $$;
@@ -5909,9 +5796,9 @@ BEGIN
         model_reference := c.reference;
         BEGIN
             PERFORM set_config('lock_timeout', '2s', true);
-            EXECUTE format('ALTER TABLE %s DROP COLUMN %I', c.source, c.target_column);
             DELETE FROM pgml_tune.tracked_column AS t WHERE t.tracked_column_id = c.tracked_column_id;
-            PERFORM pgml_tune._mend_shadow_triggers(c.source);
+            PERFORM pgml_tune._mend_shadows(c.source);
+            EXECUTE format('ALTER TABLE %s DROP COLUMN %I', c.source, c.target_column);
             outcome := 'dropped';
         EXCEPTION WHEN lock_not_available OR dependent_objects_still_exist THEN
             outcome := SQLERRM;
@@ -5922,6 +5809,271 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._retire_shadows() IS
     'Drops the columns whose vectors no search has used for so long, unless others hold a lock or something is built on them.';
+-- What stands between a model and a version in another space, and prepare_rollout(), which makes it: twins of collections and shadows
+-- of recorded columns, only for the owners of their tables.
+
+CREATE OR REPLACE FUNCTION pgml_tune._preparation_facts(version_id bigint)
+RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_build_object(
+        'model_id', m.model_id, 'model', m.name, 'version_id', v.model_version_id, 'version', v.version,
+        'dimensions', v.dimensions
+    )
+    FROM pgml_tune.model_version AS v JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+    WHERE v.model_version_id = _preparation_facts.version_id
+$$;
+COMMENT ON FUNCTION pgml_tune._preparation_facts(bigint) IS 'What a version is, and of which model.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._collections_to_prepare(model_id bigint, version_id bigint)
+RETURNS TABLE (
+    collection_id bigint, name text, owner text, is_own boolean, twin_id bigint, is_retired boolean, is_done boolean
+)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.collection_id, c.name, pg_get_userbyid(s.relowner)::text, pg_has_role(s.relowner, 'USAGE'),
+           t.collection_id, t.retired_xid IS NOT NULL, coalesce(
+               t.is_ready AND t.is_filled AND t.retired_xid IS NULL AND (
+                   -- What the collection began with, or has answered before, has been good enough.
+                   NOT t.is_twin OR t.collection_id = c.collection_id OR t.validation @> '{"passed": true}'
+               ), false
+           )
+    FROM pgml_tune._routes(_collections_to_prepare.model_id) AS r
+    JOIN pgml_tune.collection AS c ON c.collection_id = r.collection_id
+    JOIN pg_class AS s ON s.oid = c.source
+    JOIN pgml_tune.model_version AS v ON v.model_version_id = _collections_to_prepare.version_id
+    LEFT JOIN LATERAL (
+        SELECT o.*
+        FROM pgml_tune.collection AS o
+        JOIN pgml_tune.model_version AS w ON w.model_version_id = o.model_version_id AND w.space_id = v.space_id
+        -- A row of that name that somebody else has added is none of it.
+        WHERE o.name = c.name AND o.source = c.source
+        ORDER BY o.collection_id <> c.collection_id, o.retired_xid IS NOT NULL, o.collection_id DESC
+        LIMIT 1
+    ) AS t ON true
+    ORDER BY c.name
+$$;
+COMMENT ON FUNCTION pgml_tune._collections_to_prepare(bigint, bigint) IS
+    'The collections that a model answers, and what each has of vectors that questions under a version can be compared with.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._columns_to_prepare(model_id bigint, version_id bigint)
+RETURNS TABLE (
+    column_id bigint, relation oid, label text, source_column text, target_column text, version text, owner text, is_own boolean,
+    shadow_id bigint, shadow_column text, shadow_version_id bigint, is_done boolean
+)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.tracked_column_id, s.oid, format('%I.%I.%I', n.nspname, s.relname, c.target_column), c.source_column, c.target_column,
+           own.version, pg_get_userbyid(s.relowner)::text,
+           -- Him and nobody else: triggers of the table run as whoever fills it.
+           pg_get_userbyid(s.relowner) = current_user,
+           d.tracked_column_id, d.target_column, d.model_version_id, coalesce(d.is_filled, false)
+    FROM pgml_tune.tracked_column AS c
+    JOIN pgml_tune.model_version AS own ON own.model_version_id = c.model_version_id
+    JOIN pgml_tune.model_version AS v
+        ON v.model_version_id = _columns_to_prepare.version_id AND v.model_id = own.model_id AND v.space_id <> own.space_id
+    JOIN pg_class AS s ON s.oid = c.source
+    JOIN pg_namespace AS n ON n.oid = s.relnamespace
+    -- One that a table has from another is renamed there.
+    JOIN pg_attribute AS a
+        ON a.attrelid = s.oid AND a.attname = c.target_column AND NOT a.attisdropped AND a.attinhcount = 0
+    LEFT JOIN LATERAL (
+        SELECT o.*
+        FROM pgml_tune.tracked_column AS o
+        JOIN pgml_tune.model_version AS w ON w.model_version_id = o.model_version_id AND w.space_id = v.space_id
+        JOIN pg_attribute AS b ON b.attrelid = o.source AND b.attname = o.target_column AND NOT b.attisdropped
+        WHERE o.source = c.source AND o.shadow_of = c.target_column AND o.filled_by = 'embed_table'
+        ORDER BY o.is_filled DESC, o.tracked_column_id DESC
+        LIMIT 1
+    ) AS d ON true
+    WHERE v.model_id = _columns_to_prepare.model_id
+      AND c.shadow_of IS NULL AND c.filled_by = 'embed_table' AND c.source_column IS NOT NULL
+    ORDER BY 3
+$$;
+COMMENT ON FUNCTION pgml_tune._columns_to_prepare(bigint, bigint) IS
+    'The columns that embed_table() has filled with vectors of a model in another space than a version, and their shadows in its space.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._column_users(relation oid, column_name text)
+RETURNS TABLE (type text, identity text, statement text, is_blocking boolean)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- All that PostgreSQL binds to the number of a column, and so does not follow its name. An index of its own is made once more.
+    SELECT CASE WHEN r.oid IS NULL THEN i.type ELSE 'view' END,
+           CASE WHEN r.oid IS NULL THEN i.identity ELSE r.oid::regclass::text END,
+           CASE
+               WHEN r.relkind = 'm' THEN format('DROP MATERIALIZED VIEW %s', r.oid::regclass)
+               WHEN r.relkind = 'v' THEN format('DROP VIEW %s', r.oid::regclass)
+               WHEN i.type IN ('function', 'procedure', 'policy', 'trigger', 'rule', 'index') THEN
+                   format('DROP %s %s', upper(i.type), i.identity)
+               WHEN i.type = 'table constraint' THEN format('ALTER TABLE %s DROP CONSTRAINT %I', relation::regclass, o.conname)
+               WHEN i.type = 'statistics object' THEN 'DROP STATISTICS ' || i.identity
+               ELSE format('SELECT pg_describe_object(%s, %s, %s)', d.classid, d.objid, d.objsubid)
+           END,
+           d.classid IN ('pg_constraint'::regclass, 'pg_publication_rel'::regclass)
+    FROM pg_attribute AS a
+    JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+    CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) AS i
+    LEFT JOIN pg_rewrite AS u ON d.classid = 'pg_rewrite'::regclass AND u.oid = d.objid
+    LEFT JOIN pg_class AS r ON r.oid = u.ev_class AND r.relkind IN ('v', 'm')
+    LEFT JOIN pg_constraint AS o ON d.classid = 'pg_constraint'::regclass AND o.oid = d.objid
+    LEFT JOIN pg_trigger AS g ON d.classid = 'pg_trigger'::regclass AND g.oid = d.objid
+    LEFT JOIN pg_index AS x ON d.classid = 'pg_class'::regclass AND x.indexrelid = d.objid
+    WHERE a.attrelid = relation AND a.attname = column_name AND NOT a.attisdropped
+      AND (x.indexrelid IS NULL OR x.indexprs IS NOT NULL OR x.indpred IS NOT NULL AND x.indkey[0] <> a.attnum)
+      AND (g.oid IS NULL OR g.tgname !~ '^~pgml_tune_shadow_')
+    UNION ALL
+    SELECT 'constraint', 'NOT NULL', format('ALTER TABLE %s ALTER %I DROP NOT NULL', relation::regclass, column_name), true
+    FROM pg_attribute AS a WHERE a.attrelid = relation AND a.attname = column_name AND a.attnotnull
+$$;
+COMMENT ON FUNCTION pgml_tune._column_users(oid, text) IS
+    'What stays with the vectors of a column when another takes its name, and the statement that drops it; is_blocking: writers would fail.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._untracked_uses(model_id bigint, version_id bigint)
+RETURNS TABLE (object text, statement text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH version AS (
+        SELECT m.name AS model, s.dimensions, s.version AS serving_version, v.version, v.space_id
+        FROM pgml_tune.model_version AS v
+        JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+        JOIN pgml_tune.serving AS s ON s.model_id = v.model_id
+        JOIN pgml_tune.model_version AS o ON o.model_version_id = s.model_version_id AND o.space_id <> v.space_id
+        WHERE v.model_version_id = _untracked_uses.version_id AND v.model_id = _untracked_uses.model_id
+    ), prepared AS (
+        SELECT * FROM pgml_tune._columns_to_prepare(_untracked_uses.model_id, _untracked_uses.version_id)
+    )
+    SELECT format('column %I.%I.%I', n.nspname, c.relname, a.attname),
+           CASE c.relkind WHEN 'm' THEN format('DROP MATERIALIZED VIEW %s', c.oid::regclass)
+               WHEN 'f' THEN format('DROP FOREIGN TABLE %s', c.oid::regclass)
+               ELSE format('SELECT track_column(%L, %L, %L)', format('%I.%I', n.nspname, c.relname), a.attname,
+               -- One that is recorded needs new vectors first, which only its user can make.
+               w.model || '@' || CASE WHEN k.source IS NULL THEN w.serving_version ELSE w.version END) END
+    FROM version AS w
+    CROSS JOIN pg_class AS c
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attinhcount = 0
+    CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, a.atttypmod) AS b
+    JOIN pg_type AS y ON y.oid = b.base
+    JOIN pg_type AS t
+        ON t.oid = CASE y.typcategory WHEN 'A' THEN y.typelem ELSE y.oid END AND t.typname IN ('vector', 'halfvec')
+    JOIN pg_extension AS e ON e.extname = 'vector' AND e.extnamespace = t.typnamespace
+    LEFT JOIN pgml_tune.tracked_column AS k ON k.source = c.oid AND k.target_column = a.attname
+    LEFT JOIN pgml_tune.model_version AS o ON o.model_version_id = k.model_version_id
+    WHERE c.relkind IN ('r', 'p', 'm', 'f') AND c.relpersistence <> 't'
+      AND n.nspname NOT IN ('pgml_tune', 'pg_catalog', 'information_schema', 'pg_toast')
+      AND CASE
+          WHEN k.source IS NULL THEN b.base_modifier IN (w.dimensions, -1)
+          ELSE o.model_id = _untracked_uses.model_id AND o.space_id <> w.space_id AND k.shadow_of IS NULL
+              AND k.tracked_column_id NOT IN (SELECT p.column_id FROM prepared AS p)
+      END
+    UNION ALL
+    -- They would go on with the vectors of before, under a name that promises others.
+    SELECT DISTINCT format('%s %s', u.type, u.identity), u.statement
+    FROM prepared AS p
+    CROSS JOIN LATERAL pgml_tune._column_users(p.relation, p.target_column) AS u
+    WHERE NOT u.is_blocking
+    UNION ALL
+    -- What is stored of a query function stays that of the version before.
+    SELECT DISTINCT format('%s %s', i.type, i.identity),
+           CASE i.type WHEN 'index' THEN 'DROP INDEX ' || i.identity
+               ELSE format('SELECT pg_describe_object(%s, %s, %s)', d.classid, d.objid, d.objsubid) END
+    FROM version AS w
+    CROSS JOIN pgml_tune._collections_to_prepare(_untracked_uses.model_id, _untracked_uses.version_id) AS c
+    JOIN pg_depend AS d
+        ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = pgml_tune._query_function(c.collection_id)
+        AND d.classid IN ('pg_class'::regclass, 'pg_attrdef'::regclass, 'pg_constraint'::regclass)
+    CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) AS i
+    ORDER BY 1
+$$;
+COMMENT ON FUNCTION pgml_tune._untracked_uses(bigint, bigint) IS
+    'Columns and views of users that may hold vectors of what a model serves and would not follow it into the space of a version.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._missing_steps(model_id bigint, version_id bigint)
+RETURNS TABLE (what text, statement text, object text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_call text := (
+        SELECT format('CALL prepare_rollout(%L, %L)', m.name, v.version)
+        FROM pgml_tune.model_version AS v JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+        WHERE v.model_version_id = _missing_steps.version_id
+    );
+BEGIN
+    RETURN QUERY
+    SELECT 'collection', v_call, c.name
+    FROM pgml_tune._collections_to_prepare(_missing_steps.model_id, _missing_steps.version_id) AS c WHERE NOT c.is_done;
+    RETURN QUERY
+    SELECT 'column', v_call, c.label
+    FROM pgml_tune._columns_to_prepare(_missing_steps.model_id, _missing_steps.version_id) AS c WHERE NOT c.is_done;
+    RETURN QUERY
+    SELECT DISTINCT 'column', u.statement, format('%s (%s %s)', c.label, u.type, u.identity)
+    FROM pgml_tune._columns_to_prepare(_missing_steps.model_id, _missing_steps.version_id) AS c
+    CROSS JOIN LATERAL pgml_tune._column_users(c.relation, c.target_column) AS u
+    WHERE u.is_blocking;
+    RETURN QUERY
+    SELECT 'untracked', u.statement, u.object
+    FROM pgml_tune._untracked_uses(_missing_steps.model_id, _missing_steps.version_id) AS u;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._missing_steps(bigint, bigint) IS
+    'What stands between a model and a version in another space: collections and columns without vectors of it, and uses that nobody has recorded (untracked); none for a version in the same space.';
+
+-- Progress.
+
+CREATE OR REPLACE FUNCTION pgml_tune._write_preparation(
+    role_id bigint, model text, version text, object text, phase text, steps bigint, step bigint
+)
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pgml_tune.preparation AS p (pid, role_id, model, version, object, phase, steps, step, began_at, phase_began_at)
+    VALUES (
+        pg_backend_pid(), _write_preparation.role_id::oid, _write_preparation.model, _write_preparation.version,
+        _write_preparation.object, _write_preparation.phase, _write_preparation.steps, _write_preparation.step,
+        statement_timestamp(), clock_timestamp()
+    )
+    ON CONFLICT ON CONSTRAINT preparation_pkey DO UPDATE SET
+        role_id = excluded.role_id, model = excluded.model, version = excluded.version, object = excluded.object,
+        phase = excluded.phase, steps = excluded.steps, step = excluded.step, began_at = excluded.began_at,
+        updated_at = clock_timestamp(), phase_began_at = CASE
+            WHEN (p.began_at, p.object, p.phase) = (excluded.began_at, excluded.object, excluded.phase) THEN p.phase_began_at
+            ELSE excluded.phase_began_at
+        END
+$$;
+COMMENT ON FUNCTION pgml_tune._write_preparation(bigint, text, text, text, text, bigint, bigint) IS
+    'Shows in pgml_tune.stat_progress how far the prepare_rollout() of this session has come.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._end_preparation()
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Those of sessions that are gone go, too.
+    DELETE FROM pgml_tune.preparation AS p
+    WHERE p.pid = pg_backend_pid() OR NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.pid = p.pid)
+$$;
+COMMENT ON FUNCTION pgml_tune._end_preparation() IS 'Takes this session, and those that are gone, out of pgml_tune.stat_progress.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._preparations()
+RETURNS SETOF pgml_tune.preparation
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A session that was ended, or has gone on to another statement, leaves its row behind.
+    SELECT p.*
+    FROM pgml_tune.preparation AS p
+    JOIN pg_stat_activity AS a ON a.pid = p.pid AND a.state = 'active' AND a.query_start <= p.began_at
+    WHERE a.datname = current_database()
+$$;
+COMMENT ON FUNCTION pgml_tune._preparations() IS 'The prepare_rollout() calls that run now.';
 
 -- No SET clause: a procedure that has one cannot commit.
 CREATE OR REPLACE PROCEDURE @extschema@.prepare_rollout(name text, version text, options jsonb DEFAULT '{}')
@@ -7128,6 +7280,7 @@ FROM (
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.prepare_rollout(text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._missing_steps(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._untracked_uses(bigint, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._column_users(oid, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._preparation_facts(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._collections_to_prepare(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._columns_to_prepare(bigint, bigint)'),
@@ -7143,7 +7296,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._shadow_indexes(oid, text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._free_column(oid, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._free_name(text, text[])'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._mend_shadow_triggers(oid)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._mend_shadows(oid)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_shadows()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._write_preparation'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_preparation()'),

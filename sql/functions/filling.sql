@@ -306,14 +306,24 @@ COMMENT ON FUNCTION pgml_tune._record_column(oid, text, bigint, text, boolean, t
 
 CREATE OR REPLACE FUNCTION pgml_tune._forget_columns()
 RETURNS void
-LANGUAGE sql SECURITY DEFINER
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning  -- there may be no such function
 AS $$
-    DELETE FROM pgml_tune.tracked_column AS c
-    WHERE NOT EXISTS (
-        SELECT FROM pg_attribute AS a
-        WHERE a.attrelid = c.source AND a.attname = c.target_column AND a.attnum > 0 AND NOT a.attisdropped
-    )
+DECLARE
+    v_id bigint;
+BEGIN
+    FOR v_id IN
+        DELETE FROM pgml_tune.tracked_column AS c
+        WHERE NOT EXISTS (
+            SELECT FROM pg_attribute AS a
+            WHERE a.attrelid = c.source AND a.attname = c.target_column AND a.attnum > 0 AND NOT a.attisdropped
+        )
+        RETURNING c.tracked_column_id
+    LOOP
+        EXECUTE format('DROP FUNCTION IF EXISTS pgml_tune._shadow_%s() CASCADE', v_id);
+    END LOOP;
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._forget_columns() IS 'Removes the records of columns that are gone.';
 

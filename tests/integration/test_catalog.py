@@ -25,7 +25,7 @@ DEFINERS = {
     "_index_twin",
     "_lost_collections",
     "_mend_collection",
-    "_mend_shadow_triggers",
+    "_mend_shadows",
     "_preparations",
     "_purge_cache",
     "_read_cache",

@@ -107,28 +107,114 @@ def test_what_is_not_filled_is_not_swapped(doc: psycopg.Connection[Any]) -> None
     assert missing_steps(doc, "v2") == [COLUMN]
 
 
-def test_a_changed_text_clears_the_vector_that_waits(doc: psycopg.Connection[Any], connect: Connect) -> None:
+def test_the_column_that_waits_follows_every_write(doc: psycopg.Connection[Any], connect: Connect) -> None:
+    doc.execute("""
+        CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN NEW.embedding := embed(NEW.body, 't@v1'); RETURN NEW; END $$;
+        CREATE TRIGGER zz_fill BEFORE INSERT OR UPDATE OF body ON doc FOR EACH ROW EXECUTE FUNCTION fill();
+        GRANT ALL ON doc TO alice;
+    """)
     doc.execute(PREPARE)
-    doc.execute("GRANT ALL ON doc TO stranger")
-    connect("stranger").execute("UPDATE doc SET body = body || '!' WHERE id = 1")
-    doc.execute("UPDATE doc SET body = body, id = id WHERE id = 2")
-    doc.execute("UPDATE doc SET body = NULL WHERE id = 3")
-    doc.execute("INSERT INTO doc VALUES (1000, 'new')")
-    doc.execute("INSERT INTO doc VALUES (4, 'other') ON CONFLICT (id) DO UPDATE SET body = excluded.body")
-    empty = "SELECT id FROM doc WHERE embedding_v2 IS NULL AND body IS NOT NULL ORDER BY id"
-    assert doc.execute(empty).fetchall() == [(1,), (4,), (1000,)]
-    doc.execute(PREPARE)
-    assert wrong_rows(doc, "embedding_v2", "v2") == []
-
-
-def test_the_vector_kept_for_a_rollback_is_cleared_with_its_text_too(doc: psycopg.Connection[Any]) -> None:
-    doc.execute(PREPARE)
+    alice = connect("alice")
+    alice.execute("UPDATE doc SET body = body || '!' WHERE id = 1")
+    alice.execute("INSERT INTO doc VALUES (1000, 'new'), (1001, NULL)")
+    alice.execute("INSERT INTO doc VALUES (4, 'other') ON CONFLICT (id) DO UPDATE SET body = excluded.body")
+    alice.execute("UPDATE doc SET body = NULL WHERE id = 3")
+    assert wrong_rows(doc, "embedding", "v1") == wrong_rows(doc, "embedding_v2", "v2") == []
     swap(doc, "v2")
-    doc.execute("UPDATE doc SET body = body || '!' WHERE id = 1")
-    empty = "SELECT embedding IS NULL, embedding_v1 IS NULL FROM doc WHERE id = 1"
-    assert doc.execute(empty).fetchone() == (False, True)
-    triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'doc'::regclass AND tgname ~ '^pgml_tune_shadow_'"
-    assert fetch_value(doc, triggers) == 1
+    doc.execute("DROP TRIGGER zz_fill ON doc")
+    doc.execute("UPDATE doc SET body = body || '?', embedding = embed(body || '?', 't@v2') WHERE id < 10")
+    doc.execute("INSERT INTO doc VALUES (2000, 'newest', embed('newest', 't@v1'), embed('newest', 't@v2'))")
+    assert wrong_rows(doc, "embedding", "v2") == wrong_rows(doc, "embedding_v1", "v1") == []
+
+
+def test_a_row_without_a_vector_waits_for_both(doc: psycopg.Connection[Any]) -> None:
+    doc.execute(PREPARE)
+    doc.execute("INSERT INTO doc VALUES (1000, 'new')")
+    assert doc.execute("SELECT embedding, embedding_v2 FROM doc WHERE id = 1000").fetchone() == (None, None)
+    doc.execute("CALL embed_table('doc', 'body', 'embedding', 't')")
+    assert wrong_rows(doc, "embedding_v2", "v2") == []
+    doc.execute("UPDATE doc SET embedding = NULL WHERE id = 5")
+    assert doc.execute("SELECT embedding_v2 FROM doc WHERE id = 5").fetchone() == (None,)
+
+
+def test_a_prepared_column_is_not_dropped_by_chance(doc: psycopg.Connection[Any]) -> None:
+    doc.execute(PREPARE)
+    with refused("2BP01"):
+        doc.execute("ALTER TABLE doc DROP COLUMN embedding_v2")
+    doc.execute("ALTER TABLE doc DROP COLUMN embedding_v2 CASCADE")
+    doc.execute("UPDATE doc SET body = body || '!'")
+    doc.execute("CALL maintain()")
+    assert fetch_value(doc, "SELECT count(*) FROM pg_proc WHERE proname ~ '^_shadow_[0-9]'") == 0
+    assert missing_steps(doc, "v2") == [COLUMN]
+
+
+def test_what_would_fail_writers_is_a_step(doc: psycopg.Connection[Any]) -> None:
+    doc.execute("""
+        DELETE FROM doc WHERE body IS NULL;
+        ALTER TABLE doc ALTER embedding SET NOT NULL, ADD CONSTRAINT short CHECK (vector_dims(embedding) = 32);
+        GRANT SELECT (id, embedding), UPDATE (embedding) ON doc TO bob;
+        COMMENT ON COLUMN doc.embedding IS 'of the body';
+    """)
+    doc.execute(PREPARE)
+    statements = "SELECT s.statement FROM pgml_tune.model_version AS v CROSS JOIN LATERAL" \
+        " pgml_tune._missing_steps(v.model_id, v.model_version_id) AS s WHERE v.version = 'v2'"  # fmt: skip
+    steps = {statement for (statement,) in doc.execute(statements).fetchall()}
+    assert steps == {
+        "ALTER TABLE public.doc ALTER embedding DROP NOT NULL",
+        "ALTER TABLE public.doc DROP CONSTRAINT short",
+    }
+    with refused("55000"):
+        doc.execute("""SELECT rollout_model('t', 'v2', options => '{"untracked": "accept"}')""")
+    for step in steps:
+        doc.execute(step)
+    doc.execute("SELECT rollout_model('t', 'v2')")
+    doc.execute("INSERT INTO doc VALUES (1000, 'new')")
+    granted = "SELECT has_column_privilege('bob', 'doc', 'embedding', %s)"
+    assert [fetch_value(doc, granted, (right,)) for right in ("SELECT", "UPDATE", "INSERT")] == [True, True, False]
+    comment = "SELECT col_description('doc'::regclass, attnum) FROM pg_attribute" \
+        " WHERE attrelid = 'doc'::regclass AND attname = 'embedding'"  # fmt: skip
+    assert fetch_value(doc, comment) == "of the body"
+
+
+def test_all_that_is_bound_to_the_column_is_told(doc: psycopg.Connection[Any]) -> None:
+    doc.execute("""
+        CREATE FUNCTION near() RETURNS integer LANGUAGE sql STABLE
+            BEGIN ATOMIC SELECT id FROM doc ORDER BY embedding <=> embed('a', 't') LIMIT 1; END;
+        CREATE POLICY mine ON doc USING (embedding IS NOT NULL);
+        CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        CREATE TRIGGER bound BEFORE UPDATE OF embedding ON doc FOR EACH ROW EXECUTE FUNCTION nothing();
+        CREATE INDEX short ON doc ((vector_norm(embedding)));
+        CREATE STATISTICS known (ndistinct) ON id, (vector_norm(embedding)) FROM doc;
+        CREATE INDEX own ON doc USING hnsw (embedding vector_cosine_ops) WHERE embedding IS NOT NULL;
+    """)
+    doc.execute(PREPARE)
+    assert missing_steps(doc, "v2") == [
+        ("untracked", "function public.near()"), ("untracked", "index public.short"),
+        ("untracked", "policy mine on public.doc"), ("untracked", "statistics object public.known"),
+        ("untracked", "trigger bound on public.doc"),
+    ]  # fmt: skip
+    statements = "SELECT s.statement FROM pgml_tune.model_version AS v CROSS JOIN LATERAL" \
+        " pgml_tune._missing_steps(v.model_id, v.model_version_id) AS s WHERE v.version = 'v2'"  # fmt: skip
+    for (statement,) in doc.execute(statements).fetchall():
+        doc.execute(statement)
+    assert missing_steps(doc, "v2") == []
+
+
+def test_a_session_that_has_used_a_trigger_goes_on_after_the_swap(
+    doc: psycopg.Connection[Any], connect: Connect
+) -> None:
+    doc.execute("""
+        CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN NEW.embedding := embed(NEW.body, 't'); RETURN NEW; END $$;
+        CREATE TRIGGER fill BEFORE INSERT OR UPDATE OF body ON doc FOR EACH ROW EXECUTE FUNCTION fill();
+    """)
+    doc.execute(PREPARE)
+    writer = connect()
+    for number, move in enumerate(("SELECT 1", "SELECT rollout_model('t', 'v2')", "SELECT rollback_model('t')"), 1000):
+        doc.execute(move)
+        writer.execute("INSERT INTO doc VALUES (%s, 'new')", (number,))
+        assert fetch_value(doc, "SELECT count(*) FROM doc WHERE embedding <=> embed(body, 't') < 1e-3") == number - 880
 
 
 def test_its_indexes_are_made_alike(doc: psycopg.Connection[Any]) -> None:
@@ -178,8 +264,6 @@ def test_a_table_of_any_kind_can_be_prepared_and_swapped(spaces: psycopg.Connect
     spaces.execute(PREPARE)
     assert wrong_rows(spaces, "embedding_v2", "v2", "t") == []
     spaces.execute("UPDATE t SET body = body || '!' WHERE id IN (5, 25)")
-    assert fetch_value(spaces, "SELECT count(*) FROM t WHERE embedding_v2 IS NULL") == 2
-    spaces.execute(PREPARE)
     swap(spaces, "v2")
     assert vector_columns(spaces, "t")["embedding"] == wanted
     assert wrong_rows(spaces, "embedding", "v2", "t") == []
@@ -347,9 +431,10 @@ def test_uses_that_nobody_recorded_are_told(doc: psycopg.Connection[Any]) -> Non
     doc.execute("SELECT track_column('wild', 'e', 't@v1')")
     doc.execute(PREPARE)
     assert missing_steps(doc, "v2") == [
-        ("untracked", "column public.wild.a"), ("untracked", "column public.wild.b"),
-        ("untracked", "column public.wild.c"), ("untracked", "column public.wild.e"),
-        ("untracked", "view public.frozen"), ("untracked", "view public.shown"),
+        ("untracked", "column public.frozen.embedding"), ("untracked", "column public.wild.a"),
+        ("untracked", "column public.wild.b"), ("untracked", "column public.wild.c"),
+        ("untracked", "column public.wild.e"), ("untracked", "view public.frozen"),
+        ("untracked", "view public.shown"),
     ]  # fmt: skip
     with refused("55000"):
         doc.execute("SELECT rollout_model('t', 'v2')")
