@@ -1,5 +1,6 @@
 """Feedback of users on answers, and what is made of it."""
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -7,6 +8,7 @@ import pytest
 from conditions import fetch_value, refused
 from conftest import Connect
 from dumping import restored_copy
+from job_workers import Installation
 from logged_calls import begin_rollout, forget_calls, log_calls
 
 COPIED = "SELECT model, version, task, variant FROM pgml_tune.feedback_rows"
@@ -161,6 +163,22 @@ def test_labels_are_compared_with_the_answers(db: psycopg.Connection[Any], conne
     precision, recall = (10 - wrong) / 10, 1.0
     assert found["v1", "f1", "b"][0] == pytest.approx(2 * precision * recall / (precision + recall))
     assert found["v1", "f1", None][0] == pytest.approx((found["v1", "f1", "a"][0] + found["v1", "f1", "b"][0]) / 2)
+
+
+def test_the_answer_of_a_classifier_is_known_to_its_report(
+    db: psycopg.Connection[Any], connect: Connect, server_home: Path
+) -> None:
+    digest = Installation(server_home).build_classifier()
+    db.execute("SELECT register_model('sorter', %s, 'classification')", (digest,))
+    db.execute("SELECT configure('log_sample', '1')")
+    olga = connect("olga")
+    answers = [fetch_value(olga, "SELECT label FROM classify(%s, 'sorter')", (text,)) for text in ("a", "b", "c")]
+    last = fetch_value(olga, "SELECT last_call_id()")
+    for number, answer in enumerate(answers):
+        label = "something else" if number == 2 else answer
+        olga.execute("SELECT record_feedback(%s, label => %s)", (last - 2 + number, label))
+    accuracy = "SELECT value, n FROM quality_report('sorter') WHERE metric = 'accuracy'"
+    assert olga.execute(accuracy).fetchall() == [(pytest.approx(2 / 3), 3)]
 
 
 @pytest.mark.parametrize("since", ["0", "-1 day", "11 years", None])

@@ -85,6 +85,20 @@ def test_vectors_are_compared_within_their_space(db: psycopg.Connection[Any], is
         assert found["v1, v1-int8", "embedding"] == "stable"
 
 
+def test_another_subject_is_a_drift_of_the_vectors(db: psycopg.Connection[Any]) -> None:
+    db.execute("SELECT configure('log_sample', '1'), configure('log_sketch', 'on')")
+    ask = "SELECT count(embed(format(%s::text, g))) FROM generate_series(1, %s::integer) AS g"
+    db.execute(ask, ("how do I rebuild index number %s of a table", 280))
+    db.execute("SELECT pgml_tune._ingest_logs()")
+    earlier = "UPDATE pgml_tune.call_log SET logged_at = logged_at - interval '2 days'"
+    db.execute(f"{earlier} WHERE hashint8(call_id) % 2 = 0")
+    same = drift(db)
+    db.execute("DELETE FROM pgml_tune.call_log WHERE logged_at > now() - interval '1 day'")
+    db.execute(ask, ("a recipe for soup with %s carrots and an onion", 120))
+    other = drift(db)
+    assert (same["v1", "embedding"], other["v1", "embedding"]) == ("stable", "drift")
+
+
 def test_reports_hold_no_text_of_users(db: psycopg.Connection[Any]) -> None:
     log_calls(db, None, 300, share=0)
     db.execute("UPDATE pgml_tune.call_log SET input_text = 'kanarienvogel'")

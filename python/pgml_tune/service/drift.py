@@ -7,6 +7,7 @@ difference is significant, and with few a large one may mean nothing.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable
 from itertools import groupby
 from typing import Any
@@ -129,9 +130,8 @@ def _stability_index(values: Numbers, memberships: Numbers) -> tuple[Numbers, fl
     current += 0.5
     current /= current.sum(axis=1, keepdims=True)
     reference /= reference.sum(axis=1, keepdims=True)
-    current_n = float(memberships[0].sum())
-    noise = len(edges) * (1 / current_n + 1 / (len(values) - current_n))
-    return ((current - reference) * np.log(current / reference)).sum(axis=1), _STABILITY_INDEX + noise
+    threshold = _STABILITY_INDEX + len(edges) * _chance(memberships)
+    return ((current - reference) * np.log(current / reference)).sum(axis=1), threshold
 
 
 def _mean_difference(values: Numbers, memberships: Numbers) -> tuple[Numbers, float]:
@@ -141,7 +141,7 @@ def _mean_difference(values: Numbers, memberships: Numbers) -> tuple[Numbers, fl
 def _centre_distance(values: Numbers, memberships: Numbers) -> tuple[Numbers, float]:
     """How far the centres of the two times lie apart, in units of the spread of all around theirs."""
     distances = np.linalg.norm(_centres(values, memberships), axis=1)
-    return distances / max(_spread(values), _TINY), _DISTANCE
+    return distances / max(_spread(values), _TINY), math.hypot(_DISTANCE, math.sqrt(_chance(memberships)))
 
 
 def _centres(values: Numbers, memberships: Numbers) -> Numbers:
@@ -150,6 +150,12 @@ def _centres(values: Numbers, memberships: Numbers) -> Numbers:
     sums: Numbers = memberships @ values
     centres: Numbers = sums / current_n - (values.sum(axis=0) - sums) / (len(values) - current_n)
     return centres
+
+
+def _chance(memberships: Numbers) -> float:
+    """The square of the difference of means, in units of the spread, that chance alone brings."""
+    current_n = float(memberships[0].sum())
+    return 1 / current_n + 1 / (len(memberships[0]) - current_n)
 
 
 def _spread(values: Numbers) -> float:
