@@ -162,7 +162,8 @@ def test_torn_and_forged_lines_are_counted_and_stop_nobody(
     garbage = [
         b"", b"E", whole[:-5] + b"\xff\xfe", whole.replace(b"\t1.0000\t", b"\t0.0000\t"), b"\0" * 300,
         whole.replace(b"minilm", b"'); DROP TABLE x; --"), whole + whole, whole.replace(b"\tt", b"\tmaybe"),
-        b"D\tnone\t5", b"E\t" + b"9" * 16 + b"\t" + b"9" * 19, b"x" * 100_000, whole[:40],
+        b"D\tnone\t" + b"9" * 18, b"D\tnone\t" + b"9" * 18, b"E\t" + b"9" * 16 + b"\t" + b"9" * 19,
+        b"x" * 100_000, whole[:40],
     ]  # fmt: skip
     forged = spool / f"{node}-1-a-0.log"
     forged.write_bytes(b"\n".join(garbage))
@@ -174,7 +175,7 @@ def test_torn_and_forged_lines_are_counted_and_stop_nobody(
     assert fetch_value(db, INGEST) == 4
     assert fetch_value(db, INGEST) == 0
     lost = "SELECT dropped_bytes, refused_lines FROM pgml_tune.stat_log"
-    assert db.execute(lost).fetchone() == (5, len(garbage) - 2)
+    assert db.execute(lost).fetchone() == (1 << 50, len(garbage) - 3)
 
 
 def test_a_character_that_the_database_has_not_refuses_one_line_only(connect: Connect, server_home: Path) -> None:
@@ -233,6 +234,7 @@ def test_what_another_node_left_is_neither_ingested_nor_kept_for_ever(
     shutil.chown(dropped.parent, spool.stat().st_uid)
     assert (fetch_value(db, INGEST), fetch_value(db, SEEN)) == (1, 1)
     assert stranger.exists() and dropped.exists()
+    (spool.parent / "note").write_text("in the way")
     for left in (stranger, dropped):
         os.utime(left, (0, 0))
     db.execute(INGEST)
@@ -240,6 +242,7 @@ def test_what_another_node_left_is_neither_ingested_nor_kept_for_ever(
     assert file.exists()
     os.utime(dropped.parent, (0, 0))
     db.execute(INGEST)
+    (spool.parent / "note").unlink()
     assert not dropped.parent.exists()
 
 

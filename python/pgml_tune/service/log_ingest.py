@@ -23,6 +23,7 @@ from pgml_tune.store.call_log import LedgerRow, OpenCall
 
 _BATCH_LINES = 4000  # added by one statement
 _DAY_SECONDS = 86400
+_MOST_DROPPED = 1 << 50  # bytes of one ingest: more is forged
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ def _ingest_files(db: Session, files: list[SpoolFile], ledger: dict[str, LedgerR
         store.add_calls(db, waiting)
     store.change_open_calls(db, closed, opened)
     store.write_ledger(db, read)
-    store.note_ingest(db, dropped_bytes, refused)
+    store.note_ingest(db, min(dropped_bytes, _MOST_DROPPED), refused)
     return added
 
 
@@ -137,21 +138,22 @@ def _remove_done(db: Session, present: list[SpoolFile], ledger: dict[str, Ledger
 def _remove_forgotten(folder: Path, node: str, keep_days: int) -> None:
     """Remove what a node left that is no more, and what was written for databases that are no more."""
     oldest = time.time() - keep_days * _DAY_SECONDS
-    others = [path for path in folder.parent.iterdir() if path != folder] if folder.parent.is_dir() else []
-    for file in (file for path in [folder, *others] for file in spool.files(path)):
-        if file.changed_at < oldest and (file.node != node or file.path.parent != folder):
-            file.remove()
-    for path in others:
-        if path.stat().st_mtime < oldest:
-            with contextlib.suppress(OSError):
+    for path in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        with contextlib.suppress(OSError):  # it is of another server, or no folder at all
+            for file in spool.files(path):
+                if file.changed_at < oldest and (file.node != node or path != folder):
+                    file.remove()
+            if path != folder and path.stat().st_mtime < oldest:
                 path.rmdir()  # if it is empty
 
 
 def _storable(db: Session, lines: list[str]) -> Iterable[str]:
     """The lines; one with characters that the database does not have is emptied, and so refused."""
-    if all(line.isascii() for line in lines):
-        return lines
-    return (line if line.isascii() or ("\0" not in line and db.can_hold(line)) else "" for line in lines)
+
+    def is_storable(text: str) -> bool:
+        return text.isascii() or ("\0" not in text and db.can_hold(text))
+
+    return lines if is_storable("\n".join(lines)) else (line if is_storable(line) else "" for line in lines)
 
 
 def _calls(file: str, calls: dict[int, str], except_for: dict[int, str]) -> list[OpenCall]:

@@ -51,7 +51,7 @@ FROM ROWS FROM (
 """
 _NOTE = """
 UPDATE pgml_tune.log_info
-SET dropped_bytes = dropped_bytes + $1::bigint,
+SET dropped_bytes = least(dropped_bytes, 1::bigint << 61) + $1::bigint,
     refused_lines = refused_lines + $2::bigint,
     ingested_at = pg_catalog.now()
 """
