@@ -2765,8 +2765,10 @@ AS $$
         WHERE p.source IS NOT NULL AND c.relrowsecurity AND c.relforcerowsecurity AND r.oid = c.relowner
           AND NOT r.rolbypassrls AND NOT r.rolsuper
         UNION ALL
-        SELECT 'it is not filled yet',
-               format('CALL auto_embed(%L, %L, collection => %L)', t.source, p.plain_content, t.name)
+        SELECT format('it is not filled yet with vectors of %s', t.model_reference),
+               CASE WHEN t.is_twin THEN
+                   format('CALL prepare_rollout(%L, %L)', split_part(t.model_reference, '@', 1), split_part(t.model_reference, '@', 2))
+               ELSE format('CALL auto_embed(%L, %L, collection => %L)', t.source, p.plain_content, t.name) END
         WHERE p.source IS NOT NULL AND NOT t.is_ready
         UNION ALL
         SELECT 'rows of a partition attached since have no vectors yet', 'CALL maintain()'
