@@ -22,7 +22,7 @@ FOUND = 5  # rows of each answer
 QUESTIONS = [f"how to return number {number} of a list" for number in range(400)]
 TOLERANCE = 1e-5  # of a cosine distance: one of the same version, computed anew
 
-PACE_SECONDS = 0.01  # between two steps of a client: as many as there are, they leave the server room to work
+PACE_SECONDS = 0.03  # between two steps of a client: as many as there are, they leave the server room to work
 
 Session = psycopg.Connection[Any]
 

@@ -83,6 +83,7 @@ class Rollout:
     def _share_out(self) -> None:
         done = fetch_value(self._db, "SELECT rollout_model(%s, %s, 20)", (MODEL, self._new))
         assert (done["percent"], done["state"]) == (20, "running")
+        self._others.wait_for(len(SEARCHES))  # whose snapshot is of before has ended his transaction then
         began = time.monotonic()
         self._others.wait_for(MANY)
         self._share = (began, time.monotonic())
