@@ -585,10 +585,16 @@ BEGIN
             SELECT FROM pg_stat_activity AS a
             WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_xmin IS NOT NULL
               AND age(a.backend_xmin) >= age(t.retired_xid::xid)
-              AND a.backend_type <> 'autovacuum worker'  -- at work on these vectors, most likely, and gives way to whoever drops them
+              AND a.backend_type <> 'autovacuum worker'  -- which is led nowhere
+        ) AND NOT EXISTS (
+            -- A vacuum gives way after a second, in which every search would wait, too.
+            SELECT FROM pg_locks AS l
+            WHERE l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+              AND l.relation IN (t.source, t.embeddings) AND l.mode = 'ShareUpdateExclusiveLock'
         ) THEN
             BEGIN
-                PERFORM set_config('lock_timeout', '2s', true);
+                -- So long do all searches wait, at most; there is a next time.
+                PERFORM set_config('lock_timeout', '200ms', true);
                 PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, NULL, NULL, false);
                 DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
                 UPDATE pgml_tune.collection AS c SET is_twin = false

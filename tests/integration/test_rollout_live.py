@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from conditions import fetch_value
+from conditions import fetch_value, wait_until
 from conftest import Connect
 from job_workers import Installation
 from rollout_traffic import (
@@ -101,14 +101,15 @@ class Rollout:
     def _retire(self) -> None:
         """Lets go of the vectors that were left, as maintain() does when nobody can be led there any more."""
         self._db.execute("SELECT configure('rollback_window_hours', '0')")
-        notices: list[str] = []
-        self._db.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
-        left = "SELECT count(*) > 1 FROM pgml_tune.collection WHERE name = %s"
-        for _ in range(20):
+        left = "SELECT count(*) = 1 FROM pgml_tune.collection WHERE name = %s"
+
+        def is_done() -> bool:
             self._db.execute("CALL maintain()")
-            if not fetch_value(self._db, left, (COLLECTION,)):
-                return
-        raise AssertionError(f"the vectors that were left are still there: {notices}")
+            return bool(fetch_value(self._db, left, (COLLECTION,)))
+
+        began = time.monotonic()
+        wait_until(is_done, 60)  # a vacuum of them is waited for
+        self._moves.append(("end of the old vectors", began, time.monotonic()))
 
     def _check(self, began: float) -> None:
         assert self._others.errors == []
