@@ -510,18 +510,32 @@ def test_a_call_within_a_search_does_not_end_it(
     assert [(call.sqlstate, call.output_count) for call in logged(db, "search")] == [(None, 5)]
 
 
-def test_nobody_tells_of_a_failure_that_there_was_not(connect: Connect) -> None:
+def test_nobody_tells_of_a_search_that_is_not_his(
+    db: psycopg.Connection[Any], connect: Connect, notes: Callable[[str], None]
+) -> None:
+    notes("minilm")
+    roll_out(db, 50)
     session = connect("alice")
-    route = (
-        '{"collection": "a", "rollout_id": 1, "phase": 1, "share": 1, "unit": 1, "variant": "candidate",'
-        ' "is_fallback": true}'
-    )
-    ask = "SELECT pgml_tune._embed_question('a', 'minilm', 'v1', %s)"
-    with refused("22023"):
-        session.execute(ask, (route,))
-    session.execute(ask, (route.replace("true", "false"),))
-    with refused("22023"):
-        session.execute(ask, (route,))
-    for wrong in ("{}", "null", '{"collection": "a", "unit": 1}', None):
+    session.execute("SET pgml_tune.unit = 'one'")
+    number = unit_of(db, "one")
+    own, other = ("v1", CANDIDATE) if number % 10_000 >= 5000 else (CANDIDATE, "v1")
+    ask = "SELECT pgml_tune._embed_question('a', 'minilm', %s, %s)"
+    notes_route = '{"collection": "notes", "unit": 1, "variant": "candidate", "share": 1, "phase": 9, "rollout_id": 77}'
+    for version, route in [
+        (other, notes_route),  # the version of other units
+        ("v1-int8", notes_route),  # which has no part in it
+        (own, '{"collection": "nothere"}'),
+        (own, '{"collection": "notes", "is_fallback": true}'),  # no candidate has failed
+        (own, "{}"),
+        (own, "null"),
+        (own, None),
+    ]:
         with refused("22023"):
-            session.execute(ask, (wrong,))
+            session.execute(ask, (version, route))
+    session.execute(ask, (own, notes_route))
+    session.execute("SELECT pgml_tune._end_search(1)")
+    (call,) = logged(db, "search")
+    assert (call.unit, call.share, call.phase, call.version) == (number, 5000, 1, own)
+    assert call.variant == ("serving" if own == "v1" else "candidate")
+    with refused("22023"):
+        connect("bob").execute(ask, ("v1", '{"collection": "notes"}'))  # he may not read the table

@@ -4,43 +4,38 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from pgml_tune.db import Session
 from pgml_tune.engine.embedder import Embedder
 from pgml_tune.errors import InvalidArgument
 from pgml_tune.records import Exposure
-from pgml_tune.service.assignment import BUCKETS, CANDIDATE, SERVING
+from pgml_tune.service.assignment import CANDIDATE, unit_number, variant_of
 from pgml_tune.service.calls import Call, Calls
+from pgml_tune.service.resolution import preferred_unit
 from pgml_tune.service.routing import Router, is_candidate
 from pgml_tune.service.vectors import Vectors, encoded_alone
-
-_LONGEST_COLLECTION = 200  # characters
-_BELOW = {"rollout_id": 1 << 63, "phase": 1 << 31, "share": BUCKETS + 1, "unit": 1 << 60}
+from pgml_tune.store.collection_route import Answering, find_route
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a search goes, as pgml_tune._open_collection() has found it."""
+    """What a search says of itself: the collection, and whether its first try has failed."""
 
     collection: str
-    exposure: Exposure | None  # None: no rollout runs
     is_fallback: bool
 
     @classmethod
     def parse(cls, text: str) -> Route:
-        # Whoever may search may call the function itself, with whatever he likes.
         try:
             values = json.loads(text)
         except (ValueError, RecursionError):
             raise _not_a_route() from None
         if type(values) is not dict:
             raise _not_a_route()
-        collection, is_fallback = values.pop("collection", None), values.pop("is_fallback", False)
-        if type(collection) is not str or len(collection) > _LONGEST_COLLECTION or type(is_fallback) is not bool:
+        collection, is_fallback = values.get("collection"), values.get("is_fallback", False)
+        if type(collection) is not str or type(is_fallback) is not bool:
             raise _not_a_route()
-        exposure = _exposure(values) if values else None
-        return cls(collection, exposure, is_fallback)
+        return cls(collection, is_fallback)
 
 
 class Searches:
@@ -54,13 +49,15 @@ class Searches:
     def begin(self, db: Session, query: str, reference: str, route_json: str) -> str | None:
         """The vector of a question; None where the candidate fails, and the serving version is to be asked."""
         route = Route.parse(route_json)
+        exposure = _check(db, query, reference, route)
         if not route.is_fallback:
             self._calls.close(db)
             call = self._calls.begin(db, "search", reference, Embedder.task)
+            call.collection = route.collection
             with self._calls.checking(db, call):
-                vector = self._ask(db, call, query, route)
+                vector = self._ask(db, call, query, exposure)
         else:
-            call = self._failed_call(route)
+            call = self._failed_call(route, exposure)
             with self._calls.checking(db, call):
                 call.begin_anew(self._calls.begin(db, "search", reference, Embedder.task).target)
                 vector = self._embed(db, call, query)
@@ -75,13 +72,12 @@ class Searches:
             call.output_count = result_count
             self._calls.end(db, call)
 
-    def _ask(self, db: Session, call: Call, query: str, route: Route) -> str | None:
-        call.collection = route.collection
+    def _ask(self, db: Session, call: Call, query: str, exposure: Exposure | None) -> str | None:
         if call.limits.log_text == "on":  # else no text of a user outlives the function
             call.text = query
         call.sizes = (len(encoded_alone(query)),)
-        if route.exposure is not None:
-            self._calls.expose(db, call, [route.exposure])
+        if exposure is not None:
+            self._calls.expose(db, call, [exposure])
         if is_candidate(call):
             return self._router.attempt(call, lambda: self._embed(db, call, query))
         return self._embed(db, call, query)
@@ -89,20 +85,35 @@ class Searches:
     def _embed(self, db: Session, call: Call, query: str) -> str:
         return self._vectors.alone(call.target.digest, query, "query", db.role(), call)
 
-    def _failed_call(self, route: Route) -> Call:
+    def _failed_call(self, route: Route, exposure: Exposure | None) -> Call:
         call = self._calls.reopen()
-        if call is None or call.failure is None or call.exposures[0][1] != route.exposure:
+        if (
+            call is None
+            or call.failure is None
+            or call.collection != route.collection
+            or call.exposures[0][1] != exposure
+        ):
             raise InvalidArgument("no candidate has failed for this search")
         return call
 
 
-def _exposure(values: dict[str, Any]) -> Exposure:
-    variant = values.pop("variant", None)
-    if variant not in (SERVING, CANDIDATE) or set(values) != set(_BELOW):
+def _check(db: Session, query: str, reference: str, route: Route) -> Exposure | None:
+    """What part a search has in a rollout; refused where it is not one of this collection.
+
+    Whoever may search may call the function itself: what a rollout is judged by is read here, not taken from him.
+    """
+    found = find_route(db, route.collection)
+    if found is None:
         raise _not_a_route()
-    if any(type(values[name]) is not int or not 0 <= values[name] < limit for name, limit in _BELOW.items()):
+    exposure, answering, split = None, found.serving, found.split
+    if split is not None:
+        unit = unit_number(split.salt, preferred_unit(db) or query)
+        exposure = Exposure(split.rollout_id, split.phase, split.share, unit, variant_of(unit, split.share))
+        if exposure.variant == CANDIDATE and not route.is_fallback:
+            answering = split.candidate
+    if answering != Answering(reference, is_readable=True):
         raise _not_a_route()
-    return Exposure(variant=variant, **values)
+    return exposure
 
 
 def _not_a_route() -> InvalidArgument:
