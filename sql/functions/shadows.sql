@@ -47,12 +47,9 @@ BEGIN
         'CREATE OR REPLACE FUNCTION pgml_tune._shadow_%s()
          RETURNS trigger
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
-         AS $body$
-         BEGIN
-             NEW.%I := %s;
-             RETURN NEW;
-         END
-         $body$', c.id, c.target_column, v_vector
+         AS %L',
+        -- A literal: the name of a column may hold any quoting by dollars.
+        c.id, format('BEGIN NEW.%I := %s; RETURN NEW; END', c.target_column, v_vector)
     ), format(
         'REVOKE ALL ON FUNCTION pgml_tune._shadow_%s() FROM PUBLIC', c.id
     ), format(
@@ -76,6 +73,7 @@ RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning  -- what goes is known
+SET lock_timeout = '300ms'
 AS $$
 DECLARE
     v_statement text;

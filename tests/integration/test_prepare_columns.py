@@ -280,7 +280,10 @@ def test_a_generated_text_is_followed(spaces: psycopg.Connection[Any]) -> None:
     assert wrong_rows(spaces, "embedding_v2", "v2", "t") == []
 
 
-NAMES = ['a"b', "Ümlaut", "%I %s", "x" * 63, "😀" * 15, "select", 'x"; DROP TABLE victim; --']
+NAMES = [
+    'a"b', "x$body$; DROP TABLE victim; --", "$$", "Ümlaut", "%I %s", "x" * 63, "😀" * 15, "select",
+    'x"; DROP TABLE victim; --',
+]  # fmt: skip
 
 
 def test_names_are_never_sql(spaces: psycopg.Connection[Any]) -> None:
