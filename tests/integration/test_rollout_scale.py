@@ -102,6 +102,17 @@ def test_rollback_of_a_million_rows_takes_less_than_50_ms_and_embeds_nothing(
     assert statistics.median(milliseconds) <= 50
 
 
+def test_a_question_of_one_version_among_vectors_of_another_is_seen(shared: Db) -> None:
+    client = Client(shared, "planted")
+    reference = "UPDATE pgml_tune.collection_route SET model_reference = 'tiny@' || %s WHERE name = %s"
+    for planted in ("v1", "v3"):  # v1 serves
+        shared.execute(reference, (planted, COLLECTION))
+        for number in range(20):
+            ask(client, "semantic_search", QUESTIONS[number], BY_KEY["semantic_search"], row=number)
+    shared.execute(reference, ("v1", COLLECTION))
+    assert versions_of(shared, client.answers, ("v1", "v3"), found=1) == ["v1"] * 20 + ["mixed"] * 20
+
+
 def look_up(client: Client, chance: random.Random, kind: str) -> None:
     """One search for one row."""
     ask(client, kind, chance.choice(QUESTIONS), BY_KEY[kind], row=chance.randrange(ROWS))
