@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from pgml_tune.errors import InvalidArgument, LimitExceeded
+from pgml_tune.errors import ArtifactDamaged, InvalidArgument, LimitExceeded
 from pgml_tune.records import ArtifactConfig
 from pgml_tune.service.calls import Calls
 from pgml_tune.service.classification import Classification
 from pgml_tune.service.counters import Counters
 from pgml_tune.service.routing import Router
 from pgml_tune.settings import Limits
-from pgml_tune.store.registry import Destination, Target
+from pgml_tune.store.registry import Destination, Split, Target
 from tests.unit.test_records import CONFIG, LABELS
 
 
@@ -26,9 +26,13 @@ class Classifier:
 
 
 class Models:
+    """Artifact "damaged" cannot be loaded."""
+
     load_count = 0
 
     def get(self, kind, digest, threads):
+        if digest == "damaged":
+            raise ArtifactDamaged("cannot be loaded")
         return Classifier()
 
 
@@ -36,15 +40,19 @@ class Rules:
     """Every name means the same version; the settings are what the test says."""
 
     limits = Limits.from_rows({})
+    split = None
 
     def follow(self, db, model, task):
         assert task == "classification"
-        return Destination(Target(7, model, "v1", "d", 4)), self.limits
+        return Destination(Target(7, model, "v1", "d", 4), self.split), self.limits
 
 
 class Session:
     def checkpoint(self):
         pass
+
+    def preference(self, name):
+        return None
 
 
 class Table:
@@ -62,6 +70,9 @@ def counters():
 class Log:
     def __init__(self):
         self.ended = []
+
+    def begin(self, db, start):
+        pass
 
     def end(self, db, record):
         self.ended.append(record)
@@ -118,6 +129,21 @@ def test_a_call_is_logged_with_its_labels_and_one_that_fails_always(classificati
     )
     assert (ill.sqlstate, ill.sample_rate, ill.input_bytes, ill.input_text) == ("54000", 1.0, 11, None)
     assert well.call_id < ill.call_id
+
+
+@pytest.mark.parametrize(("digest", "answered_by", "failure"), [("d2", "v2", None), ("damaged", "v1", "XX001")])
+def test_a_candidate_classifies_and_where_it_fails_the_serving_version(
+    classification, log, monkeypatch, digest, answered_by, failure
+):
+    monkeypatch.setattr(Rules, "split", Split(1, 1, 10_000, "salt", Target(8, "intents", "v2", digest, 4)))
+    assert classification.classify(Session(), "text", "intents", 1)
+    (row,) = log.ended
+    assert (row.version, row.exposure.variant, row.sqlstate, row.answer) == (
+        answered_by,
+        "candidate",
+        failure,
+        LABELS[1],
+    )
 
 
 def test_the_limits_of_an_input_hold(classification, monkeypatch):
