@@ -308,7 +308,6 @@ CREATE TABLE pgml_tune.collection (
     query_function   text,  -- with its schema; NULL: not filled yet. pg_upgrade takes no regprocedure or regconfig in a table
     is_twin          boolean NOT NULL DEFAULT false,  -- made by prepare_rollout() beside the vectors that the collection began with
     validation       jsonb,  -- what prepare_rollout() has measured; NULL: nothing
-    left_at          timestamptz,  -- when a rollout or a rollback led away from it; NULL: it answers, or has not answered yet
     retired_xid      xid8,  -- of the transaction that has given it up; it is dropped when none is older. NULL: it may answer again
     query_reference  text,  -- name@version in the query function; NULL: it has none now
     created_by       text NOT NULL DEFAULT session_user,
@@ -343,9 +342,49 @@ CREATE TABLE pgml_tune.collection_route (
     changed_at          timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT collection_route_share_check CHECK (share BETWEEN 0 AND 10000)
 );
+-- Not a column of the collection: a fill holds that row as long as a batch takes, and nobody waits for it to go back.
+CREATE TABLE pgml_tune.vectors_left (
+    collection_id bigint PRIMARY KEY,
+    left_at       timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE pgml_tune.vectors_left IS
+    'Vectors that a rollout or a rollback has led away from, and when; those of others answer, or have not answered yet.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.vectors_left', '');
+
 COMMENT ON TABLE pgml_tune.collection_route IS
     'Which vectors of a collection, and which version for the questions, answer a search, and those that answer the share of a rollout.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_route', '');
+
+-- Each time a writer went on although vectors that do not answer could not be made: they lack some rows till they are filled again.
+CREATE TABLE pgml_tune.vectors_missed (
+    collection_id bigint NOT NULL,
+    message       text NOT NULL,
+    missed_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX vectors_missed_collection_id_idx ON pgml_tune.vectors_missed (collection_id);  -- asked before each promotion
+COMMENT ON TABLE pgml_tune.vectors_missed IS
+    'Vectors of candidates, prepared and former versions that could not be made; maintain() fills the gaps.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.vectors_missed', '');
+
+CREATE FUNCTION pgml_tune._check_missed()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT coalesce(
+        (SELECT pg_has_role(s.relowner, 'USAGE') FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
+         WHERE c.collection_id = NEW.collection_id),
+        (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
+    ) THEN
+        RAISE EXCEPTION 'must be owner of the table of the collection' USING ERRCODE = '42501';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._check_missed() IS 'Lets only the owner of a table say that its vectors lack rows, as its triggers do.';
+CREATE TRIGGER vectors_missed_owner BEFORE INSERT ON pgml_tune.vectors_missed
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_missed();
 
 -- Not a row policy: pg_dump writes the policies of an extension's table out, and the restore then fails on the second one.
 CREATE FUNCTION pgml_tune._check_collection_owner()
@@ -384,6 +423,11 @@ DECLARE
     v_model_id bigint := (SELECT v.model_id FROM pgml_tune.model_version AS v WHERE v.model_version_id = OLD.model_version_id);
 BEGIN
     DELETE FROM pgml_tune.collection_route AS r WHERE r.collection_id = OLD.collection_id;
+    UPDATE pgml_tune.collection_route AS r
+    SET rollout_id = NULL, phase = NULL, share = NULL, salt = NULL, candidate_id = NULL, candidate_reference = NULL
+    WHERE r.candidate_id = OLD.collection_id;
+    DELETE FROM pgml_tune.vectors_left AS l WHERE l.collection_id = OLD.collection_id;
+    DELETE FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = OLD.collection_id;
     IF NOT EXISTS (SELECT FROM pgml_tune._routes(v_model_id)) THEN
         -- There is no view left that it has to stay in step with, and DROP EXTENSION would meet it.
         EXECUTE format('DROP FUNCTION IF EXISTS %s', pgml_tune._serving_function(v_model_id));
@@ -915,8 +959,18 @@ BEGIN
         SELECT FROM pgml_tune.model_version AS v
         WHERE v.model_id = v_model.model_id AND v.model_version_id <> v_version_id
     );
-    IF NOT v_is_last AND EXISTS (SELECT FROM pgml_tune.serving AS s WHERE s.model_version_id = v_version_id) THEN
+    IF NOT v_is_last AND EXISTS (
+        SELECT FROM pgml_tune.serving AS s WHERE v_version_id IN (s.model_version_id, s.wanted_version_id)
+    ) THEN
         RETURN 'serving';
+    END IF;
+    IF NOT v_is_last AND EXISTS (
+        SELECT FROM pgml_tune.serving_history AS h
+        WHERE h.pointer = v_model.name AND h.kind = 'version' AND h.from_target = _drop_version.version AND h.undoes IS NULL
+          AND h.changed_at > now() - pgml_tune._rollback_window()
+          AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = h.serving_history_id)
+    ) THEN
+        RETURN 'way back';
     END IF;
 
     IF v_is_last THEN
@@ -943,7 +997,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._drop_version(text, text) IS
-    'Removes a version, and its model with the last one; says dropped, missing, used, serving or default.';
+    'Removes a version, and its model with the last one; says dropped, missing, used, serving, way back or default.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._write_setting(name text, value text)
 RETURNS void
@@ -2085,15 +2139,28 @@ AS $$
                  PERFORM set_config(''enable_seqscan'', ''off'', true);
              END IF;
              v_statements := pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID, v_rows);
-             EXECUTE v_statements[1] INTO v_has_changed;
-             IF v_has_changed THEN
-                 FOREACH v_statement IN ARRAY v_statements[2:] LOOP
-                     EXECUTE v_statement;
-                 END LOOP;
+             -- What answers searches is whole, or the writer fails; of a candidate, or of a former version, he need not know.
+             IF EXISTS (SELECT FROM pgml_tune.collection_route AS r WHERE r.collection_id = %1$s) THEN
+                 %2$s
+             ELSE
+                 BEGIN
+                     %2$s
+                 EXCEPTION WHEN others THEN
+                     IF SQLSTATE ~ ''^(40|55P03|57)'' THEN  -- what others prevent for the moment
+                         RAISE;
+                     END IF;
+                     PERFORM pgml_tune._miss_vectors(%1$s, SQLERRM);
+                 END;
              END IF;
              RETURN NULL;
          END
-         $body$', t.collection_id
+         $body$', t.collection_id,
+        'EXECUTE v_statements[1] INTO v_has_changed;
+                 IF v_has_changed THEN
+                     FOREACH v_statement IN ARRAY v_statements[2:] LOOP
+                         EXECUTE v_statement;
+                     END LOOP;
+                 END IF;'
     ), format(
         'CREATE OR REPLACE FUNCTION pgml_tune._keep_%1$s(
              task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
@@ -2124,6 +2191,24 @@ AS $$
     FROM pgml_tune.collection AS t WHERE t.collection_id = _function_statements.collection_id
 $$;
 COMMENT ON FUNCTION pgml_tune._function_statements(bigint) IS 'What makes the functions that write the vectors of a collection.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._miss_vectors(collection_id bigint, message text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+BEGIN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _miss_vectors.collection_id;
+    INSERT INTO pgml_tune.vectors_missed (collection_id, message) VALUES (t.collection_id, _miss_vectors.message);
+    RAISE WARNING 'collection "%": vectors of % could not be made: %', t.name, t.model_reference, message
+        USING HINT = 'CALL maintain()';
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._miss_vectors(bigint, text) IS
+    'Notes that rows lack vectors which answer no search now, because they could not be made.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._query_statements(collection_id bigint, view_name text, query_function text)
 RETURNS text[]
@@ -2180,7 +2265,11 @@ AS $$
 BEGIN
     RETURN (
         SELECT f.oid
-        FROM pgml_tune.collection AS t JOIN pg_proc AS f ON f.oid = to_regprocedure(t.query_function)
+        FROM pgml_tune.collection AS t
+        -- Not by to_regprocedure(), which those may not ask who have no right on the schema.
+        JOIN pg_proc AS f ON f.proname = (parse_ident(t.query_function, false))[2] AND f.pronargs = 1
+        JOIN pg_namespace AS n ON n.oid = f.pronamespace
+            AND format('%I.%I(text)', n.nspname, f.proname) = t.query_function AND f.proargtypes[0] = 'text'::regtype
         -- After renames a function of that name may be another collection's: the comment tells.
         WHERE t.collection_id = _query_function.collection_id
           AND starts_with(obj_description(f.oid, 'pg_proc'), pgml_tune._query_comment(t.name, ''))
@@ -2244,7 +2333,8 @@ BEGIN
     END LOOP;
     -- From now on people compare what plain embed() gives with what the view shows.
     PERFORM pgml_tune._make_serving_function(v.model_id)
-    FROM pgml_tune.model_version AS v WHERE v.model_version_id = t.model_version_id;
+    FROM pgml_tune.model_version AS v
+    WHERE v.model_version_id = t.model_version_id AND to_regprocedure(pgml_tune._serving_function(v.model_id)) IS NULL;
     UPDATE pgml_tune.collection AS c SET view_name = v_view::regclass, query_function = v_function || '(text)'
     WHERE c.collection_id = t.collection_id;
 END
@@ -2305,6 +2395,13 @@ BEGIN
     FOR KEY SHARE OF v;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
+    END IF;
+    IF NOT t.is_twin AND EXISTS (
+        SELECT FROM pgml_tune.serving AS s
+        WHERE s.model_version_id = t.model_version_id AND s.wanted_version_id <> s.model_version_id
+    ) THEN
+        RAISE EXCEPTION 'a promotion of model "%" has not come to its end', split_part(t.model_reference, '@', 1)
+            USING ERRCODE = '55000', HINT = 'CALL rollout_tick()';
     END IF;
     IF NOT t.is_twin THEN
         INSERT INTO pgml_tune.collection_route AS r (name, collection_id, model_reference)
@@ -2391,6 +2488,7 @@ AS $$
 DECLARE
     t pgml_tune.collection;
     v_missing bigint;
+    v_noted tid[] := ARRAY(SELECT m.ctid FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = _finish_collection.collection_id);
     v_statement text;
 BEGIN
     -- Counts as the owner of the source, and takes the locks in the order in which all take them.
@@ -2412,6 +2510,8 @@ BEGIN
         EXECUTE v_statement;
     END LOOP;
     UPDATE pgml_tune.collection AS c SET is_ready = true, is_filled = true WHERE c.collection_id = t.collection_id;
+    -- Those whose rows were seen when the missing ones were counted.
+    DELETE FROM pgml_tune.vectors_missed AS m WHERE m.ctid = ANY (v_noted);
     PERFORM pgml_tune._mend_collection(collection_id);
     RETURN 0;
 END
@@ -2501,7 +2601,8 @@ BEGIN
     FROM pgml_tune.collection_route AS r
     -- Until a promotion has found the locks for it, the view is that of the version before.
     WHERE r.collection_id = t.collection_id AND t.is_ready AND NOT EXISTS (
-        SELECT FROM pgml_tune.collection AS o WHERE o.name = t.name AND o.collection_id <> t.collection_id AND o.view_name IS NOT NULL
+        SELECT FROM pgml_tune.collection AS o JOIN pg_class AS c ON c.oid = o.view_name AND c.relkind = 'v'
+        WHERE o.name = t.name AND o.collection_id <> t.collection_id
     ) AND (
         pgml_tune._query_function(collection_id) IS NULL
         OR NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v')
@@ -2774,6 +2875,9 @@ AS $$
         SELECT 'rows of a partition attached since have no vectors yet', 'CALL maintain()'
         WHERE p.source IS NOT NULL AND t.is_ready AND NOT t.is_filled
         UNION ALL
+        SELECT format('rows have no vectors of %s, which could not be made: %s', t.model_reference, max(m.message)), 'CALL maintain()'
+        FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = t.collection_id HAVING count(*) > 0
+        UNION ALL
         SELECT 'its key is unique no more, and rows with the same key lose their vectors',
                format('ALTER TABLE %s ADD UNIQUE (%s)', t.source,
                    (SELECT string_agg(quote_ident(k), ', ') FROM unnest(p.key_names) AS k))
@@ -2839,6 +2943,9 @@ AS $$
     SELECT to_jsonb(t) || jsonb_build_object(
         'source_oid', t.source::oid::bigint, 'source', t.source, 'text_search', t.text_search,
         'source_column', coalesce(p.plain_content, t.source_column),
+        'is_filled', t.is_filled AND NOT EXISTS (
+            SELECT FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = t.collection_id
+        ),
         'is_lost', p.source IS NULL OR NOT pgml_tune._is_pristine(t.embeddings)
     )
     FROM pgml_tune.collection AS t
@@ -4571,7 +4678,7 @@ COMMENT ON FUNCTION @extschema@.model_card(text, text) IS
 -- Which version answers, and of whom: rollouts, promotion, rollback. Whoever changes something here holds the row of the model in
 -- pgml_tune.serving, so one does it at a time; who only reads is never held up.
 
-CREATE OR REPLACE FUNCTION pgml_tune._vectors_in_space(name text, version_id bigint)
+CREATE OR REPLACE FUNCTION pgml_tune._vectors_in_space(name text, version_id bigint, must_be_filled boolean DEFAULT true)
 RETURNS bigint
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -4582,13 +4689,18 @@ AS $$
     JOIN pgml_tune.model_version AS v ON v.model_version_id = _vectors_in_space.version_id AND v.space_id = own.space_id
     JOIN pgml_tune.collection_route AS r ON r.name = c.name
     JOIN pgml_tune.collection AS s ON s.collection_id = r.collection_id AND s.source = c.source
-    WHERE c.name = _vectors_in_space.name AND c.is_ready AND c.is_filled AND c.retired_xid IS NULL
+    WHERE c.name = _vectors_in_space.name AND c.is_ready AND c.retired_xid IS NULL
+      -- Not what is lost: its owner may have dropped it.
+      AND EXISTS (SELECT FROM pgml_tune._collection_parts(c.collection_id))
+      AND (NOT must_be_filled OR c.is_filled AND NOT EXISTS (
+          SELECT FROM pgml_tune.vectors_missed AS l WHERE l.collection_id = c.collection_id
+      ))
     -- Those that answer before their twins, and among these the newest.
     ORDER BY c.collection_id <> r.collection_id, c.collection_id DESC
     LIMIT 1
 $$;
-COMMENT ON FUNCTION pgml_tune._vectors_in_space(text, bigint) IS
-    'The vectors of a collection that questions under a version can be compared with; NULL if there are none.';
+COMMENT ON FUNCTION pgml_tune._vectors_in_space(text, bigint, boolean) IS
+    'The vectors of a collection that questions under a version can be compared with; NULL if there are none. Unless they must be filled, rows of a partition attached since may lack.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._routes(model_id bigint)
 RETURNS SETOF pgml_tune.collection_route
@@ -4693,9 +4805,9 @@ AS $$
     SET rollout_id = NULL, phase = NULL, share = NULL, salt = NULL, candidate_version_id = NULL, candidate_version = NULL,
         candidate_sha256 = NULL, changed_at = now()
     WHERE s.model_id = _clear_routes.model_id;
-    UPDATE pgml_tune.collection AS c SET left_at = now()
-    FROM pgml_tune._routes(_clear_routes.model_id) AS r
-    WHERE c.collection_id = r.candidate_id AND r.candidate_id <> r.collection_id;
+    INSERT INTO pgml_tune.vectors_left AS l (collection_id)
+    SELECT r.candidate_id FROM pgml_tune._routes(_clear_routes.model_id) AS r WHERE r.candidate_id <> r.collection_id
+    ON CONFLICT (collection_id) DO UPDATE SET left_at = now();
     UPDATE pgml_tune.collection_route AS r
     SET rollout_id = NULL, phase = NULL, share = NULL, salt = NULL, candidate_id = NULL, candidate_reference = NULL,
         changed_at = now()
@@ -4759,9 +4871,9 @@ BEGIN
         now() + make_interval(secs => (settings ->> 'seconds')::double precision), settings ->> 'on_expiry'
     )
     RETURNING rollout_id INTO v_rollout_id;
-    UPDATE pgml_tune.collection AS c SET left_at = NULL
-    FROM pgml_tune._routes(s.model_id) AS r
-    WHERE c.collection_id = pgml_tune._vectors_in_space(r.name, v.model_version_id);
+    DELETE FROM pgml_tune.vectors_left AS l
+    USING pgml_tune._routes(s.model_id) AS r
+    WHERE l.collection_id = pgml_tune._vectors_in_space(r.name, v.model_version_id);
     PERFORM pgml_tune._set_routes(v_rollout_id);
     PERFORM pgml_tune._write_history(
         s.model, 'share', f.version, pgml_tune._share_text(v.version, (settings ->> 'share')::integer), settings ->> 'reason',
@@ -4797,7 +4909,7 @@ DECLARE
     o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
     v_share integer := (settings ->> 'share')::integer;
 BEGIN
-    IF o.rollout_id IS NULL THEN
+    IF o.rollout_id IS NULL OR o.phase <> (settings ->> 'expected_phase')::integer THEN
         RETURN false;
     END IF;
     UPDATE pgml_tune.rollout AS r
@@ -4821,7 +4933,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._change_rollout(bigint, jsonb) IS
-    'Changes a rollout that runs: its share, which begins a phase, and what else is given of plan, guardrails, seconds and on_expiry; false if it has ended.';
+    'Changes a rollout that runs: its share, which begins a phase, and what else is given of plan, guardrails, seconds and on_expiry; false if it has ended, or is not in the phase expected.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._set_verdict(rollout_id bigint, verdict jsonb, state pgml_tune.rollout_state)
 RETURNS void
@@ -4836,7 +4948,9 @@ $$;
 COMMENT ON FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state) IS
     'Keeps what the last look at a rollout has found; NULL leaves its state.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._end_rollout(rollout_id bigint, state pgml_tune.rollout_state, reason text)
+CREATE OR REPLACE FUNCTION pgml_tune._end_rollout(
+    rollout_id bigint, state pgml_tune.rollout_state, reason text, expected_phase integer
+)
 RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -4845,17 +4959,21 @@ AS $$
 DECLARE
     o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
     v_move bigint;
+    v_missing text;
 BEGIN
-    IF o.rollout_id IS NULL THEN
+    IF o.rollout_id IS NULL OR o.phase <> expected_phase THEN
         RETURN false;
     END IF;
     IF _end_rollout.state = 'promoted' THEN
+        SELECT string_agg(DISTINCT m.statement, '; ') INTO v_missing
+        FROM pgml_tune._missing_steps(o.model_id, o.to_version_id) AS m WHERE m.what <> 'untracked' AND NOT o.is_same_space;
+        IF v_missing IS NOT NULL THEN
+            RAISE EXCEPTION 'model "%" is not ready for version "%"', o.model, o.to_version
+                USING ERRCODE = '55000', HINT = v_missing;
+        END IF;
         v_move := pgml_tune._write_history(o.model, 'version', o.from_version, o.to_version, reason, o.rollout_id, NULL);
         -- Before the routes are cleared: nothing shall be looked for twice.
-        IF pgml_tune._point_model(o.model_id, o.to_version_id, v_move, NULL) <> '{}' AND NOT o.is_same_space THEN
-            RAISE EXCEPTION 'a collection of model "%" has no vectors for version "%"', o.model, o.to_version
-                USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', o.model, o.to_version);
-        END IF;
+        PERFORM pgml_tune._point_model(o.model_id, o.to_version_id, v_move, NULL);
     ELSE
         PERFORM pgml_tune._write_history(
             o.model, 'share', pgml_tune._share_text(o.to_version, o.share), o.from_version, reason, o.rollout_id, NULL
@@ -4869,8 +4987,8 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text) IS
-    'Lets the candidate of a rollout answer all searches (promoted) or none (rolled_back); false if it has ended already.';
+COMMENT ON FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text, integer) IS
+    'Lets the candidate of a rollout answer all searches (promoted) or none (rolled_back); false if it has ended already, or is not in the phase expected; NULL expects any.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._point_model(model_id bigint, version_id bigint, move bigint, undone bigint)
 RETURNS text[]
@@ -4884,7 +5002,9 @@ DECLARE
     v_left text[] := '{}';
 BEGIN
     FOR r IN
-        SELECT m.name, m.collection_id, m.model_reference, t.target, pgml_tune._vectors_in_space(m.name, v.model_version_id) AS vectors
+        SELECT m.name, m.collection_id, m.model_reference, t.target,
+               -- On the way back a partition that has come since is no reason to stay: those that answer now may lack it, too.
+               pgml_tune._vectors_in_space(m.name, v.model_version_id, undone IS NULL) AS vectors
         FROM pgml_tune._routes(s.model_id) AS m
         CROSS JOIN LATERAL (
             SELECT coalesce(
@@ -4902,8 +5022,9 @@ BEGIN
             v_left := v_left || r.name;
             CONTINUE;
         END IF;
-        UPDATE pgml_tune.collection AS c SET left_at = CASE c.collection_id WHEN r.vectors THEN NULL ELSE now() END
-        WHERE c.collection_id IN (r.collection_id, r.vectors);
+        INSERT INTO pgml_tune.vectors_left AS l (collection_id) VALUES (r.collection_id)
+        ON CONFLICT (collection_id) DO UPDATE SET left_at = now();
+        DELETE FROM pgml_tune.vectors_left AS l WHERE l.collection_id = r.vectors;
         UPDATE pgml_tune.collection_route AS o
         SET collection_id = r.vectors, model_reference = r.target, candidate_id = NULL, changed_at = now()
         WHERE o.name = r.name;
@@ -4928,6 +5049,7 @@ DECLARE
     s pgml_tune.serving := pgml_tune._hold_model(model_id);
     h pgml_tune.serving_history;
     v_version_id bigint;
+    v_before text;
     v_move bigint;
     v_left text[];
 BEGIN
@@ -4935,6 +5057,8 @@ BEGIN
     SELECT o.* INTO h
     FROM pgml_tune.serving_history AS o
     WHERE o.pointer = s.model AND o.kind = 'version' AND o.undoes IS NULL AND o.to_target IS NOT NULL
+      -- What was dropped is passed over.
+      AND EXISTS (SELECT FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = o.from_target)
       AND o.serving_history_id > coalesce((
           -- A model of the same name may have been dropped.
           SELECT max(d.serving_history_id) FROM pgml_tune.serving_history AS d
@@ -4943,25 +5067,25 @@ BEGIN
       AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = o.serving_history_id)
     ORDER BY o.serving_history_id DESC
     LIMIT 1;
-    IF h.from_target IS NULL THEN
+    IF h.serving_history_id IS NULL THEN
         RAISE EXCEPTION 'there is no version before the one that model "%" serves', s.model
             USING ERRCODE = '55000', HINT = format('SELECT * FROM pgml_tune.rollout_history WHERE pointer = %L', s.model);
     END IF;
-    SELECT v.model_version_id INTO v_version_id
+    SELECT v.model_version_id INTO STRICT v_version_id
     FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = h.from_target FOR KEY SHARE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'version "%" of model "%", which served before, was dropped', h.from_target, s.model
-            USING ERRCODE = '55000', HINT = format('SELECT version FROM pgml_tune.model_versions WHERE model = %L', s.model);
-    END IF;
+    v_before := (
+        SELECT v.version FROM pgml_tune.model_version AS v
+        WHERE v.model_version_id = coalesce(s.wanted_version_id, s.model_version_id)
+    );
     v_move := pgml_tune._write_history(
-        s.model, 'version', h.to_target, h.from_target, reason, h.rollout_id, h.serving_history_id
+        s.model, 'version', v_before, h.from_target, reason, h.rollout_id, h.serving_history_id
     );
     v_left := pgml_tune._point_model(s.model_id, v_version_id, v_move, h.serving_history_id);
     IF cardinality(v_left) > 0 AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS m WHERE m.part_of = v_move) THEN
         RAISE EXCEPTION 'no collection of model "%" has vectors of version "%" any more', s.model, h.from_target
             USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, h.from_target);
     END IF;
-    RETURN jsonb_build_object('from_version', h.to_target, 'to_version', h.from_target, 'left', v_left);
+    RETURN jsonb_build_object('from_version', v_before, 'to_version', h.from_target, 'left', v_left);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._step_back(bigint, text) IS
@@ -4982,9 +5106,11 @@ AS $$
 #variable_conflict use_column
 DECLARE
     s pgml_tune.serving;
+    v_reader text;
 BEGIN
-    SELECT o.* INTO s FROM pgml_tune.serving AS o WHERE o.model_id = _make_serving_function.model_id;
-    IF NOT FOUND THEN
+    -- Locked: what an old snapshot shows would stay.
+    s := pgml_tune._hold_model(model_id);
+    IF s.model_id IS NULL THEN
         RETURN;
     END IF;
     -- A view is always the latest, a row is what the snapshot saw. A function is the latest, too, so embed() asks one and stays
@@ -4997,8 +5123,15 @@ BEGIN
     );
     EXECUTE format('COMMENT ON FUNCTION %s IS %L', pgml_tune._serving_function(model_id),
         format('What plain embed() serves of model "%s": number, version, artifact, dimensions.', s.model));
-    -- It says no more than pgml_tune.serving, which every caller of embed() may read.
-    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', pgml_tune._serving_function(model_id));
+    -- It says no more than pgml_tune.serving: for those who may read that.
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', pgml_tune._serving_function(model_id));
+    FOR v_reader IN
+        SELECT DISTINCT a.grantee::regrole::text
+        FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+        WHERE c.oid = 'pgml_tune.serving'::regclass AND a.privilege_type = 'SELECT' AND a.grantee NOT IN (0, c.relowner)
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', pgml_tune._serving_function(model_id), v_reader);
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._make_serving_function(bigint) IS
@@ -5031,20 +5164,28 @@ BEGIN
           AND pgml_tune._query_function(old.collection_id) IS NOT NULL
         ORDER BY m.name
     LOOP
-        UPDATE pgml_tune.collection AS c SET view_name = NULL, query_function = NULL, query_reference = NULL
-        WHERE c.collection_id = r.old_id;
-        UPDATE pgml_tune.collection AS c SET query_reference = r.model_reference WHERE c.collection_id = r.new_id;
-        v_statements := pgml_tune._query_statements(r.new_id, r.view_name, r.function_name);
         BEGIN
-            PERFORM pgml_tune._run(v_statements);
-        EXCEPTION WHEN invalid_table_definition OR invalid_function_definition THEN
-            -- Its column was renamed, or somebody has made something else of them.
-            PERFORM pgml_tune._run(ARRAY['DROP VIEW ' || r.view_name, format('DROP FUNCTION %s(text)', r.function_name)]
-                || v_statements);
+            UPDATE pgml_tune.collection AS c SET view_name = NULL, query_function = NULL, query_reference = NULL
+            WHERE c.collection_id = r.old_id;
+            UPDATE pgml_tune.collection AS c SET query_reference = r.model_reference WHERE c.collection_id = r.new_id;
+            v_statements := pgml_tune._query_statements(r.new_id, r.view_name, r.function_name);
+            BEGIN
+                PERFORM pgml_tune._run(v_statements);
+            EXCEPTION WHEN invalid_table_definition OR invalid_function_definition THEN
+                -- Its column was renamed, or somebody has made something else of them.
+                PERFORM pgml_tune._run(ARRAY['DROP VIEW ' || r.view_name, format('DROP FUNCTION %s(text)', r.function_name)]
+                    || v_statements);
+            END;
+            UPDATE pgml_tune.collection AS c SET view_name = r.view_name::regclass, query_function = r.query_function
+            WHERE c.collection_id = r.new_id;
+            PERFORM pgml_tune._mend_collection(r.new_id);
+        EXCEPTION
+            WHEN lock_not_available OR deadlock_detected THEN
+                RAISE;
+            WHEN others THEN
+                -- What was built on one view keeps no other, and not embed(), on the version before.
+                RAISE WARNING 'view % does not follow: %', r.view_name, SQLERRM;
         END;
-        UPDATE pgml_tune.collection AS c SET view_name = r.view_name::regclass, query_function = r.query_function
-        WHERE c.collection_id = r.new_id;
-        PERFORM pgml_tune._mend_collection(r.new_id);
     END LOOP;
     PERFORM pgml_tune._swap_columns(s.model_id, s.wanted_version_id);
     -- Who has called embed() holds this till the end of his transaction, and stays with one version.
@@ -5054,7 +5195,7 @@ BEGIN
         dimensions = v.dimensions, wanted_version_id = NULL, changed_at = now()
     FROM pgml_tune.model_version AS v
     WHERE o.model_id = s.model_id AND v.model_version_id = s.wanted_version_id
-    RETURNING o.* INTO s;
+    RETURNING o.* INTO STRICT s;
     IF to_regprocedure(pgml_tune._serving_function(s.model_id)) IS NOT NULL THEN
         PERFORM pgml_tune._make_serving_function(s.model_id);
     END IF;
@@ -5089,6 +5230,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_lock_timeout text := current_setting('lock_timeout');
+    v_holders text;
 BEGIN
     IF EXISTS (
         SELECT FROM pgml_tune.serving AS s WHERE s.model_id = _align_model.model_id AND s.wanted_version_id IS NULL
@@ -5101,8 +5243,21 @@ BEGIN
     PERFORM set_config('lock_timeout', v_lock_timeout, true);
     RETURN NULL;
 -- Nothing that stands in the way of a view takes the way back from the searches. Not a cancel, which is none of these.
-EXCEPTION WHEN others THEN
-    RETURN SQLERRM;
+EXCEPTION
+    WHEN lock_not_available THEN
+        SELECT string_agg(DISTINCT format('SELECT pg_terminate_backend(%s)', l.pid), '; ') INTO v_holders
+        FROM pg_locks AS l
+        WHERE l.granted AND l.pid <> pg_backend_pid()
+          AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+          AND l.relation IN (
+              SELECT 'pgml_tune.serving'::regclass::oid
+              UNION ALL
+              SELECT c.view_name FROM pgml_tune._routes(model_id) AS r JOIN pgml_tune.collection AS c ON c.name = r.name
+              WHERE c.view_name IS NOT NULL
+          );
+        RETURN coalesce('open transactions, which end by themselves, or by ' || v_holders, SQLERRM);
+    WHEN others THEN
+        RETURN SQLERRM;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._align_model(bigint, integer) IS
@@ -5140,9 +5295,11 @@ BEGIN
         SELECT c.*
         FROM pgml_tune.collection AS c
         JOIN pgml_tune.collection_route AS r ON r.name = c.name
-        WHERE c.left_at < now() - pgml_tune._rollback_window() AND c.collection_id <> r.collection_id AND c.collection_id IS DISTINCT FROM r.candidate_id
-          AND c.view_name IS NULL
-        FOR UPDATE OF c
+        JOIN pgml_tune.vectors_left AS l ON l.collection_id = c.collection_id
+        WHERE l.left_at < now() - pgml_tune._rollback_window() AND c.collection_id <> r.collection_id
+          AND c.collection_id IS DISTINCT FROM r.candidate_id
+          AND NOT EXISTS (SELECT FROM pg_class AS v WHERE v.oid = c.view_name)
+        FOR UPDATE OF c SKIP LOCKED
     LOOP
         collection := t.name;
         model_reference := t.model_reference;
@@ -5151,7 +5308,7 @@ BEGIN
             outcome := 'retired';
             RETURN NEXT;
         -- Whoever began before that may still be led there.
-        ELSIF pg_visible_in_snapshot(t.retired_xid, pg_current_snapshot()) AND NOT EXISTS (
+        ELSIF t.retired_xid >= pg_snapshot_xmax(pg_current_snapshot()) OR NOT EXISTS (  -- of another cluster, or
             SELECT FROM pg_stat_activity AS a
             WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_xmin IS NOT NULL
               AND age(a.backend_xmin) >= age(t.retired_xid::xid)
@@ -5248,6 +5405,16 @@ AS $$
     SELECT r.model, format('nobody has looked at its rollout to version %s for 10 minutes', r.to_version), 'CALL rollout_tick()'
     FROM pgml_tune.rollout AS r
     WHERE r.ended_at IS NULL AND coalesce(r.looked_at, r.created_at) < now() - interval '10 minutes'
+    UNION ALL
+    SELECT split_part(r.model_reference, '@', 1), format('view %s still shows vectors of %s', c.view_name, c.model_reference),
+           format('DROP VIEW %s CASCADE; CALL maintain()', c.view_name)
+    FROM pgml_tune.collection AS c
+    JOIN pg_class AS v ON v.oid = c.view_name
+    JOIN pgml_tune.collection_route AS r ON r.name = c.name AND r.collection_id <> c.collection_id
+    WHERE NOT EXISTS (
+        SELECT FROM pgml_tune.serving AS s JOIN pgml_tune.model_version AS w ON w.model_id = s.model_id
+        WHERE w.model_version_id = c.model_version_id AND s.wanted_version_id IS NOT NULL
+    )
     UNION ALL
     SELECT r.model, format('its rollout to version %s is paused: %s', r.to_version, r.verdict ->> 'words'),
            format('SELECT rollout_explain(%s)', r.rollout_id)
@@ -5841,7 +6008,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.collection_id, c.name, pg_get_userbyid(s.relowner)::text, pg_has_role(s.relowner, 'USAGE'),
            t.collection_id, t.retired_xid IS NOT NULL, coalesce(
-               t.is_ready AND t.is_filled AND t.retired_xid IS NULL AND (
+               t.is_ready AND t.is_filled AND t.retired_xid IS NULL
+               AND EXISTS (SELECT FROM pgml_tune._collection_parts(t.collection_id))
+               AND NOT EXISTS (SELECT FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = t.collection_id) AND (
                    -- What the collection began with, or has answered before, has been good enough.
                    NOT t.is_twin OR t.collection_id = c.collection_id OR t.validation @> '{"passed": true}'
                ), false
@@ -6606,6 +6775,13 @@ BEGIN
     LOOP
         EXECUTE v_statement;
     END LOOP;
+    -- Made since: with them embed() asks what a model serves.
+    FOR v_statement IN
+        SELECT format('GRANT EXECUTE ON FUNCTION %s TO %s', f.oid::regprocedure, v_role)
+        FROM pg_proc AS f WHERE f.pronamespace = 'pgml_tune'::regnamespace AND f.proname ~ '^_serving_[0-9]+$'
+    LOOP
+        EXECUTE v_statement;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._grant(regrole, text) IS 'Grants a role all that a level, and the levels below it, needs.';
@@ -6987,7 +7163,7 @@ SELECT t.name AS collection,
        CASE WHEN t.retired_xid IS NOT NULL THEN 'retired'
             WHEN r.collection_id = t.collection_id THEN 'serving'
             WHEN r.candidate_id = t.collection_id THEN 'candidate'
-            WHEN t.left_at IS NOT NULL THEN 'left'
+            WHEN EXISTS (SELECT FROM pgml_tune.vectors_left AS l WHERE l.collection_id = t.collection_id) THEN 'left'
             ELSE 'prepared' END AS role,
        CASE pgml_tune._has_hnsw(t.embeddings) WHEN true THEN 'hnsw' WHEN false THEN 'invalid' ELSE 'none' END AS index_state,
        pgml_tune._count_rows(t.collection_id, 'rows') AS rows,
@@ -7180,10 +7356,11 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._begin_rollout(jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_rollout(bigint, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._align_model(bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.vectors_missed'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_vectors()'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._retire()'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._tick()'),
@@ -7221,6 +7398,8 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._collection_parts(bigint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_tables(regclass, regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._sync_statements(bigint, text, oid, bigint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._miss_vectors(bigint, text)'),
+    ('usage', 'INSERT (collection_id, message)', 'TABLE pgml_tune.vectors_missed'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._is_plainly_partitioned(oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_part(bigint, oid, bigint, bigint, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),

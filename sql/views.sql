@@ -351,7 +351,7 @@ SELECT t.name AS collection,
        CASE WHEN t.retired_xid IS NOT NULL THEN 'retired'
             WHEN r.collection_id = t.collection_id THEN 'serving'
             WHEN r.candidate_id = t.collection_id THEN 'candidate'
-            WHEN t.left_at IS NOT NULL THEN 'left'
+            WHEN EXISTS (SELECT FROM pgml_tune.vectors_left AS l WHERE l.collection_id = t.collection_id) THEN 'left'
             ELSE 'prepared' END AS role,
        CASE pgml_tune._has_hnsw(t.embeddings) WHEN true THEN 'hnsw' WHEN false THEN 'invalid' ELSE 'none' END AS index_state,
        pgml_tune._count_rows(t.collection_id, 'rows') AS rows,
@@ -544,10 +544,11 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._begin_rollout(jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_rollout(bigint, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._align_model(bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.vectors_missed'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._retire_vectors()'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._retire()'),
     ('operate', 'EXECUTE', 'PROCEDURE pgml_tune._tick()'),
@@ -585,6 +586,8 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._collection_parts(bigint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_tables(regclass, regclass)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._sync_statements(bigint, text, oid, bigint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._miss_vectors(bigint, text)'),
+    ('usage', 'INSERT (collection_id, message)', 'TABLE pgml_tune.vectors_missed'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._is_plainly_partitioned(oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_part(bigint, oid, bigint, bigint, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),

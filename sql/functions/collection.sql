@@ -15,6 +15,9 @@ AS $$
     SELECT to_jsonb(t) || jsonb_build_object(
         'source_oid', t.source::oid::bigint, 'source', t.source, 'text_search', t.text_search,
         'source_column', coalesce(p.plain_content, t.source_column),
+        'is_filled', t.is_filled AND NOT EXISTS (
+            SELECT FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = t.collection_id
+        ),
         'is_lost', p.source IS NULL OR NOT pgml_tune._is_pristine(t.embeddings)
     )
     FROM pgml_tune.collection AS t

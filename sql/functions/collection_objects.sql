@@ -27,15 +27,28 @@ AS $$
                  PERFORM set_config(''enable_seqscan'', ''off'', true);
              END IF;
              v_statements := pgml_tune._sync_statements(%1$s, TG_OP, TG_RELID, v_rows);
-             EXECUTE v_statements[1] INTO v_has_changed;
-             IF v_has_changed THEN
-                 FOREACH v_statement IN ARRAY v_statements[2:] LOOP
-                     EXECUTE v_statement;
-                 END LOOP;
+             -- What answers searches is whole, or the writer fails; of a candidate, or of a former version, he need not know.
+             IF EXISTS (SELECT FROM pgml_tune.collection_route AS r WHERE r.collection_id = %1$s) THEN
+                 %2$s
+             ELSE
+                 BEGIN
+                     %2$s
+                 EXCEPTION WHEN others THEN
+                     IF SQLSTATE ~ ''^(40|55P03|57)'' THEN  -- what others prevent for the moment
+                         RAISE;
+                     END IF;
+                     PERFORM pgml_tune._miss_vectors(%1$s, SQLERRM);
+                 END;
              END IF;
              RETURN NULL;
          END
-         $body$', t.collection_id
+         $body$', t.collection_id,
+        'EXECUTE v_statements[1] INTO v_has_changed;
+                 IF v_has_changed THEN
+                     FOREACH v_statement IN ARRAY v_statements[2:] LOOP
+                         EXECUTE v_statement;
+                     END LOOP;
+                 END IF;'
     ), format(
         'CREATE OR REPLACE FUNCTION pgml_tune._keep_%1$s(
              task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
@@ -66,6 +79,24 @@ AS $$
     FROM pgml_tune.collection AS t WHERE t.collection_id = _function_statements.collection_id
 $$;
 COMMENT ON FUNCTION pgml_tune._function_statements(bigint) IS 'What makes the functions that write the vectors of a collection.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._miss_vectors(collection_id bigint, message text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    t pgml_tune.collection;
+BEGIN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _miss_vectors.collection_id;
+    INSERT INTO pgml_tune.vectors_missed (collection_id, message) VALUES (t.collection_id, _miss_vectors.message);
+    RAISE WARNING 'collection "%": vectors of % could not be made: %', t.name, t.model_reference, message
+        USING HINT = 'CALL maintain()';
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._miss_vectors(bigint, text) IS
+    'Notes that rows lack vectors which answer no search now, because they could not be made.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._query_statements(collection_id bigint, view_name text, query_function text)
 RETURNS text[]
@@ -122,7 +153,11 @@ AS $$
 BEGIN
     RETURN (
         SELECT f.oid
-        FROM pgml_tune.collection AS t JOIN pg_proc AS f ON f.oid = to_regprocedure(t.query_function)
+        FROM pgml_tune.collection AS t
+        -- Not by to_regprocedure(), which those may not ask who have no right on the schema.
+        JOIN pg_proc AS f ON f.proname = (parse_ident(t.query_function, false))[2] AND f.pronargs = 1
+        JOIN pg_namespace AS n ON n.oid = f.pronamespace
+            AND format('%I.%I(text)', n.nspname, f.proname) = t.query_function AND f.proargtypes[0] = 'text'::regtype
         -- After renames a function of that name may be another collection's: the comment tells.
         WHERE t.collection_id = _query_function.collection_id
           AND starts_with(obj_description(f.oid, 'pg_proc'), pgml_tune._query_comment(t.name, ''))
@@ -186,7 +221,8 @@ BEGIN
     END LOOP;
     -- From now on people compare what plain embed() gives with what the view shows.
     PERFORM pgml_tune._make_serving_function(v.model_id)
-    FROM pgml_tune.model_version AS v WHERE v.model_version_id = t.model_version_id;
+    FROM pgml_tune.model_version AS v
+    WHERE v.model_version_id = t.model_version_id AND to_regprocedure(pgml_tune._serving_function(v.model_id)) IS NULL;
     UPDATE pgml_tune.collection AS c SET view_name = v_view::regclass, query_function = v_function || '(text)'
     WHERE c.collection_id = t.collection_id;
 END
@@ -247,6 +283,13 @@ BEGIN
     FOR KEY SHARE OF v;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'collection "%" cannot be built', t.name USING ERRCODE = '55000';
+    END IF;
+    IF NOT t.is_twin AND EXISTS (
+        SELECT FROM pgml_tune.serving AS s
+        WHERE s.model_version_id = t.model_version_id AND s.wanted_version_id <> s.model_version_id
+    ) THEN
+        RAISE EXCEPTION 'a promotion of model "%" has not come to its end', split_part(t.model_reference, '@', 1)
+            USING ERRCODE = '55000', HINT = 'CALL rollout_tick()';
     END IF;
     IF NOT t.is_twin THEN
         INSERT INTO pgml_tune.collection_route AS r (name, collection_id, model_reference)
@@ -333,6 +376,7 @@ AS $$
 DECLARE
     t pgml_tune.collection;
     v_missing bigint;
+    v_noted tid[] := ARRAY(SELECT m.ctid FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = _finish_collection.collection_id);
     v_statement text;
 BEGIN
     -- Counts as the owner of the source, and takes the locks in the order in which all take them.
@@ -354,6 +398,8 @@ BEGIN
         EXECUTE v_statement;
     END LOOP;
     UPDATE pgml_tune.collection AS c SET is_ready = true, is_filled = true WHERE c.collection_id = t.collection_id;
+    -- Those whose rows were seen when the missing ones were counted.
+    DELETE FROM pgml_tune.vectors_missed AS m WHERE m.ctid = ANY (v_noted);
     PERFORM pgml_tune._mend_collection(collection_id);
     RETURN 0;
 END
@@ -443,7 +489,8 @@ BEGIN
     FROM pgml_tune.collection_route AS r
     -- Until a promotion has found the locks for it, the view is that of the version before.
     WHERE r.collection_id = t.collection_id AND t.is_ready AND NOT EXISTS (
-        SELECT FROM pgml_tune.collection AS o WHERE o.name = t.name AND o.collection_id <> t.collection_id AND o.view_name IS NOT NULL
+        SELECT FROM pgml_tune.collection AS o JOIN pg_class AS c ON c.oid = o.view_name AND c.relkind = 'v'
+        WHERE o.name = t.name AND o.collection_id <> t.collection_id
     ) AND (
         pgml_tune._query_function(collection_id) IS NULL
         OR NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = t.view_name AND c.relkind = 'v')
@@ -715,6 +762,9 @@ AS $$
         UNION ALL
         SELECT 'rows of a partition attached since have no vectors yet', 'CALL maintain()'
         WHERE p.source IS NOT NULL AND t.is_ready AND NOT t.is_filled
+        UNION ALL
+        SELECT format('rows have no vectors of %s, which could not be made: %s', t.model_reference, max(m.message)), 'CALL maintain()'
+        FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = t.collection_id HAVING count(*) > 0
         UNION ALL
         SELECT 'its key is unique no more, and rows with the same key lose their vectors',
                format('ALTER TABLE %s ADD UNIQUE (%s)', t.source,

@@ -176,8 +176,18 @@ BEGIN
         SELECT FROM pgml_tune.model_version AS v
         WHERE v.model_id = v_model.model_id AND v.model_version_id <> v_version_id
     );
-    IF NOT v_is_last AND EXISTS (SELECT FROM pgml_tune.serving AS s WHERE s.model_version_id = v_version_id) THEN
+    IF NOT v_is_last AND EXISTS (
+        SELECT FROM pgml_tune.serving AS s WHERE v_version_id IN (s.model_version_id, s.wanted_version_id)
+    ) THEN
         RETURN 'serving';
+    END IF;
+    IF NOT v_is_last AND EXISTS (
+        SELECT FROM pgml_tune.serving_history AS h
+        WHERE h.pointer = v_model.name AND h.kind = 'version' AND h.from_target = _drop_version.version AND h.undoes IS NULL
+          AND h.changed_at > now() - pgml_tune._rollback_window()
+          AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = h.serving_history_id)
+    ) THEN
+        RETURN 'way back';
     END IF;
 
     IF v_is_last THEN
@@ -204,7 +214,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._drop_version(text, text) IS
-    'Removes a version, and its model with the last one; says dropped, missing, used, serving or default.';
+    'Removes a version, and its model with the last one; says dropped, missing, used, serving, way back or default.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._write_setting(name text, value text)
 RETURNS void

@@ -24,7 +24,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.collection_id, c.name, pg_get_userbyid(s.relowner)::text, pg_has_role(s.relowner, 'USAGE'),
            t.collection_id, t.retired_xid IS NOT NULL, coalesce(
-               t.is_ready AND t.is_filled AND t.retired_xid IS NULL AND (
+               t.is_ready AND t.is_filled AND t.retired_xid IS NULL
+               AND EXISTS (SELECT FROM pgml_tune._collection_parts(t.collection_id))
+               AND NOT EXISTS (SELECT FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = t.collection_id) AND (
                    -- What the collection began with, or has answered before, has been good enough.
                    NOT t.is_twin OR t.collection_id = c.collection_id OR t.validation @> '{"passed": true}'
                ), false

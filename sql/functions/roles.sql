@@ -26,6 +26,13 @@ BEGIN
     LOOP
         EXECUTE v_statement;
     END LOOP;
+    -- Made since: with them embed() asks what a model serves.
+    FOR v_statement IN
+        SELECT format('GRANT EXECUTE ON FUNCTION %s TO %s', f.oid::regprocedure, v_role)
+        FROM pg_proc AS f WHERE f.pronamespace = 'pgml_tune'::regnamespace AND f.proname ~ '^_serving_[0-9]+$'
+    LOOP
+        EXECUTE v_statement;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._grant(regrole, text) IS 'Grants a role all that a level, and the levels below it, needs.';

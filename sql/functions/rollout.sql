@@ -1,7 +1,7 @@
 -- Which version answers, and of whom: rollouts, promotion, rollback. Whoever changes something here holds the row of the model in
 -- pgml_tune.serving, so one does it at a time; who only reads is never held up.
 
-CREATE OR REPLACE FUNCTION pgml_tune._vectors_in_space(name text, version_id bigint)
+CREATE OR REPLACE FUNCTION pgml_tune._vectors_in_space(name text, version_id bigint, must_be_filled boolean DEFAULT true)
 RETURNS bigint
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -12,13 +12,18 @@ AS $$
     JOIN pgml_tune.model_version AS v ON v.model_version_id = _vectors_in_space.version_id AND v.space_id = own.space_id
     JOIN pgml_tune.collection_route AS r ON r.name = c.name
     JOIN pgml_tune.collection AS s ON s.collection_id = r.collection_id AND s.source = c.source
-    WHERE c.name = _vectors_in_space.name AND c.is_ready AND c.is_filled AND c.retired_xid IS NULL
+    WHERE c.name = _vectors_in_space.name AND c.is_ready AND c.retired_xid IS NULL
+      -- Not what is lost: its owner may have dropped it.
+      AND EXISTS (SELECT FROM pgml_tune._collection_parts(c.collection_id))
+      AND (NOT must_be_filled OR c.is_filled AND NOT EXISTS (
+          SELECT FROM pgml_tune.vectors_missed AS l WHERE l.collection_id = c.collection_id
+      ))
     -- Those that answer before their twins, and among these the newest.
     ORDER BY c.collection_id <> r.collection_id, c.collection_id DESC
     LIMIT 1
 $$;
-COMMENT ON FUNCTION pgml_tune._vectors_in_space(text, bigint) IS
-    'The vectors of a collection that questions under a version can be compared with; NULL if there are none.';
+COMMENT ON FUNCTION pgml_tune._vectors_in_space(text, bigint, boolean) IS
+    'The vectors of a collection that questions under a version can be compared with; NULL if there are none. Unless they must be filled, rows of a partition attached since may lack.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._routes(model_id bigint)
 RETURNS SETOF pgml_tune.collection_route
@@ -123,9 +128,9 @@ AS $$
     SET rollout_id = NULL, phase = NULL, share = NULL, salt = NULL, candidate_version_id = NULL, candidate_version = NULL,
         candidate_sha256 = NULL, changed_at = now()
     WHERE s.model_id = _clear_routes.model_id;
-    UPDATE pgml_tune.collection AS c SET left_at = now()
-    FROM pgml_tune._routes(_clear_routes.model_id) AS r
-    WHERE c.collection_id = r.candidate_id AND r.candidate_id <> r.collection_id;
+    INSERT INTO pgml_tune.vectors_left AS l (collection_id)
+    SELECT r.candidate_id FROM pgml_tune._routes(_clear_routes.model_id) AS r WHERE r.candidate_id <> r.collection_id
+    ON CONFLICT (collection_id) DO UPDATE SET left_at = now();
     UPDATE pgml_tune.collection_route AS r
     SET rollout_id = NULL, phase = NULL, share = NULL, salt = NULL, candidate_id = NULL, candidate_reference = NULL,
         changed_at = now()
@@ -189,9 +194,9 @@ BEGIN
         now() + make_interval(secs => (settings ->> 'seconds')::double precision), settings ->> 'on_expiry'
     )
     RETURNING rollout_id INTO v_rollout_id;
-    UPDATE pgml_tune.collection AS c SET left_at = NULL
-    FROM pgml_tune._routes(s.model_id) AS r
-    WHERE c.collection_id = pgml_tune._vectors_in_space(r.name, v.model_version_id);
+    DELETE FROM pgml_tune.vectors_left AS l
+    USING pgml_tune._routes(s.model_id) AS r
+    WHERE l.collection_id = pgml_tune._vectors_in_space(r.name, v.model_version_id);
     PERFORM pgml_tune._set_routes(v_rollout_id);
     PERFORM pgml_tune._write_history(
         s.model, 'share', f.version, pgml_tune._share_text(v.version, (settings ->> 'share')::integer), settings ->> 'reason',
@@ -227,7 +232,7 @@ DECLARE
     o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
     v_share integer := (settings ->> 'share')::integer;
 BEGIN
-    IF o.rollout_id IS NULL THEN
+    IF o.rollout_id IS NULL OR o.phase <> (settings ->> 'expected_phase')::integer THEN
         RETURN false;
     END IF;
     UPDATE pgml_tune.rollout AS r
@@ -251,7 +256,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._change_rollout(bigint, jsonb) IS
-    'Changes a rollout that runs: its share, which begins a phase, and what else is given of plan, guardrails, seconds and on_expiry; false if it has ended.';
+    'Changes a rollout that runs: its share, which begins a phase, and what else is given of plan, guardrails, seconds and on_expiry; false if it has ended, or is not in the phase expected.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._set_verdict(rollout_id bigint, verdict jsonb, state pgml_tune.rollout_state)
 RETURNS void
@@ -266,7 +271,9 @@ $$;
 COMMENT ON FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state) IS
     'Keeps what the last look at a rollout has found; NULL leaves its state.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._end_rollout(rollout_id bigint, state pgml_tune.rollout_state, reason text)
+CREATE OR REPLACE FUNCTION pgml_tune._end_rollout(
+    rollout_id bigint, state pgml_tune.rollout_state, reason text, expected_phase integer
+)
 RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -275,17 +282,21 @@ AS $$
 DECLARE
     o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
     v_move bigint;
+    v_missing text;
 BEGIN
-    IF o.rollout_id IS NULL THEN
+    IF o.rollout_id IS NULL OR o.phase <> expected_phase THEN
         RETURN false;
     END IF;
     IF _end_rollout.state = 'promoted' THEN
+        SELECT string_agg(DISTINCT m.statement, '; ') INTO v_missing
+        FROM pgml_tune._missing_steps(o.model_id, o.to_version_id) AS m WHERE m.what <> 'untracked' AND NOT o.is_same_space;
+        IF v_missing IS NOT NULL THEN
+            RAISE EXCEPTION 'model "%" is not ready for version "%"', o.model, o.to_version
+                USING ERRCODE = '55000', HINT = v_missing;
+        END IF;
         v_move := pgml_tune._write_history(o.model, 'version', o.from_version, o.to_version, reason, o.rollout_id, NULL);
         -- Before the routes are cleared: nothing shall be looked for twice.
-        IF pgml_tune._point_model(o.model_id, o.to_version_id, v_move, NULL) <> '{}' AND NOT o.is_same_space THEN
-            RAISE EXCEPTION 'a collection of model "%" has no vectors for version "%"', o.model, o.to_version
-                USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', o.model, o.to_version);
-        END IF;
+        PERFORM pgml_tune._point_model(o.model_id, o.to_version_id, v_move, NULL);
     ELSE
         PERFORM pgml_tune._write_history(
             o.model, 'share', pgml_tune._share_text(o.to_version, o.share), o.from_version, reason, o.rollout_id, NULL
@@ -299,8 +310,8 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text) IS
-    'Lets the candidate of a rollout answer all searches (promoted) or none (rolled_back); false if it has ended already.';
+COMMENT ON FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text, integer) IS
+    'Lets the candidate of a rollout answer all searches (promoted) or none (rolled_back); false if it has ended already, or is not in the phase expected; NULL expects any.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._point_model(model_id bigint, version_id bigint, move bigint, undone bigint)
 RETURNS text[]
@@ -314,7 +325,9 @@ DECLARE
     v_left text[] := '{}';
 BEGIN
     FOR r IN
-        SELECT m.name, m.collection_id, m.model_reference, t.target, pgml_tune._vectors_in_space(m.name, v.model_version_id) AS vectors
+        SELECT m.name, m.collection_id, m.model_reference, t.target,
+               -- On the way back a partition that has come since is no reason to stay: those that answer now may lack it, too.
+               pgml_tune._vectors_in_space(m.name, v.model_version_id, undone IS NULL) AS vectors
         FROM pgml_tune._routes(s.model_id) AS m
         CROSS JOIN LATERAL (
             SELECT coalesce(
@@ -332,8 +345,9 @@ BEGIN
             v_left := v_left || r.name;
             CONTINUE;
         END IF;
-        UPDATE pgml_tune.collection AS c SET left_at = CASE c.collection_id WHEN r.vectors THEN NULL ELSE now() END
-        WHERE c.collection_id IN (r.collection_id, r.vectors);
+        INSERT INTO pgml_tune.vectors_left AS l (collection_id) VALUES (r.collection_id)
+        ON CONFLICT (collection_id) DO UPDATE SET left_at = now();
+        DELETE FROM pgml_tune.vectors_left AS l WHERE l.collection_id = r.vectors;
         UPDATE pgml_tune.collection_route AS o
         SET collection_id = r.vectors, model_reference = r.target, candidate_id = NULL, changed_at = now()
         WHERE o.name = r.name;
@@ -358,6 +372,7 @@ DECLARE
     s pgml_tune.serving := pgml_tune._hold_model(model_id);
     h pgml_tune.serving_history;
     v_version_id bigint;
+    v_before text;
     v_move bigint;
     v_left text[];
 BEGIN
@@ -365,6 +380,8 @@ BEGIN
     SELECT o.* INTO h
     FROM pgml_tune.serving_history AS o
     WHERE o.pointer = s.model AND o.kind = 'version' AND o.undoes IS NULL AND o.to_target IS NOT NULL
+      -- What was dropped is passed over.
+      AND EXISTS (SELECT FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = o.from_target)
       AND o.serving_history_id > coalesce((
           -- A model of the same name may have been dropped.
           SELECT max(d.serving_history_id) FROM pgml_tune.serving_history AS d
@@ -373,25 +390,25 @@ BEGIN
       AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = o.serving_history_id)
     ORDER BY o.serving_history_id DESC
     LIMIT 1;
-    IF h.from_target IS NULL THEN
+    IF h.serving_history_id IS NULL THEN
         RAISE EXCEPTION 'there is no version before the one that model "%" serves', s.model
             USING ERRCODE = '55000', HINT = format('SELECT * FROM pgml_tune.rollout_history WHERE pointer = %L', s.model);
     END IF;
-    SELECT v.model_version_id INTO v_version_id
+    SELECT v.model_version_id INTO STRICT v_version_id
     FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = h.from_target FOR KEY SHARE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'version "%" of model "%", which served before, was dropped', h.from_target, s.model
-            USING ERRCODE = '55000', HINT = format('SELECT version FROM pgml_tune.model_versions WHERE model = %L', s.model);
-    END IF;
+    v_before := (
+        SELECT v.version FROM pgml_tune.model_version AS v
+        WHERE v.model_version_id = coalesce(s.wanted_version_id, s.model_version_id)
+    );
     v_move := pgml_tune._write_history(
-        s.model, 'version', h.to_target, h.from_target, reason, h.rollout_id, h.serving_history_id
+        s.model, 'version', v_before, h.from_target, reason, h.rollout_id, h.serving_history_id
     );
     v_left := pgml_tune._point_model(s.model_id, v_version_id, v_move, h.serving_history_id);
     IF cardinality(v_left) > 0 AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS m WHERE m.part_of = v_move) THEN
         RAISE EXCEPTION 'no collection of model "%" has vectors of version "%" any more', s.model, h.from_target
             USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, h.from_target);
     END IF;
-    RETURN jsonb_build_object('from_version', h.to_target, 'to_version', h.from_target, 'left', v_left);
+    RETURN jsonb_build_object('from_version', v_before, 'to_version', h.from_target, 'left', v_left);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._step_back(bigint, text) IS
@@ -412,9 +429,11 @@ AS $$
 #variable_conflict use_column
 DECLARE
     s pgml_tune.serving;
+    v_reader text;
 BEGIN
-    SELECT o.* INTO s FROM pgml_tune.serving AS o WHERE o.model_id = _make_serving_function.model_id;
-    IF NOT FOUND THEN
+    -- Locked: what an old snapshot shows would stay.
+    s := pgml_tune._hold_model(model_id);
+    IF s.model_id IS NULL THEN
         RETURN;
     END IF;
     -- A view is always the latest, a row is what the snapshot saw. A function is the latest, too, so embed() asks one and stays
@@ -427,8 +446,15 @@ BEGIN
     );
     EXECUTE format('COMMENT ON FUNCTION %s IS %L', pgml_tune._serving_function(model_id),
         format('What plain embed() serves of model "%s": number, version, artifact, dimensions.', s.model));
-    -- It says no more than pgml_tune.serving, which every caller of embed() may read.
-    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', pgml_tune._serving_function(model_id));
+    -- It says no more than pgml_tune.serving: for those who may read that.
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', pgml_tune._serving_function(model_id));
+    FOR v_reader IN
+        SELECT DISTINCT a.grantee::regrole::text
+        FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+        WHERE c.oid = 'pgml_tune.serving'::regclass AND a.privilege_type = 'SELECT' AND a.grantee NOT IN (0, c.relowner)
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', pgml_tune._serving_function(model_id), v_reader);
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._make_serving_function(bigint) IS
@@ -461,20 +487,28 @@ BEGIN
           AND pgml_tune._query_function(old.collection_id) IS NOT NULL
         ORDER BY m.name
     LOOP
-        UPDATE pgml_tune.collection AS c SET view_name = NULL, query_function = NULL, query_reference = NULL
-        WHERE c.collection_id = r.old_id;
-        UPDATE pgml_tune.collection AS c SET query_reference = r.model_reference WHERE c.collection_id = r.new_id;
-        v_statements := pgml_tune._query_statements(r.new_id, r.view_name, r.function_name);
         BEGIN
-            PERFORM pgml_tune._run(v_statements);
-        EXCEPTION WHEN invalid_table_definition OR invalid_function_definition THEN
-            -- Its column was renamed, or somebody has made something else of them.
-            PERFORM pgml_tune._run(ARRAY['DROP VIEW ' || r.view_name, format('DROP FUNCTION %s(text)', r.function_name)]
-                || v_statements);
+            UPDATE pgml_tune.collection AS c SET view_name = NULL, query_function = NULL, query_reference = NULL
+            WHERE c.collection_id = r.old_id;
+            UPDATE pgml_tune.collection AS c SET query_reference = r.model_reference WHERE c.collection_id = r.new_id;
+            v_statements := pgml_tune._query_statements(r.new_id, r.view_name, r.function_name);
+            BEGIN
+                PERFORM pgml_tune._run(v_statements);
+            EXCEPTION WHEN invalid_table_definition OR invalid_function_definition THEN
+                -- Its column was renamed, or somebody has made something else of them.
+                PERFORM pgml_tune._run(ARRAY['DROP VIEW ' || r.view_name, format('DROP FUNCTION %s(text)', r.function_name)]
+                    || v_statements);
+            END;
+            UPDATE pgml_tune.collection AS c SET view_name = r.view_name::regclass, query_function = r.query_function
+            WHERE c.collection_id = r.new_id;
+            PERFORM pgml_tune._mend_collection(r.new_id);
+        EXCEPTION
+            WHEN lock_not_available OR deadlock_detected THEN
+                RAISE;
+            WHEN others THEN
+                -- What was built on one view keeps no other, and not embed(), on the version before.
+                RAISE WARNING 'view % does not follow: %', r.view_name, SQLERRM;
         END;
-        UPDATE pgml_tune.collection AS c SET view_name = r.view_name::regclass, query_function = r.query_function
-        WHERE c.collection_id = r.new_id;
-        PERFORM pgml_tune._mend_collection(r.new_id);
     END LOOP;
     PERFORM pgml_tune._swap_columns(s.model_id, s.wanted_version_id);
     -- Who has called embed() holds this till the end of his transaction, and stays with one version.
@@ -484,7 +518,7 @@ BEGIN
         dimensions = v.dimensions, wanted_version_id = NULL, changed_at = now()
     FROM pgml_tune.model_version AS v
     WHERE o.model_id = s.model_id AND v.model_version_id = s.wanted_version_id
-    RETURNING o.* INTO s;
+    RETURNING o.* INTO STRICT s;
     IF to_regprocedure(pgml_tune._serving_function(s.model_id)) IS NOT NULL THEN
         PERFORM pgml_tune._make_serving_function(s.model_id);
     END IF;
@@ -519,6 +553,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_lock_timeout text := current_setting('lock_timeout');
+    v_holders text;
 BEGIN
     IF EXISTS (
         SELECT FROM pgml_tune.serving AS s WHERE s.model_id = _align_model.model_id AND s.wanted_version_id IS NULL
@@ -531,8 +566,21 @@ BEGIN
     PERFORM set_config('lock_timeout', v_lock_timeout, true);
     RETURN NULL;
 -- Nothing that stands in the way of a view takes the way back from the searches. Not a cancel, which is none of these.
-EXCEPTION WHEN others THEN
-    RETURN SQLERRM;
+EXCEPTION
+    WHEN lock_not_available THEN
+        SELECT string_agg(DISTINCT format('SELECT pg_terminate_backend(%s)', l.pid), '; ') INTO v_holders
+        FROM pg_locks AS l
+        WHERE l.granted AND l.pid <> pg_backend_pid()
+          AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+          AND l.relation IN (
+              SELECT 'pgml_tune.serving'::regclass::oid
+              UNION ALL
+              SELECT c.view_name FROM pgml_tune._routes(model_id) AS r JOIN pgml_tune.collection AS c ON c.name = r.name
+              WHERE c.view_name IS NOT NULL
+          );
+        RETURN coalesce('open transactions, which end by themselves, or by ' || v_holders, SQLERRM);
+    WHEN others THEN
+        RETURN SQLERRM;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._align_model(bigint, integer) IS
@@ -570,9 +618,11 @@ BEGIN
         SELECT c.*
         FROM pgml_tune.collection AS c
         JOIN pgml_tune.collection_route AS r ON r.name = c.name
-        WHERE c.left_at < now() - pgml_tune._rollback_window() AND c.collection_id <> r.collection_id AND c.collection_id IS DISTINCT FROM r.candidate_id
-          AND c.view_name IS NULL
-        FOR UPDATE OF c
+        JOIN pgml_tune.vectors_left AS l ON l.collection_id = c.collection_id
+        WHERE l.left_at < now() - pgml_tune._rollback_window() AND c.collection_id <> r.collection_id
+          AND c.collection_id IS DISTINCT FROM r.candidate_id
+          AND NOT EXISTS (SELECT FROM pg_class AS v WHERE v.oid = c.view_name)
+        FOR UPDATE OF c SKIP LOCKED
     LOOP
         collection := t.name;
         model_reference := t.model_reference;
@@ -581,7 +631,7 @@ BEGIN
             outcome := 'retired';
             RETURN NEXT;
         -- Whoever began before that may still be led there.
-        ELSIF pg_visible_in_snapshot(t.retired_xid, pg_current_snapshot()) AND NOT EXISTS (
+        ELSIF t.retired_xid >= pg_snapshot_xmax(pg_current_snapshot()) OR NOT EXISTS (  -- of another cluster, or
             SELECT FROM pg_stat_activity AS a
             WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_xmin IS NOT NULL
               AND age(a.backend_xmin) >= age(t.retired_xid::xid)
@@ -678,6 +728,16 @@ AS $$
     SELECT r.model, format('nobody has looked at its rollout to version %s for 10 minutes', r.to_version), 'CALL rollout_tick()'
     FROM pgml_tune.rollout AS r
     WHERE r.ended_at IS NULL AND coalesce(r.looked_at, r.created_at) < now() - interval '10 minutes'
+    UNION ALL
+    SELECT split_part(r.model_reference, '@', 1), format('view %s still shows vectors of %s', c.view_name, c.model_reference),
+           format('DROP VIEW %s CASCADE; CALL maintain()', c.view_name)
+    FROM pgml_tune.collection AS c
+    JOIN pg_class AS v ON v.oid = c.view_name
+    JOIN pgml_tune.collection_route AS r ON r.name = c.name AND r.collection_id <> c.collection_id
+    WHERE NOT EXISTS (
+        SELECT FROM pgml_tune.serving AS s JOIN pgml_tune.model_version AS w ON w.model_id = s.model_id
+        WHERE w.model_version_id = c.model_version_id AND s.wanted_version_id IS NOT NULL
+    )
     UNION ALL
     SELECT r.model, format('its rollout to version %s is paused: %s', r.to_version, r.verdict ->> 'words'),
            format('SELECT rollout_explain(%s)', r.rollout_id)

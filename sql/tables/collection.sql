@@ -24,7 +24,6 @@ CREATE TABLE pgml_tune.collection (
     query_function   text,  -- with its schema; NULL: not filled yet. pg_upgrade takes no regprocedure or regconfig in a table
     is_twin          boolean NOT NULL DEFAULT false,  -- made by prepare_rollout() beside the vectors that the collection began with
     validation       jsonb,  -- what prepare_rollout() has measured; NULL: nothing
-    left_at          timestamptz,  -- when a rollout or a rollback led away from it; NULL: it answers, or has not answered yet
     retired_xid      xid8,  -- of the transaction that has given it up; it is dropped when none is older. NULL: it may answer again
     query_reference  text,  -- name@version in the query function; NULL: it has none now
     created_by       text NOT NULL DEFAULT session_user,
@@ -59,9 +58,49 @@ CREATE TABLE pgml_tune.collection_route (
     changed_at          timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT collection_route_share_check CHECK (share BETWEEN 0 AND 10000)
 );
+-- Not a column of the collection: a fill holds that row as long as a batch takes, and nobody waits for it to go back.
+CREATE TABLE pgml_tune.vectors_left (
+    collection_id bigint PRIMARY KEY,
+    left_at       timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE pgml_tune.vectors_left IS
+    'Vectors that a rollout or a rollback has led away from, and when; those of others answer, or have not answered yet.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.vectors_left', '');
+
 COMMENT ON TABLE pgml_tune.collection_route IS
     'Which vectors of a collection, and which version for the questions, answer a search, and those that answer the share of a rollout.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_route', '');
+
+-- Each time a writer went on although vectors that do not answer could not be made: they lack some rows till they are filled again.
+CREATE TABLE pgml_tune.vectors_missed (
+    collection_id bigint NOT NULL,
+    message       text NOT NULL,
+    missed_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX vectors_missed_collection_id_idx ON pgml_tune.vectors_missed (collection_id);  -- asked before each promotion
+COMMENT ON TABLE pgml_tune.vectors_missed IS
+    'Vectors of candidates, prepared and former versions that could not be made; maintain() fills the gaps.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.vectors_missed', '');
+
+CREATE FUNCTION pgml_tune._check_missed()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT coalesce(
+        (SELECT pg_has_role(s.relowner, 'USAGE') FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
+         WHERE c.collection_id = NEW.collection_id),
+        (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
+    ) THEN
+        RAISE EXCEPTION 'must be owner of the table of the collection' USING ERRCODE = '42501';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._check_missed() IS 'Lets only the owner of a table say that its vectors lack rows, as its triggers do.';
+CREATE TRIGGER vectors_missed_owner BEFORE INSERT ON pgml_tune.vectors_missed
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_missed();
 
 -- Not a row policy: pg_dump writes the policies of an extension's table out, and the restore then fails on the second one.
 CREATE FUNCTION pgml_tune._check_collection_owner()
@@ -100,6 +139,11 @@ DECLARE
     v_model_id bigint := (SELECT v.model_id FROM pgml_tune.model_version AS v WHERE v.model_version_id = OLD.model_version_id);
 BEGIN
     DELETE FROM pgml_tune.collection_route AS r WHERE r.collection_id = OLD.collection_id;
+    UPDATE pgml_tune.collection_route AS r
+    SET rollout_id = NULL, phase = NULL, share = NULL, salt = NULL, candidate_id = NULL, candidate_reference = NULL
+    WHERE r.candidate_id = OLD.collection_id;
+    DELETE FROM pgml_tune.vectors_left AS l WHERE l.collection_id = OLD.collection_id;
+    DELETE FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = OLD.collection_id;
     IF NOT EXISTS (SELECT FROM pgml_tune._routes(v_model_id)) THEN
         -- There is no view left that it has to stay in step with, and DROP EXTENSION would meet it.
         EXECUTE format('DROP FUNCTION IF EXISTS %s', pgml_tune._serving_function(v_model_id));

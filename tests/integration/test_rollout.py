@@ -234,6 +234,20 @@ def test_what_became_of_a_view_does_not_bar_the_way_back(db: psycopg.Connection[
     assert len(db.execute("SELECT * FROM semantic_search(%s, 'a', 3)", (NAME,)).fetchall()) == 3
 
 
+def test_what_was_built_on_one_view_keeps_embed_on_no_version(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2")
+    db.execute("CREATE VIEW mine AS SELECT id FROM docs_body_embedding; ALTER TABLE docs RENAME COLUMN body TO words")
+    assert fetch_value(db, "SELECT rollback_model('tiny')")["embed_ms"] is not None
+    assert fetch_value(db, "SELECT vector_dims(embed('a', 'tiny'))") == 32
+    fix = "DROP VIEW public.docs_body_embedding CASCADE; CALL maintain()"
+    assert fix in [row[3] for row in db.execute("SELECT * FROM doctor()")]
+    for statement in fix.split("; "):
+        db.execute(statement)  # type: ignore[call-overload]
+    view = fetch_value(db, "SELECT view_name::text FROM pgml_tune.embedding_collections WHERE role = 'serving'")
+    assert fetch_value(db, f"SELECT max(vector_dims(embedding)) FROM {view}") == 32
+
+
 def test_an_open_transaction_bars_nobody_without_a_word(db: psycopg.Connection[Any], connect: Connect) -> None:
     db.execute("CALL prepare_rollout('tiny', 'v2')")
     idle = connect()
@@ -255,6 +269,100 @@ def test_what_is_said_of_a_rollout_that_runs_holds_from_then_on(db: psycopg.Conn
         " FROM pgml_tune.rollouts"
     ).fetchone()
     assert row == (1, "hold", True, 7)
+
+
+def test_a_rollout_that_cannot_be_judged_keeps_nobody_from_its_end(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    for model, version in (("minilm", "v1-int8"), ("tiny", "v2")):
+        db.execute("SELECT rollout_model(%s, %s, 50, '{\"expires\": \"1 millisecond\"}')", (model, version))
+    db.execute("UPDATE pgml_tune.rollout SET guardrails = '{\"alpha\": null}' WHERE model = 'minilm'")
+    db.execute("CALL rollout_tick()")
+    assert fetch_value(db, "SELECT array_agg(DISTINCT state::text) FROM pgml_tune.rollouts") == ["rolled_back"]
+
+
+def test_two_looks_at_once_go_one_step(db: psycopg.Connection[Any]) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    rollout = roll_out(db, "v2", plan=[20, 40, 100])["rollout_id"]
+    step = "SELECT pgml_tune._change_rollout(%s, '{\"share\": 4000, \"expected_phase\": 1}')"
+    assert [fetch_value(db, step, (rollout,)) for _ in range(2)] == [True, False]
+    assert not fetch_value(db, "SELECT pgml_tune._end_rollout(%s, 'promoted', 'late', 1)", (rollout,))
+    assert db.execute("SELECT phase, candidate_percent FROM pgml_tune.rollouts").fetchone() == (2, 40)
+
+
+def test_nobody_promotes_what_is_not_ready_behind_the_functions(db: psycopg.Connection[Any]) -> None:
+    begin = """
+        SELECT pgml_tune._begin_rollout(jsonb_build_object(
+            'model_id', m.model_id, 'from_version_id', s.model_version_id, 'to_version_id', v.model_version_id,
+            'share', 100, 'guardrails', '{}'::jsonb, 'seconds', 60, 'on_expiry', 'hold'
+        ))
+        FROM pgml_tune.model AS m
+        JOIN pgml_tune.serving AS s USING (model_id)
+        JOIN pgml_tune.model_version AS v ON v.model_id = m.model_id
+        WHERE m.name = 'tiny' AND v.version = 'v2'
+    """
+    rollout = fetch_value(db, begin)
+    with refused("55000"):
+        db.execute("SELECT pgml_tune._end_rollout(%s, 'promoted', '', NULL)", (rollout,))
+
+
+def test_a_version_that_one_may_go_back_to_is_not_dropped(db: psycopg.Connection[Any], connect: Connect) -> None:
+    reader = connect()
+    reader.execute("BEGIN; SELECT embed('a', 'minilm')")
+    assert fetch_value(db, "SELECT rollout_model('minilm', 'v1-int8')")["embed_ms"] is None
+    for version in ("v1", "v1-int8"):
+        with refused("55000"):
+            db.execute("SELECT drop_model_version('minilm', %s)", (version,))
+    reader.execute("COMMIT")
+    db.execute("CALL rollout_tick()")
+    db.execute("SELECT rollout_model('minilm', 'v1-int8-block')")
+    db.execute("SELECT configure('rollback_window_hours', '0')")
+    db.execute("SELECT drop_model_version('minilm', 'v1-int8')")
+    # It passes over what is gone.
+    assert fetch_value(db, "SELECT rollback_model('minilm')")["to"] == "v1"
+
+
+def test_a_fill_that_goes_on_holds_up_no_rollback(db: psycopg.Connection[Any], connect: Connect) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    roll_out(db, "v2")
+    filling = connect()
+    filling.execute("BEGIN; SELECT FROM pgml_tune.collection FOR NO KEY UPDATE")
+    db.execute("SET statement_timeout = '2s'")
+    assert fetch_value(db, "SELECT rollback_model('tiny')")["to"] == "v1"
+    assert searched_by(db, "a question") == "v1"
+    filling.execute("COMMIT")
+    db.execute("CALL rollout_tick()")
+    assert dimensions(db) == (32, 32, 32)
+
+
+def test_a_candidate_that_cannot_embed_keeps_no_writer_from_his_work(
+    db: psycopg.Connection[Any], connect: Connect, server_home: Path, digests: list[str]
+) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    folder = server_home / "models" / digests[1]
+    hidden = folder.rename(folder.with_name(f".hidden-{digests[1]}"))
+    try:
+        writer = connect()
+        writer.execute("INSERT INTO docs VALUES (501, 'a new row'); UPDATE docs SET body = 'changed' WHERE id = 1")
+        writer.execute("DELETE FROM docs WHERE id = 2")
+        assert roll_out(db, "v2", 50, dry_run=True)["missing"]
+        assert "CALL maintain()" in [row[3] for row in db.execute("SELECT * FROM doctor()")]
+    finally:
+        hidden.rename(folder)
+    db.execute("CALL maintain()")
+    assert roll_out(db, "v2", 100)["state"] == "promoted"
+    counts = "SELECT rows, embedded, stale FROM pgml_tune.embedding_collections"
+    assert db.execute(counts).fetchall() == [(ROWS, ROWS, 0)] * 2
+
+
+def test_an_old_snapshot_does_not_bring_back_an_old_version(db: psycopg.Connection[Any], connect: Connect) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2'); CREATE TABLE late (id int PRIMARY KEY, body text)")
+    old = connect()
+    old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    old.execute("SELECT count(*) FROM late")
+    roll_out(db, "v2")
+    old.execute("CALL auto_embed('late', 'body', 'tiny')")
+    old.execute("COMMIT")
+    assert dimensions(db) == (16, 16, 16)
 
 
 def test_embed_waits_for_the_locks_and_stays_with_the_view(db: psycopg.Connection[Any], connect: Connect) -> None:

@@ -21,7 +21,7 @@ KEPT = {
     "collection_route": "*",
     # The numbers of tables are others after a restore.
     "collection": "collection_id, name, source::text, model_reference, is_twin, is_ready, is_filled, embeddings::text,"
-    " view_name::text, query_function, validation, left_at, query_reference",
+    " view_name::text, query_function, validation, query_reference",
     "call_log": "call_id, model, version, variant, rollout_id, phase, share, unit, sqlstate, latency_ms, logged_at",
     "feedback": "call_id, score, variant, rollout_id",
 }

@@ -202,13 +202,13 @@ def test_functions_of_the_owner_cannot_be_called(tenants: Tenants) -> None:
         callable_ones = alice.execute(
             "SELECT p.oid::regprocedure::text FROM pg_proc AS p WHERE p.pronamespace = 'pgml_tune'::regnamespace"
             " AND p.proname ~ %s AND has_function_privilege(p.oid, 'EXECUTE')",
-            (rf"_{collection_id[1]}$",),
+            (rf"^_(sync|keep)_{collection_id[1]}$",),
         ).fetchall()
         assert callable_ones == []
         own = alice.execute(
             "SELECT p.proname FROM pg_proc AS p WHERE p.pronamespace = 'pgml_tune'::regnamespace"
             " AND p.proname ~ %s",
-            (rf"_{collection_id[1]}$",),
+            (rf"^_(sync|keep)_{collection_id[1]}$",),
         ).fetchall()
     assert own
 

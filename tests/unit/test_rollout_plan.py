@@ -62,6 +62,10 @@ def test_a_paused_rollout_waits_for_somebody():
     assert next_action(position(500, [500, ALL], "paused"), "pass", "").step == "hold"
 
 
+def test_units_that_were_split_wrongly_promote_nobody():
+    assert next_action(position(500, [500, ALL], "running", "promote", True), "mismatch", "").step == "rollback"
+
+
 def test_without_a_plan_the_share_stays():
     assert next_action(position(500, None), "pass", "").step == "hold"
 

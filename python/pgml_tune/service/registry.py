@@ -124,6 +124,11 @@ def drop(db: Database, name: str | None, version: str | None) -> None:
             detail="Calls that name the model without a version go to it.",
             hint="Drop the other versions first: the last version of a model may be dropped.",
         )
+    if outcome == "way back":
+        raise NotReady(
+            f'version "{reference}" is what rollback_model() goes back to and cannot be dropped yet',
+            hint="SELECT configure('rollback_window_hours', '0')",
+        )
     if outcome == "default":
         raise NotReady(
             f'"{reference}" is the last version of the default model of its task and cannot be dropped',

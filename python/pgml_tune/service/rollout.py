@@ -72,12 +72,12 @@ def roll_out(
         rollout_id = _begin(db, name, facts, settings)
     else:
         rollout_id = facts.rollout["rollout_id"]
-        if not store.change(db, rollout_id, settings):
+        if not store.change(db, rollout_id, settings | {"expected_phase": facts.rollout["phase"]}):
             raise _changed(name)
     done = plan | {"rollout_id": rollout_id, "state": "running"}
     if share < ALL:
         return done | {"next": "CALL rollout_tick()"}
-    return done | {"state": "promoted"} | _promote(db, facts.model_id, rollout_id, options.reason)
+    return done | {"state": "promoted"} | _promote(db, name, facts.model_id, rollout_id, options.reason)
 
 
 def roll_back(db: Session, name: str | None, reason: str | None) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def roll_back(db: Session, name: str | None, reason: str | None) -> dict[str, An
     else:
         rollout, left = facts.rollout, []
         if not store.end(db, rollout["rollout_id"], "rolled_back", reason):
-            raise _changed(name)
+            raise _changed(name)  # it has just been promoted, or rolled back: who called should know
         from_version, to_version = f"{rollout['to_version']} {rollout['share'] / 100:g} %", rollout["from_version"]
     searches_ms = _milliseconds(began)
     done = {"model": name, "from": from_version, "to": to_version, "searches_ms": searches_ms}
@@ -122,7 +122,9 @@ def tick(db: Session) -> None:
         rollouts = store.running(db)
     db.commit()
     for rollout in rollouts:
-        failure = _attempt(db, rollout)
+        verdict = _judge(db, rollout)
+        db.commit()
+        failure = db.attempt(partial(_go_on, db, rollout, verdict))
         if failure is not None:
             db.notice(f"{_label(rollout)}: stays as it is: {failure}")
         db.commit()
@@ -155,44 +157,43 @@ def retire(db: Session) -> None:
         db.notice(f"{what}: vectors of {reference}: {outcome}")
 
 
-def _attempt(db: Session, rollout: Rollout) -> str | None:
-    """Look at a rollout; what went wrong, which keeps nobody from looking at the others."""
+def _judge(db: Session, rollout: Rollout) -> dict[str, Any]:
+    """The verdict on a rollout; one that cannot be judged has no data, and keeps nobody from looking at the others."""
+    verdicts: list[dict[str, Any]] = []
+
+    def judge() -> None:
+        with own_settings(db):
+            verdicts.append(look(db, rollout.rollout_id).to_json())
+
+    failure: object = None
     try:
-        return db.attempt(partial(_look_at, db, rollout))
+        failure = db.attempt(judge)
     except QueryCanceled:
         raise
-    except TuneError as error:
-        return error.message
+    except (TuneError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        failure = error
+    return verdicts[0] if verdicts else {"outcome": "no_data", "words": f"cannot be judged: {failure}", "findings": []}
 
 
-def _look_at(db: Session, rollout: Rollout) -> None:
+def _go_on(db: Session, rollout: Rollout, verdict: dict[str, Any]) -> None:
+    position = Position(rollout.state, rollout.share, rollout.plan, rollout.on_expiry, rollout.is_expired)
+    action = next_action(position, verdict["outcome"], verdict["words"])
     with own_settings(db):
-        verdict = look(db, rollout.rollout_id)
-        position = Position(rollout.state, rollout.share, rollout.plan, rollout.on_expiry, rollout.is_expired)
-        action = _possible(db, rollout, next_action(position, verdict.outcome, verdict.words))
-        store.set_verdict(
-            db, rollout.rollout_id, verdict.to_json(), "paused" if action.step == "pause" else None
-        )
-        _act(db, rollout, action)
-    db.notice(f"{_label(rollout)}: {action.step}: {action.reason}")
+        store.set_verdict(db, rollout.rollout_id, verdict, "paused" if action.step == "pause" else None)
+        is_done = _act(db, rollout, action)
+    db.notice(f"{_label(rollout)}: {action.step}: {action.reason}" if is_done else f"{_label(rollout)}: has moved on")
 
 
-def _possible(db: Session, rollout: Rollout, action: Action) -> Action:
-    """The action, or a hold with what stands in its way: tables may have come since the rollout began."""
-    facts = store.facts(db, rollout.model, rollout.to_version)
-    if action.step != "promote" or facts is None:
-        return action
-    missing = dict.fromkeys(step.statement for step in _missing_steps(db, facts) if step.what != "untracked")
-    return Action("hold", f"{action.reason}; first: {'; '.join(missing)}") if missing else action
-
-
-def _act(db: Session, rollout: Rollout, action: Action) -> None:
+def _act(db: Session, rollout: Rollout, action: Action) -> bool:
+    """Do it, unless somebody has changed the rollout since it was looked at."""
     if action.step == "rollback":
-        store.end(db, rollout.rollout_id, "rolled_back", action.reason)
-    elif action.step == "promote":
-        _promote(db, rollout.model_id, rollout.rollout_id, action.reason)
-    elif action.share is not None:
-        store.change(db, rollout.rollout_id, {"share": action.share, "reason": action.reason})
+        return store.end(db, rollout.rollout_id, "rolled_back", action.reason, rollout.phase)
+    if action.step == "promote":
+        return store.end(db, rollout.rollout_id, "promoted", action.reason, rollout.phase)
+    if action.share is not None:
+        settings = {"share": action.share, "reason": action.reason, "expected_phase": rollout.phase}
+        return store.change(db, rollout.rollout_id, settings)
+    return True
 
 
 def _checked_facts(db: Session, name: str, version: str) -> Facts:
@@ -268,9 +269,10 @@ def _begin(db: Session, name: str, facts: Facts, settings: dict[str, Any]) -> in
     return rollout_id
 
 
-def _promote(db: Session, model_id: int, rollout_id: int, reason: str | None) -> dict[str, Any]:
+def _promote(db: Session, name: str, model_id: int, rollout_id: int, reason: str | None) -> dict[str, Any]:
     began = time.monotonic()
-    store.end(db, rollout_id, "promoted", reason)
+    if not store.end(db, rollout_id, "promoted", reason):
+        raise _changed(name)
     return {"searches_ms": _milliseconds(began), **_follow(db, model_id)}
 
 

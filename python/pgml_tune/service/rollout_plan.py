@@ -42,7 +42,8 @@ def next_action(position: Position, outcome: str, words: str) -> Action:
     if position.is_expired and position.on_expiry == "rollback":
         return Action("rollback", f"expired: {words}")
     if outcome == "mismatch":
-        return Action("pause", words)
+        # Nothing that was counted can be trusted, so the end of its time promotes nobody.
+        return Action("rollback" if position.is_expired and position.on_expiry == "promote" else "pause", words)
     if position.is_expired and position.on_expiry == "promote":
         return Action("promote", f"expired: {words}")
     if position.state == "paused" or outcome != "pass" or position.plan is None:

@@ -174,5 +174,5 @@ def hold_registry(db: Database) -> None:
 
 
 def drop_version(db: Database, model: str, version: str) -> str:
-    """Remove a version; says dropped, missing, used, serving or default."""
+    """Remove a version; says dropped, missing, used, serving, way back or default."""
     return str(db.fetch(_DROP, model, version)[0]["outcome"])

@@ -26,7 +26,7 @@ SELECT pgml_tune._set_verdict(
 """
 _END = """
 SELECT pgml_tune._end_rollout(
-    $1::pg_catalog.int8, $2::pg_catalog.text::pgml_tune.rollout_state, $3::pg_catalog.text
+    $1::pg_catalog.int8, $2::pg_catalog.text::pgml_tune.rollout_state, $3::pg_catalog.text, $4::pg_catalog.int4
 ) AS is_done
 """
 _STEP_BACK = "SELECT pgml_tune._step_back($1::pg_catalog.int8, $2::pg_catalog.text) AS move"
@@ -126,7 +126,7 @@ def begin(db: Database, settings: dict[str, Any]) -> int | None:
 
 
 def change(db: Database, rollout_id: int, settings: dict[str, Any]) -> bool:
-    """Change the share of a rollout, and what else is given; False if it has ended."""
+    """Change the share of a rollout, and what else is given; False if it has ended, or is not in the phase expected."""
     return bool(db.fetch(_CHANGE, rollout_id, json.dumps(settings))[0]["is_done"])
 
 
@@ -135,9 +135,9 @@ def set_verdict(db: Database, rollout_id: int, verdict: dict[str, Any], state: s
     db.fetch(_SET_VERDICT, rollout_id, json.dumps(verdict), state)
 
 
-def end(db: Database, rollout_id: int, state: str, reason: str | None) -> bool:
-    """Promote a rollout or roll it back; False if it has ended already."""
-    return bool(db.fetch(_END, rollout_id, state, reason)[0]["is_done"])
+def end(db: Database, rollout_id: int, state: str, reason: str | None, expected_phase: int | None = None) -> bool:
+    """Promote a rollout or roll it back; False if it has ended already, or is not in the phase expected."""
+    return bool(db.fetch(_END, rollout_id, state, reason, expected_phase)[0]["is_done"])
 
 
 def step_back(db: Database, model_id: int, reason: str | None) -> tuple[str, str, list[str]]:
