@@ -3414,6 +3414,11 @@ BEGIN
         WHERE NOT EXISTS (
             SELECT FROM pg_attribute AS a
             WHERE a.attrelid = c.source AND a.attname = c.target_column AND a.attnum > 0 AND NOT a.attisdropped
+        ) OR c.shadow_of IS NOT NULL AND c.left_at IS NULL AND EXISTS (
+            -- The table has another owner since: writers have not fed it.
+            SELECT FROM pg_class AS s
+            JOIN pg_proc AS f ON f.oid = to_regprocedure(format('pgml_tune._shadow_%s()', c.tracked_column_id))
+            WHERE s.oid = c.source AND f.proowner <> s.relowner
         )
         RETURNING c.tracked_column_id
     LOOP
@@ -5673,6 +5678,69 @@ $$;
 COMMENT ON FUNCTION pgml_tune._record_validation(bigint, jsonb) IS 'Keeps what prepare_rollout() has measured of a collection.';
 -- Shadows: columns beside those that embed_table() has filled, for vectors of another space, until a promotion gives them their names.
 
+CREATE OR REPLACE FUNCTION pgml_tune._with_vector(shadow_id bigint, relation oid, new_row anyelement)
+RETURNS anyelement
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_names text[];  -- of the text, of the other vector and of the shadow, as they are called today
+    v_version text[];
+    v_text text;
+    v_is_wanted boolean;
+    v_vector text;
+BEGIN
+    SELECT array_agg(a.attname::text ORDER BY k.place) INTO v_names
+    FROM pg_trigger AS g
+    CROSS JOIN LATERAL unnest(g.tgattr::smallint[]) WITH ORDINALITY AS k (attnum, place)
+    JOIN pg_attribute AS a ON a.attrelid = g.tgrelid AND a.attnum = k.attnum
+    WHERE g.tgname = format('~pgml_tune_shadow_%s_columns', shadow_id)
+      AND g.tgfoid = to_regprocedure(format('pgml_tune._shadow_%s()', shadow_id));
+    -- As its owner, and nobody else: the table may be another's by now, whose types must run no code here.
+    IF cardinality(v_names) <> 3 OR (SELECT pg_get_userbyid(c.relowner) FROM pg_class AS c WHERE c.oid = relation) <> current_user THEN
+        RETURN new_row;
+    END IF;
+    SELECT ARRAY[m.name, v.version] INTO v_version
+    FROM pgml_tune.tracked_column AS c
+    JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
+    JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+    WHERE c.tracked_column_id = shadow_id AND NOT EXISTS (
+        -- A text that is generated is not known yet.
+        SELECT FROM pg_attribute AS a WHERE a.attrelid = c.source AND a.attname = v_names[1] AND a.attgenerated <> ''
+    );
+    IF FOUND THEN
+        EXECUTE format('SELECT ($1).%I::text, ($1).%I IS NOT NULL', v_names[1], v_names[2]) INTO v_text, v_is_wanted USING new_row;
+    END IF;
+    IF v_is_wanted THEN
+        BEGIN
+            v_vector := @extschema@.embed_pinned(v_text, v_version[1], v_version[2]);
+        EXCEPTION WHEN others THEN  -- not a cancel, which is none of these
+            -- Nobody searches with it yet, or any more: that must not keep anybody from writing.
+            RAISE WARNING 'column "%" of table % gets no vector: %', v_names[3], relation::regclass, SQLERRM;
+            PERFORM pgml_tune._leave_shadow(shadow_id);
+        END;
+    END IF;
+    RETURN jsonb_populate_record(new_row, jsonb_build_object(v_names[3], v_vector));
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._with_vector(bigint, oid, anyelement) IS
+    'A row that is written, with the vector of its text in a shadow wherever the other column has one.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._leave_shadow(shadow_id bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- With the rights of the owner; one of many writers is enough.
+    PERFORM FROM pgml_tune.tracked_column AS c WHERE c.tracked_column_id = shadow_id AND c.is_filled FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        UPDATE pgml_tune.tracked_column AS c SET is_filled = false WHERE c.tracked_column_id = shadow_id;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._leave_shadow(bigint) IS 'Writes down that a row has no vector in a shadow: prepare_rollout() has to fill it.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._shadow_statements(shadow_id bigint)
 RETURNS text[]
 LANGUAGE plpgsql STABLE
@@ -5680,19 +5748,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     c record;
-    v_vector text := 'NULL';  -- of a text that is generated after this trigger
-    -- Says nothing, but binds the trigger to the column, so that none can be dropped without the other.
+    -- Says nothing, but binds the trigger to the columns, so that none can be dropped without the other.
     v_binding text;
     v_changes text;  -- an update of nothing but the vector is a filling
-    v_triggers text[];
 BEGIN
     SELECT o.tracked_column_id AS id, o.source, o.source_column, o.shadow_of, o.target_column, t.attgenerated <> '' AS is_generated,
-           m.name AS model, v.version, pg_get_userbyid(s.relowner) AS owner
+           pg_get_userbyid(s.relowner) AS owner
     INTO c
     FROM pgml_tune.tracked_column AS o
     JOIN pg_class AS s ON s.oid = o.source
-    JOIN pgml_tune.model_version AS v ON v.model_version_id = o.model_version_id
-    JOIN pgml_tune.model AS m ON m.model_id = v.model_id
     JOIN pg_attribute AS t ON t.attrelid = o.source AND t.attname = o.source_column AND NOT t.attisdropped
     WHERE o.tracked_column_id = shadow_id AND 2 = (
         SELECT count(*) FROM pg_attribute AS a
@@ -5705,24 +5769,21 @@ BEGIN
     IF c.is_generated THEN
         v_changes := format('OLD.%1$I IS NOT NULL AND NEW.%1$I IS NOT NULL', c.target_column);
     ELSE
-        v_vector := format(
-            'CASE WHEN NEW.%I IS NOT NULL AND NEW.%I IS NOT NULL THEN @extschema@.embed_pinned(NEW.%2$I::text, %L, %L) END',
-            c.shadow_of, c.source_column, c.model, c.version
-        );
+        v_binding := v_binding || format(' AND (NEW.%1$I IS NULL OR NEW.%1$I IS NOT NULL)', c.source_column);
         v_changes := format(
             '(OLD.%1$I::text COLLATE "C" IS DISTINCT FROM NEW.%1$I::text COLLATE "C" OR (OLD.%2$I IS NULL) <> (NEW.%2$I IS NULL))',
             c.source_column, c.shadow_of
         );
-        v_triggers := ARRAY[format('INSERT ON %s FOR EACH ROW WHEN (NEW.%I IS NOT NULL AND %s)', c.source, c.shadow_of, v_binding)];
     END IF;
-    v_triggers := v_triggers || format('UPDATE ON %s FOR EACH ROW WHEN (%s AND %s)', c.source, v_changes, v_binding);
     RETURN ARRAY[format(
-        'CREATE OR REPLACE FUNCTION pgml_tune._shadow_%s()
+        'CREATE OR REPLACE FUNCTION pgml_tune._shadow_%1$s()
          RETURNS trigger
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
-         AS %L',
-        -- A literal: the name of a column may hold any quoting by dollars.
-        c.id, format('BEGIN NEW.%I := %s; RETURN NEW; END', c.target_column, v_vector)
+         AS $body$
+         BEGIN
+             RETURN pgml_tune._with_vector(%1$s, TG_RELID, NEW);
+         END
+         $body$', c.id
     ), format(
         'REVOKE ALL ON FUNCTION pgml_tune._shadow_%s() FROM PUBLIC', c.id
     ), format(
@@ -5730,16 +5791,25 @@ BEGIN
         format('Trigger of column "%s" of %s: its vector follows the row.', c.target_column, c.source)
     ), format(
         'ALTER FUNCTION pgml_tune._shadow_%s() OWNER TO %I', c.id, c.owner
+    ), format(
+        -- Never fires. PostgreSQL keeps its list of columns true through renames, dumps and restores.
+        'CREATE TRIGGER "~pgml_tune_shadow_%1$s_columns" AFTER UPDATE OF %2$I, %3$I, %4$I ON %5$s
+         FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION pgml_tune._shadow_%1$s()',
+        c.id, c.source_column, c.shadow_of, c.target_column, c.source
     )] || ARRAY(
         -- The last of all triggers by its name: one of the user may make the other vector.
-        SELECT format('CREATE TRIGGER %I BEFORE %s EXECUTE FUNCTION pgml_tune._shadow_%s()',
-            format('~pgml_tune_shadow_%s_%s', c.id, lower(split_part(t.text, ' ', 1))), t.text, c.id)
-        FROM unnest(v_triggers) AS t (text)
+        SELECT format('CREATE TRIGGER "~pgml_tune_shadow_%s_%s" BEFORE %s ON %s FOR EACH ROW WHEN (%s AND %s) EXECUTE FUNCTION pgml_tune._shadow_%1$s()',
+            c.id, lower(t.event), t.event, c.source, t.condition, v_binding)
+        FROM (
+            VALUES ('UPDATE', v_changes),
+                   ('INSERT', CASE WHEN NOT c.is_generated THEN format('NEW.%I IS NOT NULL', c.shadow_of) END)
+        ) AS t (event, condition)
+        WHERE t.condition IS NOT NULL
     );
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._shadow_statements(bigint) IS
-    'What makes the triggers by which the vector of a shadow follows its row: wherever the other column has one, and as the owner of the table.';
+    'What makes the triggers by which the vector of a shadow follows its row, as the owner of the table.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._mend_shadows(relation oid)
 RETURNS void
@@ -5810,6 +5880,7 @@ BEGIN
     IF v_shadow IS NOT NULL THEN
         RETURN v_shadow;
     END IF;
+    PERFORM pgml_tune._forget_columns();  -- one of that name may have been dropped
     SELECT pgml_tune._free_column(c.source, pg_catalog.concat(c.target_column, '_', v.version)), f.target_type, v.dimensions
     INTO STRICT v_shadow, v_type, v_dimensions
     FROM pgml_tune.model_version AS v
@@ -5884,8 +5955,17 @@ RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT format('REVOKE ALL (%I) ON %s FROM %s CASCADE', new_column, relation::regclass, pgml_tune._role_name(g.grantee))
+    FROM pg_attribute AS a CROSS JOIN LATERAL aclexplode(a.attacl) AS g
+    WHERE a.attrelid = relation AND a.attname = new_column
+    UNION ALL
     SELECT format('GRANT %s (%I) ON %s TO %s%s', g.privilege_type, new_column, relation::regclass,
         pgml_tune._role_name(g.grantee), CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+    FROM pg_attribute AS a CROSS JOIN LATERAL aclexplode(a.attacl) AS g
+    WHERE a.attrelid = relation AND a.attname = old_column
+    UNION ALL
+    -- Nobody else needs what is kept, and whoever loses the one must not keep the other.
+    SELECT format('REVOKE ALL (%I) ON %s FROM %s CASCADE', old_column, relation::regclass, pgml_tune._role_name(g.grantee))
     FROM pg_attribute AS a CROSS JOIN LATERAL aclexplode(a.attacl) AS g
     WHERE a.attrelid = relation AND a.attname = old_column
     UNION ALL
@@ -5920,7 +6000,9 @@ DECLARE
 BEGIN
     FOR c IN
         SELECT p.*, p.relation::regclass AS name
-        FROM pgml_tune._columns_to_prepare(_swap_columns.model_id, _swap_columns.version_id) AS p WHERE p.is_done
+        FROM pgml_tune._columns_to_prepare(_swap_columns.model_id, _swap_columns.version_id) AS p
+        -- The way back is never refused: embed_table() fills what is missing.
+        WHERE p.is_done OR p.is_left
         ORDER BY p.relation, p.column_id
     LOOP
         -- The text form of its name was made without this lock.
@@ -6008,7 +6090,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.collection_id, c.name, pg_get_userbyid(s.relowner)::text, pg_has_role(s.relowner, 'USAGE'),
            t.collection_id, t.retired_xid IS NOT NULL, coalesce(
-               t.is_ready AND t.is_filled AND t.retired_xid IS NULL
+               t.is_ready AND t.is_filled AND t.retired_xid IS NULL AND pgml_tune._is_pristine(t.embeddings)
                AND EXISTS (SELECT FROM pgml_tune._collection_parts(t.collection_id))
                AND NOT EXISTS (SELECT FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = t.collection_id) AND (
                    -- What the collection began with, or has answered before, has been good enough.
@@ -6036,7 +6118,7 @@ COMMENT ON FUNCTION pgml_tune._collections_to_prepare(bigint, bigint) IS
 CREATE OR REPLACE FUNCTION pgml_tune._columns_to_prepare(model_id bigint, version_id bigint)
 RETURNS TABLE (
     column_id bigint, relation oid, label text, source_column text, target_column text, version text, owner text, is_own boolean,
-    shadow_id bigint, shadow_column text, shadow_version_id bigint, is_done boolean
+    shadow_id bigint, shadow_column text, shadow_version_id bigint, is_done boolean, is_left boolean
 )
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -6045,7 +6127,8 @@ AS $$
            own.version, pg_get_userbyid(s.relowner)::text,
            -- Him and nobody else: triggers of the table run as whoever fills it.
            pg_get_userbyid(s.relowner) = current_user,
-           d.tracked_column_id, d.target_column, d.model_version_id, coalesce(d.is_filled, false)
+           d.tracked_column_id, d.target_column, d.model_version_id, coalesce(d.is_filled, false),
+           d.left_at IS NOT NULL
     FROM pgml_tune.tracked_column AS c
     JOIN pgml_tune.model_version AS own ON own.model_version_id = c.model_version_id
     JOIN pgml_tune.model_version AS v
@@ -6060,7 +6143,10 @@ AS $$
         FROM pgml_tune.tracked_column AS o
         JOIN pgml_tune.model_version AS w ON w.model_version_id = o.model_version_id AND w.space_id = v.space_id
         JOIN pg_attribute AS b ON b.attrelid = o.source AND b.attname = o.target_column AND NOT b.attisdropped
+        -- One that was kept goes back in any case; one that writers do not feed any more, since the table has another owner, is none.
+        LEFT JOIN pg_proc AS f ON f.oid = to_regprocedure(format('pgml_tune._shadow_%s()', o.tracked_column_id))
         WHERE o.source = c.source AND o.shadow_of = c.target_column AND o.filled_by = 'embed_table'
+          AND (o.left_at IS NOT NULL OR f.proowner = s.relowner)
         ORDER BY o.is_filled DESC, o.tracked_column_id DESC
         LIMIT 1
     ) AS d ON true
@@ -7405,6 +7491,8 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_orphans(bigint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._probe_vectors(bigint, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._with_vector(bigint, oid, anyelement)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._leave_shadow(bigint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._question_vector(text, text)'),
     -- A trigger of the table asks whether whoever adds or removes a row owns the source.
     ('operate', 'INSERT (name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens,'

@@ -593,6 +593,8 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_orphans(bigint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._probe_vectors(bigint, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._with_vector(bigint, oid, anyelement)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._leave_shadow(bigint)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._question_vector(text, text)'),
     -- A trigger of the table asks whether whoever adds or removes a row owns the source.
     ('operate', 'INSERT (name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens,'

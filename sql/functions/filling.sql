@@ -318,6 +318,11 @@ BEGIN
         WHERE NOT EXISTS (
             SELECT FROM pg_attribute AS a
             WHERE a.attrelid = c.source AND a.attname = c.target_column AND a.attnum > 0 AND NOT a.attisdropped
+        ) OR c.shadow_of IS NOT NULL AND c.left_at IS NULL AND EXISTS (
+            -- The table has another owner since: writers have not fed it.
+            SELECT FROM pg_class AS s
+            JOIN pg_proc AS f ON f.oid = to_regprocedure(format('pgml_tune._shadow_%s()', c.tracked_column_id))
+            WHERE s.oid = c.source AND f.proowner <> s.relowner
         )
         RETURNING c.tracked_column_id
     LOOP

@@ -24,7 +24,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.collection_id, c.name, pg_get_userbyid(s.relowner)::text, pg_has_role(s.relowner, 'USAGE'),
            t.collection_id, t.retired_xid IS NOT NULL, coalesce(
-               t.is_ready AND t.is_filled AND t.retired_xid IS NULL
+               t.is_ready AND t.is_filled AND t.retired_xid IS NULL AND pgml_tune._is_pristine(t.embeddings)
                AND EXISTS (SELECT FROM pgml_tune._collection_parts(t.collection_id))
                AND NOT EXISTS (SELECT FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = t.collection_id) AND (
                    -- What the collection began with, or has answered before, has been good enough.
@@ -52,7 +52,7 @@ COMMENT ON FUNCTION pgml_tune._collections_to_prepare(bigint, bigint) IS
 CREATE OR REPLACE FUNCTION pgml_tune._columns_to_prepare(model_id bigint, version_id bigint)
 RETURNS TABLE (
     column_id bigint, relation oid, label text, source_column text, target_column text, version text, owner text, is_own boolean,
-    shadow_id bigint, shadow_column text, shadow_version_id bigint, is_done boolean
+    shadow_id bigint, shadow_column text, shadow_version_id bigint, is_done boolean, is_left boolean
 )
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -61,7 +61,8 @@ AS $$
            own.version, pg_get_userbyid(s.relowner)::text,
            -- Him and nobody else: triggers of the table run as whoever fills it.
            pg_get_userbyid(s.relowner) = current_user,
-           d.tracked_column_id, d.target_column, d.model_version_id, coalesce(d.is_filled, false)
+           d.tracked_column_id, d.target_column, d.model_version_id, coalesce(d.is_filled, false),
+           d.left_at IS NOT NULL
     FROM pgml_tune.tracked_column AS c
     JOIN pgml_tune.model_version AS own ON own.model_version_id = c.model_version_id
     JOIN pgml_tune.model_version AS v
@@ -76,7 +77,10 @@ AS $$
         FROM pgml_tune.tracked_column AS o
         JOIN pgml_tune.model_version AS w ON w.model_version_id = o.model_version_id AND w.space_id = v.space_id
         JOIN pg_attribute AS b ON b.attrelid = o.source AND b.attname = o.target_column AND NOT b.attisdropped
+        -- One that was kept goes back in any case; one that writers do not feed any more, since the table has another owner, is none.
+        LEFT JOIN pg_proc AS f ON f.oid = to_regprocedure(format('pgml_tune._shadow_%s()', o.tracked_column_id))
         WHERE o.source = c.source AND o.shadow_of = c.target_column AND o.filled_by = 'embed_table'
+          AND (o.left_at IS NOT NULL OR f.proowner = s.relowner)
         ORDER BY o.is_filled DESC, o.tracked_column_id DESC
         LIMIT 1
     ) AS d ON true

@@ -143,10 +143,46 @@ def test_a_prepared_column_is_not_dropped_by_chance(doc: psycopg.Connection[Any]
     with refused("2BP01"):
         doc.execute("ALTER TABLE doc DROP COLUMN embedding_v2")
     doc.execute("ALTER TABLE doc DROP COLUMN embedding_v2 CASCADE")
-    doc.execute("UPDATE doc SET body = body || '!'")
-    doc.execute("CALL maintain()")
-    assert fetch_value(doc, "SELECT count(*) FROM pg_proc WHERE proname ~ '^_shadow_[0-9]'") == 0
+    doc.execute("UPDATE doc SET body = body || '!', embedding = embed(body || '!', 't')")
     assert missing_steps(doc, "v2") == [COLUMN]
+    doc.execute(PREPARE)
+    assert wrong_rows(doc, "embedding_v2", "v2") == []
+    assert fetch_value(doc, "SELECT count(*) FROM pg_proc WHERE proname ~ '^_shadow_[0-9]'") == 1
+
+
+def test_renames_keep_nobody_from_writing(doc: psycopg.Connection[Any]) -> None:
+    doc.execute(PREPARE)
+    for old, new in (("body", "words"), ("embedding_v2", "vec"), ("embedding", "main")):
+        doc.execute(f"ALTER TABLE doc RENAME {old} TO {new}")
+    doc.execute("UPDATE doc SET words = words || '!', main = embed(words || '!', 't')")
+    doc.execute("INSERT INTO doc (id, words, main) VALUES (1000, 'new', embed('new', 't'))")
+    assert wrong_rows(doc, "vec", "v2", text="words") == []
+
+
+def test_a_version_that_cannot_embed_keeps_nobody_from_writing(doc: psycopg.Connection[Any]) -> None:
+    doc.execute(PREPARE)
+    heard = notices_of(doc)
+    doc.execute("ALTER FUNCTION embed_pinned(text, text, text, text) RENAME TO gone")
+    doc.execute("INSERT INTO doc (id, body, embedding) VALUES (1000, 'new', embed('new', 't'))")
+    doc.execute("UPDATE doc SET body = body || '!', embedding = embed(body || '!', 't') WHERE id = 5")
+    doc.execute("ALTER FUNCTION gone RENAME TO embed_pinned")
+    assert [severity for severity, _ in heard] == ["WARNING", "WARNING"]
+    assert not any("new" in message for _, message in heard), "a text is nobody's business"
+    assert missing_steps(doc, "v2") == [COLUMN]
+    doc.execute(PREPARE)
+    assert wrong_rows(doc, "embedding_v2", "v2") == []
+
+
+def test_nothing_runs_as_the_owner_of_before(doc: psycopg.Connection[Any], connect: Connect) -> None:
+    doc.execute(PREPARE)
+    doc.execute("ALTER TABLE doc OWNER TO olga")
+    olga = connect("olga")
+    assert missing_steps(doc, "v2") == [COLUMN]
+    olga.execute("INSERT INTO doc (id, body, embedding) VALUES (1000, 'new', embed('new', 't'))")
+    assert doc.execute("SELECT embedding_v2 FROM doc WHERE id = 1000").fetchone() == (None,)
+    olga.execute(PREPARE)
+    assert missing_steps(doc, "v2") == []
+    assert wrong_rows(doc, "embedding_v2_", "v2") == []
 
 
 def test_what_would_fail_writers_is_a_step(doc: psycopg.Connection[Any]) -> None:
@@ -172,6 +208,12 @@ def test_what_would_fail_writers_is_a_step(doc: psycopg.Connection[Any]) -> None
     doc.execute("INSERT INTO doc VALUES (1000, 'new')")
     granted = "SELECT has_column_privilege('bob', 'doc', 'embedding', %s)"
     assert [fetch_value(doc, granted, (right,)) for right in ("SELECT", "UPDATE", "INSERT")] == [True, True, False]
+    doc.execute("REVOKE SELECT (embedding) ON doc FROM bob")
+    for move in ("SELECT 1", "SELECT rollback_model('t')"):
+        doc.execute(move)
+        readable = "SELECT attname FROM pg_attribute WHERE attrelid = 'doc'::regclass AND attnum > 0" \
+            " AND NOT attisdropped AND has_column_privilege('bob', 'doc', attnum, 'SELECT')"  # fmt: skip
+        assert doc.execute(readable).fetchall() == [("id",)]
     comment = "SELECT col_description('doc'::regclass, attnum) FROM pg_attribute" \
         " WHERE attrelid = 'doc'::regclass AND attname = 'embedding'"  # fmt: skip
     assert fetch_value(doc, comment) == "of the body"

@@ -505,6 +505,16 @@ def test_a_call_ended_while_the_graph_is_made_loses_nothing(doc: psycopg.Connect
     assert missing_steps(doc, "v2") == []
 
 
+def test_vectors_that_were_lost_are_not_taken_for_prepared(doc: psycopg.Connection[Any]) -> None:
+    doc.execute(PREPARE)
+    doc.execute(f"ALTER TABLE {side_table(doc, DOC, 'v2')} ADD COLUMN extra text DEFAULT 'x'")
+    assert missing_steps(doc, "v2") == [("collection", DOC)]
+    with refused("55000"):
+        doc.execute(PREPARE)
+    doc.execute(f"DROP TABLE {side_table(doc, DOC, 'v2')} CASCADE")
+    assert missing_steps(doc, "v2") == [("collection", DOC)]
+
+
 def test_dropping_the_collection_ends_both_spaces(doc: psycopg.Connection[Any]) -> None:
     doc.execute(PREPARE)
     doc.execute("SELECT drop_auto_embed(%s)", (DOC,))
