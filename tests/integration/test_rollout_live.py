@@ -132,7 +132,7 @@ class Rollout:
         assert all(len(versions) == 1 for versions in served.values())
         candidate = sum(self._new in versions for versions in served.values())
         print(f"the candidate answered {candidate} of {len(served)} questions")
-        assert 0.08 < candidate / len(served) < 0.35
+        assert 0.02 < candidate / len(served) < 0.5  # beyond it once in 10^4 runs
         assert {version for answer, version in answers if answer.kind != "semantic_search"} == {self._old}
 
 

@@ -90,9 +90,8 @@ def test_rollback_of_a_million_rows_takes_less_than_50_ms_and_embeds_nothing(
     for _ in range(9):
         assert fetch_value(shared, PROMOTE)["state"] == "promoted"
         began = time.monotonic()
-        done = fetch_value(shared, ROLL_BACK)  # with its commit
+        assert fetch_value(shared, ROLL_BACK)["to"] == "v1"  # with its commit
         milliseconds.append(1000 * (time.monotonic() - began))
-        assert done["embed_ms"] is not None
     assert fetch_value(shared, computed) == before
     rows = fetch_value(shared, "SELECT count(*) FROM doc")
     with capsys.disabled():
