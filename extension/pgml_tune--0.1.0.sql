@@ -5676,6 +5676,32 @@ AS $$
     WHERE c.collection_id = _record_validation.collection_id
 $$;
 COMMENT ON FUNCTION pgml_tune._record_validation(bigint, jsonb) IS 'Keeps what prepare_rollout() has measured of a collection.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._drop_twin(collection_id bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '300ms'
+AS $$
+DECLARE
+    t pgml_tune.collection;
+BEGIN
+    SELECT c.* INTO t
+    FROM pgml_tune.collection AS c
+    WHERE c.collection_id = _drop_twin.collection_id AND c.is_twin AND c.view_name IS NULL AND NOT EXISTS (
+        SELECT FROM pgml_tune.collection_route AS r WHERE c.collection_id IN (r.collection_id, r.candidate_id)
+    );
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- With the rights of the caller, who has to own what is dropped; the locks in the order in which all take them.
+    EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', t.source);
+    DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+    PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, NULL, NULL, false);
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._drop_twin(bigint) IS 'Gives up the vectors of a twin, unless searches may go there; says whether it did.';
 -- Shadows: columns beside those that embed_table() has filled, for vectors of another space, until a promotion gives them their names.
 
 CREATE OR REPLACE FUNCTION pgml_tune._with_vector(shadow_id bigint, relation oid, new_row anyelement)
@@ -5949,6 +5975,43 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._finish_shadow(bigint, bigint) IS
     'Makes the indexes of a shadow whose rows have their vectors, and says how many; from now on it can take over.';
+
+-- No search_path of its own: what the caller has put on his table finds its names as he does.
+CREATE OR REPLACE FUNCTION pgml_tune._drop_shadow(shadow_id bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+SET lock_timeout = '300ms'
+AS $$
+DECLARE
+    v_statement pg_catalog.text;
+    v_relation pg_catalog.oid := (
+        SELECT c.source::pg_catalog.oid FROM pgml_tune.tracked_column AS c
+        WHERE c.tracked_column_id OPERATOR(pg_catalog.=) shadow_id
+    );
+BEGIN
+    FOREACH v_statement IN ARRAY pgml_tune._drop_statements(shadow_id) LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    PERFORM pgml_tune._forget_columns();
+    PERFORM pgml_tune._mend_shadows(v_relation);
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._drop_shadow(bigint) IS 'Gives up a shadow and its column.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._drop_statements(shadow_id bigint)
+RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ARRAY(
+        SELECT format('DROP TRIGGER %I ON %s', g.tgname, c.source) FROM pg_trigger AS g
+        WHERE g.tgrelid = c.source AND g.tgfoid = to_regprocedure(format('pgml_tune._shadow_%s()', shadow_id))
+    ) || format('ALTER TABLE %s DROP COLUMN %I', c.source, c.target_column)
+    FROM pgml_tune.tracked_column AS c
+    WHERE c.tracked_column_id = shadow_id AND c.shadow_of IS NOT NULL
+$$;
+COMMENT ON FUNCTION pgml_tune._drop_statements(bigint) IS 'What drops a shadow, in the name of the owner of its table.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._inherit_statements(relation oid, old_column text, new_column text)
 RETURNS SETOF text
@@ -7560,6 +7623,9 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._routes(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_twin(bigint, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._follow_twin(bigint, boolean)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_twin(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_shadow(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._drop_statements(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._index_twin(bigint, boolean)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._nearest_keys(bigint, boolean, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._golden_rows(text, integer)'),

@@ -272,6 +272,43 @@ $$;
 COMMENT ON FUNCTION pgml_tune._finish_shadow(bigint, bigint) IS
     'Makes the indexes of a shadow whose rows have their vectors, and says how many; from now on it can take over.';
 
+-- No search_path of its own: what the caller has put on his table finds its names as he does.
+CREATE OR REPLACE FUNCTION pgml_tune._drop_shadow(shadow_id bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+SET lock_timeout = '300ms'
+AS $$
+DECLARE
+    v_statement pg_catalog.text;
+    v_relation pg_catalog.oid := (
+        SELECT c.source::pg_catalog.oid FROM pgml_tune.tracked_column AS c
+        WHERE c.tracked_column_id OPERATOR(pg_catalog.=) shadow_id
+    );
+BEGIN
+    FOREACH v_statement IN ARRAY pgml_tune._drop_statements(shadow_id) LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    PERFORM pgml_tune._forget_columns();
+    PERFORM pgml_tune._mend_shadows(v_relation);
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._drop_shadow(bigint) IS 'Gives up a shadow and its column.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._drop_statements(shadow_id bigint)
+RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ARRAY(
+        SELECT format('DROP TRIGGER %I ON %s', g.tgname, c.source) FROM pg_trigger AS g
+        WHERE g.tgrelid = c.source AND g.tgfoid = to_regprocedure(format('pgml_tune._shadow_%s()', shadow_id))
+    ) || format('ALTER TABLE %s DROP COLUMN %I', c.source, c.target_column)
+    FROM pgml_tune.tracked_column AS c
+    WHERE c.tracked_column_id = shadow_id AND c.shadow_of IS NOT NULL
+$$;
+COMMENT ON FUNCTION pgml_tune._drop_statements(bigint) IS 'What drops a shadow, in the name of the owner of its table.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._inherit_statements(relation oid, old_column text, new_column text)
 RETURNS SETOF text
 LANGUAGE sql STABLE

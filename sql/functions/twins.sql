@@ -240,3 +240,29 @@ AS $$
     WHERE c.collection_id = _record_validation.collection_id
 $$;
 COMMENT ON FUNCTION pgml_tune._record_validation(bigint, jsonb) IS 'Keeps what prepare_rollout() has measured of a collection.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._drop_twin(collection_id bigint)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '300ms'
+AS $$
+DECLARE
+    t pgml_tune.collection;
+BEGIN
+    SELECT c.* INTO t
+    FROM pgml_tune.collection AS c
+    WHERE c.collection_id = _drop_twin.collection_id AND c.is_twin AND c.view_name IS NULL AND NOT EXISTS (
+        SELECT FROM pgml_tune.collection_route AS r WHERE c.collection_id IN (r.collection_id, r.candidate_id)
+    );
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- With the rights of the caller, who has to own what is dropped; the locks in the order in which all take them.
+    EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', t.source);
+    DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+    PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, NULL, NULL, false);
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._drop_twin(bigint) IS 'Gives up the vectors of a twin, unless searches may go there; says whether it did.';

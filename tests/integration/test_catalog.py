@@ -81,6 +81,7 @@ WITHOUT_SEARCH_PATH = {
     "_add_vector_column",
     "_clear_part",
     "_count_unfilled",
+    "_drop_shadow",
     "_finish_shadow",
     "_has_vectors",
     "_read_part",

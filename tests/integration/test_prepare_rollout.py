@@ -255,7 +255,8 @@ OPTIONS = [
     "[]", "null", '"a"', '{"sampel": 1}', '{"batch_size": 0}', '{"batch_size": 1.5}', '{"batch_size": 100001}',
     '{"batch_size": "10"}', '{"batch_size": true}', '{"rows_per_second": 0}', '{"rows_per_second": -1}',
     '{"rows_per_second": 1e400}', '{"sample": 0}', '{"sample": 10001}', '{"min_recall": 1.01}', '{"min_recall": "NaN"}',
-    '{"min_recall": -0.1}', '{"golden_query": 1}', '{"golden_query": " "}', '{"golden_query": {}}', '{"__class__": 1}',
+    '{"min_recall": -0.1}', '{"golden_query": 1}', '{"golden_query": " "}', '{"golden_query": {}}',
+    '{"drop": 1}', '{"__class__": 1}',
 ]  # fmt: skip
 
 
@@ -505,6 +506,26 @@ def test_a_call_ended_while_the_graph_is_made_loses_nothing(doc: psycopg.Connect
     assert missing_steps(doc, "v2") == []
 
 
+def test_what_was_prepared_can_be_given_up(doc: psycopg.Connection[Any]) -> None:
+    drop = """CALL prepare_rollout('t', 'v2', '{"drop": true}')"""
+    doc.execute("CALL embed_table('doc', 'body', 'embedding', 't')")
+    before = fetch_value(doc, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'doc'::regclass")
+    doc.execute(PREPARE)
+    doc.execute("SELECT rollout_model('t', 'v2', 20)")
+    doc.execute(drop)
+    assert missing_steps(doc, "v2") == [("column", "public.doc.embedding")], "searches may go to the vectors"
+    doc.execute("SELECT rollback_model('t')")
+    doc.execute(drop)
+    doc.execute(drop)
+    assert fetch_value(doc, "SELECT count(*) FROM pgml_tune.collection") == 1
+    assert fetch_value(doc, "SELECT count(*) FROM pgml_tune.tracked_column") == 1
+    assert fetch_value(doc, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'doc'::regclass") == before
+    doc.execute("UPDATE doc SET body = body || '!'")
+    assert wrong_rows(doc, DOC, "v1") == []
+    doc.execute(PREPARE)
+    assert wrong_rows(doc, DOC, "v2") == []
+
+
 def test_vectors_that_were_lost_are_not_taken_for_prepared(doc: psycopg.Connection[Any]) -> None:
     doc.execute(PREPARE)
     doc.execute(f"ALTER TABLE {side_table(doc, DOC, 'v2')} ADD COLUMN extra text DEFAULT 'x'")
@@ -513,6 +534,9 @@ def test_vectors_that_were_lost_are_not_taken_for_prepared(doc: psycopg.Connecti
         doc.execute(PREPARE)
     doc.execute(f"DROP TABLE {side_table(doc, DOC, 'v2')} CASCADE")
     assert missing_steps(doc, "v2") == [("collection", DOC)]
+    doc.execute("""CALL prepare_rollout('t', 'v2', '{"drop": true}')""")
+    doc.execute(PREPARE)
+    assert wrong_rows(doc, DOC, "v2") == []
 
 
 def test_dropping_the_collection_ends_both_spaces(doc: psycopg.Connection[Any]) -> None:

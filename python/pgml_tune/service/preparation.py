@@ -9,8 +9,8 @@ from pgml_tune.service.filling import Embed
 from pgml_tune.service.own_settings import own_settings
 from pgml_tune.service.preparation_options import Options
 from pgml_tune.service.resolution import Rules
-from pgml_tune.service.shadows import prepare_column
-from pgml_tune.service.twins import LongestChunk, prepare_collection
+from pgml_tune.service.shadows import drop_shadow, prepare_column
+from pgml_tune.service.twins import LongestChunk, drop_twin, prepare_collection
 from pgml_tune.service.validation import Golden, read_golden
 from pgml_tune.store import preparation as store
 from pgml_tune.store.preparation import Goal, PlannedCollection, PlannedColumn
@@ -33,6 +33,12 @@ def prepare(
     _tell_of_others(db, goal, all_collections, all_columns)
     if not own_collections and not own_columns:
         db.notice(f'model "{goal.model}": nothing has vectors in another space than that of version "{goal.version}"')
+        return
+    if options.drop:
+        for collection in own_collections:
+            drop_twin(db, collection)
+        for column in own_columns:
+            drop_shadow(db, column)
         return
     golden = [] if options.golden_query is None else _read_golden(db, options.golden_query, own_collections)
     if not db.commit():

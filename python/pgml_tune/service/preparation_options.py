@@ -25,6 +25,7 @@ class Options:
     sample: int = 200
     min_recall: float = 0.9
     golden_query: str | None = None
+    drop: bool = False
 
     @classmethod
     def parse(cls, text: str | None) -> Options:
@@ -47,6 +48,10 @@ def _check_option(name: str, value: object) -> None:
     if name == "golden_query":
         if type(value) is not str or not value.strip():
             raise InvalidArgument('option "golden_query" is not a query')
+        return
+    if name == "drop":
+        if type(value) is not bool:
+            raise InvalidArgument('option "drop" is neither true nor false')
         return
     kind, lowest, highest = _NUMBERS[name]
     is_number = type(value) is int or (kind is float and type(value) is float)

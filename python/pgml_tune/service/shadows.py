@@ -38,6 +38,13 @@ def prepare_column(db: Session, embed: Embed, goal: Goal, options: Options, plan
     insist(db, planned.label, partial(store.finish_shadow, db, planned.column_id, shadow_id))
 
 
+def drop_shadow(db: Session, planned: PlannedColumn) -> None:
+    """Give up what was prepared for a column."""
+    if planned.shadow_id is not None:
+        insist(db, planned.label, partial(store.drop_shadow, db, planned.shadow_id))
+        db.notice(f'{planned.label}: column "{planned.shadow_column}" is dropped')
+
+
 def _fill_shadow(db: Session, embed: Embed, goal: Goal, options: Options, shadow: Column, total: int) -> None:
     pace = Pace(db, goal, shadow.label, total, options.rows_per_second)
     left = fill_column(db, embed, shadow, options.batch(DEFAULT_BATCH), pace)

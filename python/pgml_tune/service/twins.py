@@ -41,6 +41,11 @@ def prepare_collection(
         _check_fit(db, goal, longest_chunk, planned)
         insist(db, thing, partial(store.add_twin, db, planned.collection_id, goal.version_id))
         twin = _find_twin(db, goal, planned)
+    if twin.is_lost:
+        raise NotReady(
+            f"the vectors that were prepared for {thing} are not as they were made",
+            hint=f"""{goal.call[:-1]}, '{{"drop": true}}'); {goal.call}""",
+        )
     if not planned.is_done:
         _fill_twin(db, goal, options, twin, thing)
     store.show_progress(db, goal, thing, "measuring", 0, 0)
@@ -50,6 +55,21 @@ def prepare_collection(
     db.commit()
     db.notice(f"{thing}: {describe(figures)}")
     return bool(figures["passed"])
+
+
+def drop_twin(db: Session, planned: PlannedCollection) -> None:
+    """Give up what was prepared of a collection, unless searches may go there."""
+    if planned.twin_id is None:
+        return
+    outcome: list[bool | None] = []
+
+    def drop(twin_id: int) -> bool:
+        outcome.append(store.drop_twin(db, twin_id))
+        return outcome[-1] is not None
+
+    thing = f'collection "{planned.name}"'
+    insist(db, thing, partial(drop, planned.twin_id))
+    db.notice(f"{thing}: {'given up' if outcome[-1] else 'its searches may go there, so it stays'}")
 
 
 def _check_fit(db: Session, goal: Goal, longest_chunk: LongestChunk, planned: PlannedCollection) -> None:

@@ -19,6 +19,8 @@ SELECT c.column_id, c.relation::pg_catalog.int8 AS relation, c.label, c.source_c
 FROM pgml_tune._columns_to_prepare($1::pg_catalog.int8, $2::pg_catalog.int8) AS c
 """
 _ADD_TWIN = "SELECT pgml_tune._add_twin($1::pg_catalog.int8, $2::pg_catalog.int8)"
+_DROP_TWIN = "SELECT pgml_tune._drop_twin($1::pg_catalog.int8) AS is_dropped"
+_DROP_SHADOW = "SELECT pgml_tune._drop_shadow($1::pg_catalog.int8)"
 _FOLLOW_TWIN = "SELECT pgml_tune._follow_twin($1::pg_catalog.int8, $2::pg_catalog.bool)"
 _INDEX_TWIN = "SELECT pgml_tune._index_twin($1::pg_catalog.int8, $2::pg_catalog.bool) AS is_wanted"
 _ADD_SHADOW = "SELECT pgml_tune._add_shadow($1::pg_catalog.int8, $2::pg_catalog.int8)"
@@ -104,6 +106,17 @@ def planned_columns(db: Database, goal: Goal) -> list[PlannedColumn]:
 def add_twin(db: Session, collection_id: int, version_id: int) -> bool:
     """Begin to keep a collection embedded under the version, too; False if others hold a lock."""
     return db.fetch_if_possible(_ADD_TWIN, collection_id, version_id) is not None
+
+
+def drop_twin(db: Session, collection_id: int) -> bool | None:
+    """Give up the vectors of a twin; False if searches may go there, None if others hold a lock."""
+    rows = db.fetch_if_possible(_DROP_TWIN, collection_id)
+    return None if rows is None else bool(rows[0]["is_dropped"])
+
+
+def drop_shadow(db: Session, shadow_id: int) -> bool:
+    """Give up a shadow and its column; False if others hold a lock."""
+    return db.fetch_if_possible(_DROP_SHADOW, shadow_id) is not None
 
 
 def follow_twin(db: Session, collection_id: int, is_followed: bool) -> bool:
