@@ -102,7 +102,7 @@ def test_a_manifest_that_is_no_json_object_is_damaged(tmp_path, content):
 
 @pytest.mark.parametrize(
     "files",
-    [None, [], "x", {}, {"config.json": {}}, *({name: entry for name in REQUIRED_FILES} for entry in ENTRIES)],
+    [None, [], "x", {}, {"config.json": {}}, *({name: entry for name in sorted(REQUIRED_FILES)} for entry in ENTRIES)],
     ids=repr,
 )
 def test_a_manifest_with_entries_of_another_form_is_damaged(tmp_path, files):
