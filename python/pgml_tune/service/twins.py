@@ -77,7 +77,7 @@ def _check_fit(db: Session, goal: Goal, longest_chunk: LongestChunk, planned: Pl
     with own_settings(db):
         collection = _found(collection_store.get_collection(db, planned.collection_id), planned)
         most = collections.HNSW_DIMENSIONS[collection.storage]
-        if goal.dimensions > most:
+        if collection.index_method != "none" and goal.dimensions > most:
             raise LimitExceeded(
                 f'collection "{planned.name}" is stored as {collection.storage}, whose index takes {most} dimensions,'
                 f" the version has {goal.dimensions}"
