@@ -17,7 +17,14 @@ from pgml_tune.service.guardrails import Guardrails
 CHECKOUT = Path(__file__).parents[2]
 RUNBOOK = (CHECKOUT / "docs" / "rollout.md").read_text()
 NOT_READY = "is not ready for version"
-NIGHT = ["Take it back now", "What is going on", "Plain `embed()` lags behind", "A rollout runs", "Paused"]
+NIGHT = [
+    "Take it back now",
+    "What is going on",
+    "Plain `embed()` lags behind",
+    "A rollout runs",
+    "Paused",
+    "Give a prepared version up",
+]
 PLANNED = "The planned way"
 WITHOUT_STATEMENTS = ["Guardrails", "When it is refused"]
 Db = psycopg.Connection[Any]
@@ -98,6 +105,10 @@ def test_what_is_typed_at_night(db: Db, connect: Connect) -> None:
     db.execute(away)
     assert traffic(db)[2] is None
     assert fetch_value(db, again)["percent"] == 5
+    for statement in statements("Give a prepared version up"):
+        db.execute(statement)
+    left = db.execute("SELECT version, role FROM pgml_tune.embedding_collections").fetchall()
+    assert left == [("v1", "serving")]
 
 
 def test_the_planned_way_ends_with_one_set_of_vectors(db: Db) -> None:
