@@ -511,7 +511,7 @@ CREATE TABLE pgml_tune.job (
     kind           text NOT NULL,
     parameters     jsonb NOT NULL,
     request_sha256 text NOT NULL,
-    role_id        oid NOT NULL DEFAULT current_user::regrole::oid,  -- whose job it is; nobody may name another
+    role_id        oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,  -- whose job it is; nobody may name another
     created_by     text NOT NULL DEFAULT session_user,
     created_at     timestamptz NOT NULL DEFAULT now(),
     state          pgml_tune.job_state NOT NULL DEFAULT 'queued',
@@ -562,7 +562,7 @@ CREATE TABLE pgml_tune.job_rows (
     chunk_no integer NOT NULL,
     row_count integer NOT NULL,
     lines    text NOT NULL,  -- a JSON object per line
-    role_id  oid NOT NULL DEFAULT current_user::regrole::oid,
+    role_id  oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     CONSTRAINT job_rows_pkey PRIMARY KEY (job_id, part, chunk_no),
     CONSTRAINT job_rows_part_check CHECK (part IN ('train', 'eval', 'calibration'))
 );
@@ -577,7 +577,7 @@ CREATE TABLE pgml_tune.job_part (
     rows_sha256 text NOT NULL,
     column_names text[] NOT NULL,
     shape       text NOT NULL,
-    role_id     oid NOT NULL DEFAULT current_user::regrole::oid,
+    role_id     oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     CONSTRAINT job_part_pkey PRIMARY KEY (job_id, part),
     CONSTRAINT job_part_part_check CHECK (part IN ('train', 'eval', 'calibration'))  -- files are named by it
 );
@@ -596,7 +596,7 @@ CREATE INDEX job_line_job_id_idx ON pgml_tune.job_line (job_id, job_line_id);
 -- Stays empty: to add a row is to ask for the cancel of a job, and its trigger knows by the row who asks.
 CREATE TABLE pgml_tune.job_cancel (
     job_id  bigint NOT NULL,
-    role_id oid NOT NULL DEFAULT current_user::regrole::oid
+    role_id oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid
 );
 COMMENT ON TABLE pgml_tune.job_cancel IS 'Takes the requests of cancel_job().';
 
@@ -665,7 +665,7 @@ SELECT pg_catalog.pg_extension_config_dump('pgml_tune.rollout_rollout_id_seq', '
 -- How far a prepare_rollout() that runs has come; its session writes here with each batch that it commits.
 CREATE UNLOGGED TABLE pgml_tune.preparation (
     pid        integer NOT NULL,
-    role_id    oid NOT NULL DEFAULT current_user::regrole::oid,
+    role_id    oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     model      text NOT NULL,
     version    text NOT NULL,
     object     text NOT NULL,  -- a collection, or table.column
@@ -4860,6 +4860,7 @@ BEGIN
     WHERE o.model_version_id = (settings ->> 'to_version_id')::bigint AND o.model_id = s.model_id AND o.state = 'ready'
     FOR KEY SHARE;
     IF v.model_version_id IS NULL OR f.model_version_id <> (settings ->> 'from_version_id')::bigint
+        OR s.wanted_version_id IS NOT NULL
         OR EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
         RETURN NULL;  -- somebody else was faster
     END IF;
@@ -5058,6 +5059,9 @@ DECLARE
     v_move bigint;
     v_left text[];
 BEGIN
+    IF EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
+        RETURN NULL;  -- its end is the way back
+    END IF;
     -- The last move that was not a way back and has not been taken back.
     SELECT o.* INTO h
     FROM pgml_tune.serving_history AS o
@@ -5094,7 +5098,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._step_back(bigint, text) IS
-    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more.';
+    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more; NULL if a rollout runs.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._serving_function(model_id bigint)
 RETURNS text
@@ -5412,7 +5416,7 @@ AS $$
     WHERE r.ended_at IS NULL AND coalesce(r.looked_at, r.created_at) < now() - interval '10 minutes'
     UNION ALL
     SELECT split_part(r.model_reference, '@', 1), format('view %s still shows vectors of %s', c.view_name, c.model_reference),
-           format('DROP VIEW %s CASCADE; CALL maintain()', c.view_name)
+           format('DROP VIEW %s; CALL maintain()', c.view_name)
     FROM pgml_tune.collection AS c
     JOIN pg_class AS v ON v.oid = c.view_name
     JOIN pgml_tune.collection_route AS r ON r.name = c.name AND r.collection_id <> c.collection_id
@@ -7377,7 +7381,7 @@ SELECT j.job_id,
        j.parameters
 FROM pgml_tune.job AS j
 LEFT JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
-WHERE pgml_tune._may_see_job(current_user::regrole::oid, j.role_id);
+WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, j.role_id);
 COMMENT ON VIEW pgml_tune.jobs IS
     'Your jobs (an administrator sees all): what was asked, where it stands, what came out, or why it failed.';
 
@@ -7430,7 +7434,7 @@ SELECT NULL,
        p.updated_at
 FROM pgml_tune._preparations() AS p
 JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
-WHERE pgml_tune._may_see_job(current_user::regrole::oid, p.role_id);
+WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, p.role_id);
 COMMENT ON VIEW pgml_tune.stat_progress IS
     'One row for each of your jobs and preparations of rollouts that run now (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
 
@@ -7449,7 +7453,7 @@ COMMENT ON VIEW pgml_tune._own_rows IS 'The rows that the caller has taken for j
 CREATE OR REPLACE VIEW pgml_tune._own_requests WITH (security_barrier) AS
 SELECT j.job_id, j.request_sha256
 FROM pgml_tune.job AS j
-WHERE j.role_id = current_user::regrole::oid AND j.state IN ('queued', 'running');
+WHERE j.role_id = quote_ident(current_user)::regrole::oid AND j.state IN ('queued', 'running');
 COMMENT ON VIEW pgml_tune._own_requests IS 'What the caller has asked for and has not got yet.';
 
 CREATE OR REPLACE VIEW pgml_tune.evaluations AS

@@ -416,7 +416,7 @@ SELECT j.job_id,
        j.parameters
 FROM pgml_tune.job AS j
 LEFT JOIN pgml_tune.job_progress AS p ON p.job_id = j.job_id
-WHERE pgml_tune._may_see_job(current_user::regrole::oid, j.role_id);
+WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, j.role_id);
 COMMENT ON VIEW pgml_tune.jobs IS
     'Your jobs (an administrator sees all): what was asked, where it stands, what came out, or why it failed.';
 
@@ -469,7 +469,7 @@ SELECT NULL,
        p.updated_at
 FROM pgml_tune._preparations() AS p
 JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
-WHERE pgml_tune._may_see_job(current_user::regrole::oid, p.role_id);
+WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, p.role_id);
 COMMENT ON VIEW pgml_tune.stat_progress IS
     'One row for each of your jobs and preparations of rollouts that run now (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
 
@@ -488,7 +488,7 @@ COMMENT ON VIEW pgml_tune._own_rows IS 'The rows that the caller has taken for j
 CREATE OR REPLACE VIEW pgml_tune._own_requests WITH (security_barrier) AS
 SELECT j.job_id, j.request_sha256
 FROM pgml_tune.job AS j
-WHERE j.role_id = current_user::regrole::oid AND j.state IN ('queued', 'running');
+WHERE j.role_id = quote_ident(current_user)::regrole::oid AND j.state IN ('queued', 'running');
 COMMENT ON VIEW pgml_tune._own_requests IS 'What the caller has asked for and has not got yet.';
 
 CREATE OR REPLACE VIEW pgml_tune.evaluations AS

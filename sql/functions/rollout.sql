@@ -178,6 +178,7 @@ BEGIN
     WHERE o.model_version_id = (settings ->> 'to_version_id')::bigint AND o.model_id = s.model_id AND o.state = 'ready'
     FOR KEY SHARE;
     IF v.model_version_id IS NULL OR f.model_version_id <> (settings ->> 'from_version_id')::bigint
+        OR s.wanted_version_id IS NOT NULL
         OR EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
         RETURN NULL;  -- somebody else was faster
     END IF;
@@ -376,6 +377,9 @@ DECLARE
     v_move bigint;
     v_left text[];
 BEGIN
+    IF EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
+        RETURN NULL;  -- its end is the way back
+    END IF;
     -- The last move that was not a way back and has not been taken back.
     SELECT o.* INTO h
     FROM pgml_tune.serving_history AS o
@@ -412,7 +416,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._step_back(bigint, text) IS
-    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more.';
+    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more; NULL if a rollout runs.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._serving_function(model_id bigint)
 RETURNS text
@@ -730,7 +734,7 @@ AS $$
     WHERE r.ended_at IS NULL AND coalesce(r.looked_at, r.created_at) < now() - interval '10 minutes'
     UNION ALL
     SELECT split_part(r.model_reference, '@', 1), format('view %s still shows vectors of %s', c.view_name, c.model_reference),
-           format('DROP VIEW %s CASCADE; CALL maintain()', c.view_name)
+           format('DROP VIEW %s; CALL maintain()', c.view_name)
     FROM pgml_tune.collection AS c
     JOIN pg_class AS v ON v.oid = c.view_name
     JOIN pgml_tune.collection_route AS r ON r.name = c.name AND r.collection_id <> c.collection_id

@@ -13,7 +13,7 @@ CREATE TABLE pgml_tune.job (
     kind           text NOT NULL,
     parameters     jsonb NOT NULL,
     request_sha256 text NOT NULL,
-    role_id        oid NOT NULL DEFAULT current_user::regrole::oid,  -- whose job it is; nobody may name another
+    role_id        oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,  -- whose job it is; nobody may name another
     created_by     text NOT NULL DEFAULT session_user,
     created_at     timestamptz NOT NULL DEFAULT now(),
     state          pgml_tune.job_state NOT NULL DEFAULT 'queued',
@@ -64,7 +64,7 @@ CREATE TABLE pgml_tune.job_rows (
     chunk_no integer NOT NULL,
     row_count integer NOT NULL,
     lines    text NOT NULL,  -- a JSON object per line
-    role_id  oid NOT NULL DEFAULT current_user::regrole::oid,
+    role_id  oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     CONSTRAINT job_rows_pkey PRIMARY KEY (job_id, part, chunk_no),
     CONSTRAINT job_rows_part_check CHECK (part IN ('train', 'eval', 'calibration'))
 );
@@ -79,7 +79,7 @@ CREATE TABLE pgml_tune.job_part (
     rows_sha256 text NOT NULL,
     column_names text[] NOT NULL,
     shape       text NOT NULL,
-    role_id     oid NOT NULL DEFAULT current_user::regrole::oid,
+    role_id     oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     CONSTRAINT job_part_pkey PRIMARY KEY (job_id, part),
     CONSTRAINT job_part_part_check CHECK (part IN ('train', 'eval', 'calibration'))  -- files are named by it
 );
@@ -98,7 +98,7 @@ CREATE INDEX job_line_job_id_idx ON pgml_tune.job_line (job_id, job_line_id);
 -- Stays empty: to add a row is to ask for the cancel of a job, and its trigger knows by the row who asks.
 CREATE TABLE pgml_tune.job_cancel (
     job_id  bigint NOT NULL,
-    role_id oid NOT NULL DEFAULT current_user::regrole::oid
+    role_id oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid
 );
 COMMENT ON TABLE pgml_tune.job_cancel IS 'Takes the requests of cancel_job().';
 

@@ -36,7 +36,7 @@ SELECT pg_catalog.pg_extension_config_dump('pgml_tune.rollout_rollout_id_seq', '
 -- How far a prepare_rollout() that runs has come; its session writes here with each batch that it commits.
 CREATE UNLOGGED TABLE pgml_tune.preparation (
     pid        integer NOT NULL,
-    role_id    oid NOT NULL DEFAULT current_user::regrole::oid,
+    role_id    oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     model      text NOT NULL,
     version    text NOT NULL,
     object     text NOT NULL,  -- a collection, or table.column

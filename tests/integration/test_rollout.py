@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -240,8 +241,9 @@ def test_what_was_built_on_one_view_keeps_embed_on_no_version(db: psycopg.Connec
     db.execute("CREATE VIEW mine AS SELECT id FROM docs_body_embedding; ALTER TABLE docs RENAME COLUMN body TO words")
     assert fetch_value(db, "SELECT rollback_model('tiny')")["embed_ms"] is not None
     assert fetch_value(db, "SELECT vector_dims(embed('a', 'tiny'))") == 32
-    fix = "DROP VIEW public.docs_body_embedding CASCADE; CALL maintain()"
+    fix = "DROP VIEW public.docs_body_embedding; CALL maintain()"
     assert fix in [row[3] for row in db.execute("SELECT * FROM doctor()")]
+    db.execute("DROP VIEW mine")
     for statement in fix.split("; "):
         db.execute(statement)  # type: ignore[call-overload]
     view = fetch_value(db, "SELECT view_name::text FROM pgml_tune.embedding_collections WHERE role = 'serving'")
@@ -419,6 +421,41 @@ def test_inside_one_space_a_share_needs_no_preparation(db: psycopg.Connection[An
     with refused("55000"):
         db.execute("SELECT drop_model_version('minilm', 'v1-int8')")
     assert fetch_value(db, "SELECT rollback_model('minilm')")["to"] == "v1"
+
+
+def test_in_an_open_transaction_only_searches_move(db: psycopg.Connection[Any], connect: Connect) -> None:
+    db.execute("CALL prepare_rollout('tiny', 'v2')")
+    owner = connect()
+    owner.execute("BEGIN")
+    assert roll_out(owner, "v2")["embed_waits_for"] == "the end of your transaction"
+    db.execute("SET statement_timeout = '5s'")
+    # Nobody waits for it.
+    assert dimensions(db) == (32, 32, 32) and searched_by(db, "a question") == "v1"
+    owner.execute("COMMIT")
+    assert dimensions(db) == (32, 32, 32) and searched_by(db, "a question") == "v2"
+    with refused("55000"):
+        roll_out(db, "v3", 5, untracked="accept")
+    db.execute("CALL rollout_tick()")
+    assert dimensions(db) == (16, 16, 16)
+
+
+def test_a_rollback_that_has_waited_ends_the_rollout_that_came_first(
+    db: psycopg.Connection[Any], connect: Connect
+) -> None:
+    for version in ("v2", "v3"):
+        db.execute("CALL prepare_rollout('tiny', %s)", (version,))
+    roll_out(db, "v2")
+    first, second = connect(), connect()
+    first.execute("BEGIN")
+    roll_out(first, "v3", 50)
+    with ThreadPoolExecutor(1) as background:
+        waiting = background.submit(fetch_value, second, "SELECT rollback_model('tiny')")
+        blocked = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s"
+        wait_until(lambda: fetch_value(db, blocked, (second.info.backend_pid,)))
+        first.execute("COMMIT")
+        back = waiting.result(20)
+    assert (back["from"], back["to"]) == ("v3 50 %", "v2")
+    assert set(sides(db).values()) == {"v2"}
 
 
 def test_only_one_rollout_of_a_model_runs(db: psycopg.Connection[Any]) -> None:

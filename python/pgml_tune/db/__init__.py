@@ -25,6 +25,7 @@ class Transaction:
     is_read_only: bool
     is_serializable: bool
     is_standby: bool
+    is_block: bool = False  # whoever has begun it ends it
 
 
 @dataclass(frozen=True, slots=True)

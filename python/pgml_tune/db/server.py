@@ -28,6 +28,7 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
 
 is_in_parallel_mode = _function("IsInParallelMode", ctypes.c_bool)
 is_in_recovery = _function("RecoveryInProgress", ctypes.c_bool)
+is_in_block = _function("IsTransactionBlock", ctypes.c_bool)
 current_role = _function("GetUserId", ctypes.c_uint32)
 database_encoding = _function("GetDatabaseEncoding", ctypes.c_int)
 statement_began = _function("GetCurrentStatementStartTimestamp", ctypes.c_int64)

@@ -95,7 +95,9 @@ class SpiDatabase:
         return True
 
     def transaction(self) -> Transaction:
-        return Transaction(server.is_read_only(), server.is_serializable(), server.is_in_recovery())
+        return Transaction(
+            server.is_read_only(), server.is_serializable(), server.is_in_recovery(), server.is_in_block()
+        )
 
     def visible_state(self) -> tuple[int, ...]:
         _refuse_parallel_mode()

@@ -16,7 +16,7 @@ from pgml_tune.service.own_settings import own_settings
 from pgml_tune.service.rollout_options import RolloutOptions
 from pgml_tune.service.rollout_plan import ALL, Action, Position, next_action
 from pgml_tune.store import rollout as store
-from pgml_tune.store.rollout import Facts, MissingStep, Rollout
+from pgml_tune.store.rollout import Facts, MissingStep, Move, Rollout
 
 _DEFAULT_EXPIRY_SECONDS = 7 * 86400
 _LONGEST_EXPIRY_SECONDS = 10 * 366 * 86400
@@ -85,23 +85,33 @@ def roll_back(db: Session, name: str | None, reason: str | None) -> dict[str, An
     if name is None:
         raise InvalidArgument("name must not be NULL", hint="SELECT model FROM pgml_tune.traffic")
     check_name(name, "model")
-    facts = store.facts(db, name, None)
-    if facts is None:
-        raise _no_model(name)
     began = time.monotonic()
-    if facts.rollout is None:
-        from_version, to_version, left = store.step_back(db, facts.model_id, reason)
+    for _ in range(_TRIES):
+        facts = store.facts(db, name, None)
+        if facts is None:
+            raise _no_model(name)
+        move = _move_back(db, facts, reason)
+        if move is not None:
+            break
     else:
-        rollout, left = facts.rollout, []
-        if not store.end(db, rollout["rollout_id"], "rolled_back", reason):
-            raise _changed(name)  # it has just been promoted, or rolled back: who called should know
-        from_version, to_version = f"{rollout['to_version']} {rollout['share'] / 100:g} %", rollout["from_version"]
-    searches_ms = _milliseconds(began)
-    done = {"model": name, "from": from_version, "to": to_version, "searches_ms": searches_ms}
-    if left:
+        raise _changed(name)
+    done = {"model": name, "from": move.from_version, "to": move.to_version, "searches_ms": _milliseconds(began)}
+    if move.left:
         # They have come since, or have lost their vectors of that version.
-        done |= {"left": left, "do": f"CALL prepare_rollout('{name}', '{to_version}')"}
+        done |= {"left": move.left, "do": f"CALL prepare_rollout('{name}', '{move.to_version}')"}
     return done | _follow(db, facts.model_id)
+
+
+def _move_back(db: Session, facts: Facts, reason: str | None) -> Move | None:
+    """End the rollout that runs, or undo the last promotion; None if somebody has begun or promoted one meanwhile."""
+    if facts.rollout is None:
+        return store.step_back(db, facts.model_id, reason)
+    rollout_id, to_version = facts.rollout["rollout_id"], facts.rollout["to_version"]
+    if not store.end(db, rollout_id, "rolled_back", reason):
+        ended = store.explain(db, rollout_id)
+        if ended is None or ended["state"] != "rolled_back":
+            return None
+    return Move(f"{to_version} {facts.rollout['share'] / 100:g} %", facts.rollout["from_version"], [])
 
 
 def explain(db: Session, rollout_id: int | None) -> dict[str, Any]:
@@ -135,7 +145,8 @@ def follow_all(db: Session) -> None:
     """Let plain embed(), views and query functions follow wherever they have not yet."""
     with own_settings(db):
         unaligned = store.unaligned_models(db)
-    db.commit()
+    if not db.commit():
+        return
     for model_id, model in unaligned:
         for number in range(_TRIES):
             if number:
@@ -178,6 +189,8 @@ def _judge(db: Session, rollout: Rollout) -> dict[str, Any]:
 def _go_on(db: Session, rollout: Rollout, verdict: dict[str, Any]) -> None:
     position = Position(rollout.state, rollout.share, rollout.plan, rollout.on_expiry, rollout.is_expired)
     action = next_action(position, verdict["outcome"], verdict["words"])
+    if rollout.is_incomplete and action.step in ("share", "promote"):
+        action = Action("hold", f"{action.reason}, but rows lack vectors of the candidate: CALL maintain()")
     with own_settings(db):
         store.set_verdict(db, rollout.rollout_id, verdict, "paused" if action.step == "pause" else None)
         is_done = _act(db, rollout, action)
@@ -207,6 +220,10 @@ def _checked_facts(db: Session, name: str, version: str) -> Facts:
     if facts.to_state != "ready":
         raise NotReady(f'version "{name}@{version}" is not ready', detail=f"Its state is {facts.to_state}.")
     if facts.rollout is None:
+        if facts.is_pending:
+            raise NotReady(
+                f'plain embed() has yet to follow what searches of model "{name}" go to', hint="CALL rollout_tick()"
+            )
         if facts.to_version_id == facts.from_version_id:
             raise NotReady(
                 f'version "{version}" serves model "{name}" already', hint="SELECT * FROM pgml_tune.traffic"
@@ -279,7 +296,11 @@ def _promote(db: Session, name: str, model_id: int, rollout_id: int, reason: str
 def _follow(db: Session, model_id: int) -> dict[str, Any]:
     """Let plain embed() follow if nobody holds a lock; in milliseconds, or what has yet to be called."""
     began = time.monotonic()
-    obstacle = store.align(db, model_id, _SHORT_LOCK_MS)
+    if db.transaction().is_block:
+        # Everybody's embed() would wait for its end, which may be far off.
+        obstacle: str | None = "the end of your transaction"
+    else:
+        obstacle = store.align(db, model_id, _SHORT_LOCK_MS)
     if obstacle is None:
         return {"embed_ms": _milliseconds(began)}
     return {"embed_ms": None, "embed_waits_for": obstacle, "next": "CALL rollout_tick()"}

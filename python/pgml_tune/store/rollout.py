@@ -43,7 +43,12 @@ FROM pgml_tune._retire_shadows() AS s
 _SECONDS = "SELECT extract(epoch FROM $1::interval)::float8 AS seconds"
 _RUNNING = """
 SELECT r.rollout_id, r.model_id, r.model, r.from_version, r.to_version, r.state::text AS state, r.share, r.phase,
-       r.plan, r.on_expiry, r.expires_at <= now() AS is_expired
+       r.plan, r.on_expiry, r.expires_at <= now() AS is_expired,
+       EXISTS (
+           SELECT FROM pgml_tune.collection_route AS c
+           JOIN pgml_tune.vectors_missed AS m ON m.collection_id = c.candidate_id
+           WHERE c.rollout_id = r.rollout_id
+       ) AS is_incomplete
 FROM pgml_tune.rollout AS r
 WHERE r.ended_at IS NULL
 ORDER BY r.rollout_id
@@ -90,6 +95,16 @@ class Rollout:
     plan: list[int] | None  # shares, ascending
     on_expiry: str  # rollback, hold or promote
     is_expired: bool
+    is_incomplete: bool  # rows lack vectors of the candidate, because they could not be made
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A way back that was gone."""
+
+    from_version: str
+    to_version: str
+    left: list[str]  # collections that could not go along
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +155,10 @@ def end(db: Database, rollout_id: int, state: str, reason: str | None, expected_
     return bool(db.fetch(_END, rollout_id, state, reason, expected_phase)[0]["is_done"])
 
 
-def step_back(db: Database, model_id: int, reason: str | None) -> tuple[str, str, list[str]]:
-    """Take back the last move of a model: from which version, to which, and the collections that could not go along."""
-    move = json.loads(db.fetch(_STEP_BACK, model_id, reason)[0]["move"])
-    return move["from_version"], move["to_version"], move["left"]
+def step_back(db: Database, model_id: int, reason: str | None) -> Move | None:
+    """Take back the last move of a model; None if a rollout runs."""
+    move = db.fetch(_STEP_BACK, model_id, reason)[0]["move"]
+    return None if move is None else Move(**json.loads(move))
 
 
 def align(db: Database, model_id: int, lock_ms: int) -> str | None:
