@@ -202,7 +202,9 @@ BEGIN
             PERFORM pgml_tune._move_default(v_model.task, NULL, 'last model dropped');
         END IF;
         DELETE FROM pgml_tune.serving AS s WHERE s.model_id = v_model.model_id;
-        EXECUTE format('DROP FUNCTION IF EXISTS %s', pgml_tune._serving_function(v_model.model_id));
+        IF to_regprocedure(pgml_tune._serving_function(v_model.model_id)) IS NOT NULL THEN
+            EXECUTE format('DROP FUNCTION %s', pgml_tune._serving_function(v_model.model_id));
+        END IF;
         INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, reason)
         VALUES (v_model.name, 'version', _drop_version.version, 'last version dropped');
     END IF;
