@@ -3452,7 +3452,7 @@ from pgml_tune.backend import filling
 return filling.track_column(source, target_column, model)
 $python$;
 COMMENT ON FUNCTION @extschema@.track_column(regclass, name, text) IS
-    'Records that a vector column, which somebody else fills, holds vectors of a version of a model.';
+    'Records that a vector column, which something other than embed_table() fills, holds vectors of a version of a model.';
 
 -- All of these run with the rights of the caller: what he may not read he does not find.
 
@@ -5362,7 +5362,7 @@ from pgml_tune.backend import rollout
 return rollout.rollout_model(name, version, percent, options)
 $python$;
 COMMENT ON FUNCTION @extschema@.rollout_model(text, text, integer, jsonb) IS
-    'Lets a version of a model answer this percentage of the units (100: promotes it) and says what it did and what sample it needs; options: plan, guardrails, expires, on_expiry, untracked, reason, dry_run.';
+    'Lets a version of a model answer this percentage of the units (100: promotes it) and says what it did and how many users or questions a verdict needs; not in a transaction block, which makes embed() wait for its end; options: plan, guardrails, expires, on_expiry, untracked, reason, dry_run.';
 
 CREATE OR REPLACE FUNCTION @extschema@.rollback_model(name text, reason text DEFAULT NULL)
 RETURNS jsonb
@@ -5373,7 +5373,7 @@ from pgml_tune.backend import rollout
 return rollout.rollback_model(name, reason)
 $python$;
 COMMENT ON FUNCTION @extschema@.rollback_model(text, text) IS
-    'Takes a model back: ends the rollout that runs, else undoes its last promotion; says from which version to which, and in how many milliseconds searches, and plain embed(), have followed.';
+    'Takes a model back: ends the rollout that runs, else undoes its last promotion (called again, the one before); not in a transaction block, which makes embed() wait for its end; says from which version to which, and in how many milliseconds searches, and plain embed(), have followed.';
 
 CREATE OR REPLACE FUNCTION @extschema@.rollout_explain(rollout_id bigint)
 RETURNS jsonb
@@ -6413,7 +6413,7 @@ from pgml_tune.backend import preparation
 preparation.prepare_rollout(name, version, options)
 $python$;
 COMMENT ON PROCEDURE @extschema@.prepare_rollout(text, text, jsonb) IS
-    'Makes the vectors of a version in another space beside those that answer, for each collection and recorded column of the model that is yours, in committed batches, and measures them; called again it resumes. Options: batch_size, rows_per_second, sample, min_recall, golden_query.';
+    'Makes the vectors of a version in another space beside those that answer, for each collection and recorded column of the model that is yours, in committed batches, and measures them; called again it resumes. Options: batch_size, rows_per_second, sample, min_recall, golden_query, drop (gives up what was prepared).';
 CREATE OR REPLACE FUNCTION pgml_tune._parse_calls(lines text)
 RETURNS SETOF pgml_tune.call_log
 LANGUAGE sql STABLE PARALLEL UNSAFE

@@ -354,5 +354,5 @@ from pgml_tune.backend import filling
 return filling.track_column(source, target_column, model)
 $python$;
 COMMENT ON FUNCTION @extschema@.track_column(regclass, name, text) IS
-    'Records that a vector column, which somebody else fills, holds vectors of a version of a model.';
+    'Records that a vector column, which something other than embed_table() fills, holds vectors of a version of a model.';
 

@@ -278,4 +278,4 @@ from pgml_tune.backend import preparation
 preparation.prepare_rollout(name, version, options)
 $python$;
 COMMENT ON PROCEDURE @extschema@.prepare_rollout(text, text, jsonb) IS
-    'Makes the vectors of a version in another space beside those that answer, for each collection and recorded column of the model that is yours, in committed batches, and measures them; called again it resumes. Options: batch_size, rows_per_second, sample, min_recall, golden_query.';
+    'Makes the vectors of a version in another space beside those that answer, for each collection and recorded column of the model that is yours, in committed batches, and measures them; called again it resumes. Options: batch_size, rows_per_second, sample, min_recall, golden_query, drop (gives up what was prepared).';

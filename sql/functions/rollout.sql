@@ -678,7 +678,7 @@ from pgml_tune.backend import rollout
 return rollout.rollout_model(name, version, percent, options)
 $python$;
 COMMENT ON FUNCTION @extschema@.rollout_model(text, text, integer, jsonb) IS
-    'Lets a version of a model answer this percentage of the units (100: promotes it) and says what it did and what sample it needs; options: plan, guardrails, expires, on_expiry, untracked, reason, dry_run.';
+    'Lets a version of a model answer this percentage of the units (100: promotes it) and says what it did and how many users or questions a verdict needs; not in a transaction block, which makes embed() wait for its end; options: plan, guardrails, expires, on_expiry, untracked, reason, dry_run.';
 
 CREATE OR REPLACE FUNCTION @extschema@.rollback_model(name text, reason text DEFAULT NULL)
 RETURNS jsonb
@@ -689,7 +689,7 @@ from pgml_tune.backend import rollout
 return rollout.rollback_model(name, reason)
 $python$;
 COMMENT ON FUNCTION @extschema@.rollback_model(text, text) IS
-    'Takes a model back: ends the rollout that runs, else undoes its last promotion; says from which version to which, and in how many milliseconds searches, and plain embed(), have followed.';
+    'Takes a model back: ends the rollout that runs, else undoes its last promotion (called again, the one before); not in a transaction block, which makes embed() wait for its end; says from which version to which, and in how many milliseconds searches, and plain embed(), have followed.';
 
 CREATE OR REPLACE FUNCTION @extschema@.rollout_explain(rollout_id bigint)
 RETURNS jsonb
