@@ -438,6 +438,49 @@ $$;
 COMMENT ON FUNCTION pgml_tune._forget_route() IS 'Lets no route lead to vectors that are gone.';
 CREATE TRIGGER collection_route AFTER DELETE ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._forget_route();
+
+-- Whoever may delete from a table may lock it, and everybody searches by way of this one. A row that is added here is what is to be
+-- deleted there: the first trigger runs as whoever adds it, the second deletes, and nothing is kept.
+CREATE TABLE pgml_tune.collection_drop (
+    collection_id bigint NOT NULL
+);
+COMMENT ON TABLE pgml_tune.collection_drop IS 'Takes the numbers of collections that their owners drop; always empty.';
+
+CREATE FUNCTION pgml_tune._check_collection_drop()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source regclass := (SELECT c.source FROM pgml_tune.collection AS c WHERE c.collection_id = NEW.collection_id);
+BEGIN
+    IF NOT coalesce(
+        (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = v_source),
+        (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
+    ) THEN
+        RAISE EXCEPTION 'must be owner of table %', v_source USING ERRCODE = '42501';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._check_collection_drop() IS 'Lets only the owner of a table end that it is kept embedded.';
+
+CREATE FUNCTION pgml_tune._drop_collection_row()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = NEW.collection_id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._drop_collection_row() IS 'Deletes the row of a collection whose owner drops it.';
+CREATE TRIGGER collection_drop_1_check BEFORE INSERT ON pgml_tune.collection_drop
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_drop();
+CREATE TRIGGER collection_drop_2_row BEFORE INSERT ON pgml_tune.collection_drop
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._drop_collection_row();
+
 CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size, validation
     ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();
@@ -964,12 +1007,7 @@ BEGIN
     ) THEN
         RETURN 'serving';
     END IF;
-    IF NOT v_is_last AND EXISTS (
-        SELECT FROM pgml_tune.serving_history AS h
-        WHERE h.pointer = v_model.name AND h.kind = 'version' AND h.from_target = _drop_version.version AND h.undoes IS NULL
-          AND h.changed_at > now() - pgml_tune._rollback_window()
-          AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = h.serving_history_id)
-    ) THEN
+    IF NOT v_is_last AND pgml_tune._is_way_back(v_version_id) THEN
         RETURN 'way back';
     END IF;
 
@@ -3036,7 +3074,7 @@ BEGIN
         WHERE c.name = (SELECT o.name FROM pgml_tune.collection AS o WHERE o.collection_id = _drop_collection.collection_id)
     LOOP
         v_query_function := pgml_tune._query_function(t.collection_id);
-        DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+        INSERT INTO pgml_tune.collection_drop VALUES (t.collection_id);
         PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, v_query_function, false);
     END LOOP;
 END
@@ -4765,6 +4803,13 @@ AS $$
         'is_same_space', f.space_id = t.space_id OR m.task <> 'embedding',
         'is_pending', s.wanted_version_id IS NOT NULL,
         'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
+        'strays', (
+            SELECT count(*) FROM pgml_tune._routes(m.model_id) AS r
+            WHERE r.model_reference <> m.name || '@' || f.version
+              AND pgml_tune._vectors_in_space(r.name, f.model_version_id) IS NOT NULL
+        ) + (
+            SELECT count(*) FROM pgml_tune._columns_to_prepare(m.model_id, f.model_version_id) AS c WHERE c.is_done
+        ),
         'rollout', (SELECT to_jsonb(r) FROM pgml_tune.rollout AS r WHERE r.model_id = m.model_id AND r.ended_at IS NULL)
     )
     FROM pgml_tune.model AS m
@@ -5047,7 +5092,33 @@ $$;
 COMMENT ON FUNCTION pgml_tune._point_model(bigint, bigint, bigint, bigint) IS
     'Lets searches of a model go to a version, or each collection to where it was before a move that is taken back, and names the collections that have no vectors for it; plain embed() follows in _align_model().';
 
-CREATE OR REPLACE FUNCTION pgml_tune._step_back(model_id bigint, reason text)
+CREATE OR REPLACE FUNCTION pgml_tune._columns_left(model_id bigint, version_id bigint)
+RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(c.label ORDER BY c.label), '{}')
+    FROM pgml_tune._columns_to_prepare(model_id, version_id) AS c WHERE NOT c.is_done
+$$;
+COMMENT ON FUNCTION pgml_tune._columns_left(bigint, bigint) IS
+    'Recorded columns whose vectors are of another space than a version, and that have none of it ready.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._bring_along(model_id bigint)
+RETURNS text[]
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    s pgml_tune.serving := pgml_tune._hold_model(model_id);
+    v_version_id bigint := coalesce(s.wanted_version_id, s.model_version_id);
+BEGIN
+    RETURN pgml_tune._point_model(s.model_id, v_version_id, NULL, NULL) || pgml_tune._columns_left(s.model_id, v_version_id);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._bring_along(bigint) IS
+    'Lets collections and columns that a rollback has left behind follow, and names those that still have no vectors of the version that serves.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._step_back(model_id bigint, reason text, expected_version_id bigint)
 RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -5063,6 +5134,9 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
         RETURN NULL;  -- its end is the way back
+    END IF;
+    IF coalesce(s.wanted_version_id, s.model_version_id) <> expected_version_id THEN
+        RETURN NULL;  -- somebody else was faster: two steps are not what either wants
     END IF;
     -- The last move that was not a way back and has not been taken back.
     SELECT o.* INTO h
@@ -5096,11 +5170,13 @@ BEGIN
         RAISE EXCEPTION 'no collection of model "%" has vectors of version "%" any more', s.model, h.from_target
             USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, h.from_target);
     END IF;
-    RETURN jsonb_build_object('from_version', v_before, 'to_version', h.from_target, 'left', v_left);
+    RETURN jsonb_build_object(
+        'from_version', v_before, 'to_version', h.from_target, 'left', v_left || pgml_tune._columns_left(s.model_id, v_version_id)
+    );
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._step_back(bigint, text) IS
-    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more; NULL if a rollout runs.';
+COMMENT ON FUNCTION pgml_tune._step_back(bigint, text, bigint) IS
+    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more; NULL if a rollout runs, or another version serves than expected.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._serving_function(model_id bigint)
 RETURNS text
@@ -5292,6 +5368,24 @@ AS $$
     ))
 $$;
 COMMENT ON FUNCTION pgml_tune._rollback_window() IS 'How long vectors that a rollout has left are kept up to date.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._is_way_back(version_id bigint)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM pgml_tune.model_version AS v
+        JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+        JOIN pgml_tune.rollout_history AS h ON h.pointer = m.name AND h.kind = 'version' AND h.from_target = v.version
+        WHERE v.model_version_id = version_id AND h.undoes IS NULL AND h.changed_at > now() - pgml_tune._rollback_window()
+          AND NOT EXISTS (SELECT FROM pgml_tune.rollout_history AS u WHERE u.undoes = h.rollout_history_id)
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._is_way_back(bigint) IS
+    'Whether rollback_model() may lead to a version that served until lately.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._retire_vectors()
 RETURNS TABLE (collection text, model_reference text, outcome text)
@@ -5696,13 +5790,13 @@ BEGIN
     FROM pgml_tune.collection AS c
     WHERE c.collection_id = _drop_twin.collection_id AND c.is_twin AND c.view_name IS NULL AND NOT EXISTS (
         SELECT FROM pgml_tune.collection_route AS r WHERE c.collection_id IN (r.collection_id, r.candidate_id)
-    );
+    ) AND NOT pgml_tune._is_way_back(c.model_version_id);
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     -- With the rights of the caller, who has to own what is dropped; the locks in the order in which all take them.
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', t.source);
-    DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+    INSERT INTO pgml_tune.collection_drop VALUES (t.collection_id);
     PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, NULL, NULL, false);
     RETURN true;
 END
@@ -5995,6 +6089,13 @@ DECLARE
         WHERE c.tracked_column_id OPERATOR(pg_catalog.=) shadow_id
     );
 BEGIN
+    IF EXISTS (
+        SELECT FROM pgml_tune.tracked_column AS c
+        WHERE c.tracked_column_id OPERATOR(pg_catalog.=) shadow_id AND pgml_tune._is_way_back(c.model_version_id)
+    ) THEN
+        RAISE EXCEPTION 'rollback_model() may need the column that was prepared' USING ERRCODE = '55000',
+            HINT = 'SELECT configure(''rollback_window_hours'', ''0'')';
+    END IF;
     FOREACH v_statement IN ARRAY pgml_tune._drop_statements(shadow_id) LOOP
         EXECUTE v_statement;
     END LOOP;
@@ -7512,7 +7613,10 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_rollout(bigint, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text, integer)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._bring_along(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._is_way_back(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollback_window()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._align_model(bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),
     ('operate', 'SELECT', 'TABLE pgml_tune.vectors_missed'),
@@ -7567,7 +7671,7 @@ FROM (
     ('operate', 'INSERT (name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens,'
         ' chunk_overlap, batch_size, text_search, model_reference, dimensions, is_twin)', 'TABLE pgml_tune.collection'),
     ('operate', 'UPDATE (index_method, batch_size, validation)', 'TABLE pgml_tune.collection'),
-    ('operate', 'DELETE', 'TABLE pgml_tune.collection'),
+    ('operate', 'INSERT (collection_id)', 'TABLE pgml_tune.collection_drop'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_collection(bigint, text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_embed(oid)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb)'),

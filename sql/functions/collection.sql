@@ -106,7 +106,7 @@ BEGIN
         WHERE c.name = (SELECT o.name FROM pgml_tune.collection AS o WHERE o.collection_id = _drop_collection.collection_id)
     LOOP
         v_query_function := pgml_tune._query_function(t.collection_id);
-        DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+        INSERT INTO pgml_tune.collection_drop VALUES (t.collection_id);
         PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, t.view_name, v_query_function, false);
     END LOOP;
 END

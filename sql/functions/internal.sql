@@ -181,12 +181,7 @@ BEGIN
     ) THEN
         RETURN 'serving';
     END IF;
-    IF NOT v_is_last AND EXISTS (
-        SELECT FROM pgml_tune.serving_history AS h
-        WHERE h.pointer = v_model.name AND h.kind = 'version' AND h.from_target = _drop_version.version AND h.undoes IS NULL
-          AND h.changed_at > now() - pgml_tune._rollback_window()
-          AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = h.serving_history_id)
-    ) THEN
+    IF NOT v_is_last AND pgml_tune._is_way_back(v_version_id) THEN
         RETURN 'way back';
     END IF;
 

@@ -81,6 +81,13 @@ AS $$
         'is_same_space', f.space_id = t.space_id OR m.task <> 'embedding',
         'is_pending', s.wanted_version_id IS NOT NULL,
         'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
+        'strays', (
+            SELECT count(*) FROM pgml_tune._routes(m.model_id) AS r
+            WHERE r.model_reference <> m.name || '@' || f.version
+              AND pgml_tune._vectors_in_space(r.name, f.model_version_id) IS NOT NULL
+        ) + (
+            SELECT count(*) FROM pgml_tune._columns_to_prepare(m.model_id, f.model_version_id) AS c WHERE c.is_done
+        ),
         'rollout', (SELECT to_jsonb(r) FROM pgml_tune.rollout AS r WHERE r.model_id = m.model_id AND r.ended_at IS NULL)
     )
     FROM pgml_tune.model AS m
@@ -363,7 +370,33 @@ $$;
 COMMENT ON FUNCTION pgml_tune._point_model(bigint, bigint, bigint, bigint) IS
     'Lets searches of a model go to a version, or each collection to where it was before a move that is taken back, and names the collections that have no vectors for it; plain embed() follows in _align_model().';
 
-CREATE OR REPLACE FUNCTION pgml_tune._step_back(model_id bigint, reason text)
+CREATE OR REPLACE FUNCTION pgml_tune._columns_left(model_id bigint, version_id bigint)
+RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(c.label ORDER BY c.label), '{}')
+    FROM pgml_tune._columns_to_prepare(model_id, version_id) AS c WHERE NOT c.is_done
+$$;
+COMMENT ON FUNCTION pgml_tune._columns_left(bigint, bigint) IS
+    'Recorded columns whose vectors are of another space than a version, and that have none of it ready.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._bring_along(model_id bigint)
+RETURNS text[]
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    s pgml_tune.serving := pgml_tune._hold_model(model_id);
+    v_version_id bigint := coalesce(s.wanted_version_id, s.model_version_id);
+BEGIN
+    RETURN pgml_tune._point_model(s.model_id, v_version_id, NULL, NULL) || pgml_tune._columns_left(s.model_id, v_version_id);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._bring_along(bigint) IS
+    'Lets collections and columns that a rollback has left behind follow, and names those that still have no vectors of the version that serves.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._step_back(model_id bigint, reason text, expected_version_id bigint)
 RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -379,6 +412,9 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
         RETURN NULL;  -- its end is the way back
+    END IF;
+    IF coalesce(s.wanted_version_id, s.model_version_id) <> expected_version_id THEN
+        RETURN NULL;  -- somebody else was faster: two steps are not what either wants
     END IF;
     -- The last move that was not a way back and has not been taken back.
     SELECT o.* INTO h
@@ -412,11 +448,13 @@ BEGIN
         RAISE EXCEPTION 'no collection of model "%" has vectors of version "%" any more', s.model, h.from_target
             USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, h.from_target);
     END IF;
-    RETURN jsonb_build_object('from_version', v_before, 'to_version', h.from_target, 'left', v_left);
+    RETURN jsonb_build_object(
+        'from_version', v_before, 'to_version', h.from_target, 'left', v_left || pgml_tune._columns_left(s.model_id, v_version_id)
+    );
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._step_back(bigint, text) IS
-    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more; NULL if a rollout runs.';
+COMMENT ON FUNCTION pgml_tune._step_back(bigint, text, bigint) IS
+    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more; NULL if a rollout runs, or another version serves than expected.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._serving_function(model_id bigint)
 RETURNS text
@@ -608,6 +646,24 @@ AS $$
     ))
 $$;
 COMMENT ON FUNCTION pgml_tune._rollback_window() IS 'How long vectors that a rollout has left are kept up to date.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._is_way_back(version_id bigint)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM pgml_tune.model_version AS v
+        JOIN pgml_tune.model AS m ON m.model_id = v.model_id
+        JOIN pgml_tune.rollout_history AS h ON h.pointer = m.name AND h.kind = 'version' AND h.from_target = v.version
+        WHERE v.model_version_id = version_id AND h.undoes IS NULL AND h.changed_at > now() - pgml_tune._rollback_window()
+          AND NOT EXISTS (SELECT FROM pgml_tune.rollout_history AS u WHERE u.undoes = h.rollout_history_id)
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._is_way_back(bigint) IS
+    'Whether rollback_model() may lead to a version that served until lately.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._retire_vectors()
 RETURNS TABLE (collection text, model_reference text, outcome text)

@@ -285,6 +285,13 @@ DECLARE
         WHERE c.tracked_column_id OPERATOR(pg_catalog.=) shadow_id
     );
 BEGIN
+    IF EXISTS (
+        SELECT FROM pgml_tune.tracked_column AS c
+        WHERE c.tracked_column_id OPERATOR(pg_catalog.=) shadow_id AND pgml_tune._is_way_back(c.model_version_id)
+    ) THEN
+        RAISE EXCEPTION 'rollback_model() may need the column that was prepared' USING ERRCODE = '55000',
+            HINT = 'SELECT configure(''rollback_window_hours'', ''0'')';
+    END IF;
     FOREACH v_statement IN ARRAY pgml_tune._drop_statements(shadow_id) LOOP
         EXECUTE v_statement;
     END LOOP;

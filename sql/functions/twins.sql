@@ -254,13 +254,13 @@ BEGIN
     FROM pgml_tune.collection AS c
     WHERE c.collection_id = _drop_twin.collection_id AND c.is_twin AND c.view_name IS NULL AND NOT EXISTS (
         SELECT FROM pgml_tune.collection_route AS r WHERE c.collection_id IN (r.collection_id, r.candidate_id)
-    );
+    ) AND NOT pgml_tune._is_way_back(c.model_version_id);
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     -- With the rights of the caller, who has to own what is dropped; the locks in the order in which all take them.
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', t.source);
-    DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = t.collection_id;
+    INSERT INTO pgml_tune.collection_drop VALUES (t.collection_id);
     PERFORM pgml_tune._drop_parts(t.collection_id, t.embeddings, NULL, NULL, false);
     RETURN true;
 END

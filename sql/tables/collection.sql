@@ -154,6 +154,49 @@ $$;
 COMMENT ON FUNCTION pgml_tune._forget_route() IS 'Lets no route lead to vectors that are gone.';
 CREATE TRIGGER collection_route AFTER DELETE ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._forget_route();
+
+-- Whoever may delete from a table may lock it, and everybody searches by way of this one. A row that is added here is what is to be
+-- deleted there: the first trigger runs as whoever adds it, the second deletes, and nothing is kept.
+CREATE TABLE pgml_tune.collection_drop (
+    collection_id bigint NOT NULL
+);
+COMMENT ON TABLE pgml_tune.collection_drop IS 'Takes the numbers of collections that their owners drop; always empty.';
+
+CREATE FUNCTION pgml_tune._check_collection_drop()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source regclass := (SELECT c.source FROM pgml_tune.collection AS c WHERE c.collection_id = NEW.collection_id);
+BEGIN
+    IF NOT coalesce(
+        (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = v_source),
+        (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
+    ) THEN
+        RAISE EXCEPTION 'must be owner of table %', v_source USING ERRCODE = '42501';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._check_collection_drop() IS 'Lets only the owner of a table end that it is kept embedded.';
+
+CREATE FUNCTION pgml_tune._drop_collection_row()
+RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM pgml_tune.collection AS c WHERE c.collection_id = NEW.collection_id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._drop_collection_row() IS 'Deletes the row of a collection whose owner drops it.';
+CREATE TRIGGER collection_drop_1_check BEFORE INSERT ON pgml_tune.collection_drop
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_drop();
+CREATE TRIGGER collection_drop_2_row BEFORE INSERT ON pgml_tune.collection_drop
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._drop_collection_row();
+
 CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size, validation
     ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();

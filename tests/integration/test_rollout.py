@@ -186,9 +186,15 @@ def test_a_collection_that_cannot_go_back_keeps_no_other_from_it(db: psycopg.Con
     db.execute("CREATE TABLE late (id int PRIMARY KEY, body text); INSERT INTO late VALUES (1, 'a'), (2, 'b')")
     db.execute("CALL auto_embed('late', 'body', 'tiny')")
     back = fetch_value(db, "SELECT rollback_model('tiny')")
-    assert back["left"] == ["public.late.body"] and back["do"] == "CALL prepare_rollout('tiny', 'v1')"
+    assert back["left"] == ["public.late.body"]
     assert searched_by(db, "a question") == "v1"
     assert len(db.execute("SELECT * FROM semantic_search('public.late.body', 'a')").fetchall()) == 2
+    # The statements that it proposes bring it along.
+    for statement in back["do"].split("; "):
+        db.execute(statement)
+    routes = "SELECT array_agg(DISTINCT model_reference) FROM pgml_tune.collection_route"
+    assert fetch_value(db, routes) == ["tiny@v1"]
+    assert fetch_value(db, "SELECT max(vector_dims(embedding)) FROM late_body_embedding") == 32
 
 
 def test_each_collection_goes_back_to_where_it_was(db: psycopg.Connection[Any]) -> None:
@@ -455,6 +461,23 @@ def test_a_rollback_that_has_waited_ends_the_rollout_that_came_first(
         first.execute("COMMIT")
         back = waiting.result(20)
     assert (back["from"], back["to"]) == ("v3 50 %", "v2")
+    assert set(sides(db).values()) == {"v2"}
+
+
+def test_two_who_take_back_the_same_version_go_one_step(db: psycopg.Connection[Any], connect: Connect) -> None:
+    for version in ("v2", "v3"):
+        db.execute("CALL prepare_rollout('tiny', %s)", (version,))
+        roll_out(db, version)
+    first, second = connect(), connect()
+    first.execute("BEGIN")
+    fetch_value(first, "SELECT rollback_model('tiny')")
+    with ThreadPoolExecutor(1) as background:
+        waiting = background.submit(fetch_value, second, "SELECT rollback_model('tiny')")
+        blocked = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s"
+        wait_until(lambda: fetch_value(db, blocked, (second.info.backend_pid,)))
+        first.execute("COMMIT")
+        with refused("55000"):
+            waiting.result(20)
     assert set(sides(db).values()) == {"v2"}
 
 

@@ -46,6 +46,9 @@ def roll_out(
     options = RolloutOptions.parse(options_text)
     guardrails = Guardrails.parse(options.guardrails or {})
     facts = _checked_facts(db, name, version)
+    if facts.to_version_id == facts.from_version_id:
+        left = store.bring_along(db, facts.model_id)
+        return {"model": name, "to_version": version, "state": "promoted", "left": left} | _follow(db, facts.model_id)
     blocking = [step for step in _missing_steps(db, facts) if not (step.what == "untracked" and options.untracked)]
     share = options.plan[0] if options.plan and percent == 100 else percent * 100
     plan: dict[str, Any] = {
@@ -74,6 +77,11 @@ def roll_out(
         rollout_id = facts.rollout["rollout_id"]
         if not store.change(db, rollout_id, settings | {"expected_phase": facts.rollout["phase"]}):
             raise _changed(name)
+        # What was not said again goes on.
+        if "plan" not in settings and facts.rollout["plan"] is not None:
+            plan["plan"] = [step / 100 for step in facts.rollout["plan"]]
+        if "guardrails" not in settings:
+            plan["guardrails"] = facts.rollout["guardrails"]
     done = plan | {"rollout_id": rollout_id, "state": "running"}
     if share < ALL:
         return done | {"next": "CALL rollout_tick()"}
@@ -86,10 +94,14 @@ def roll_back(db: Session, name: str | None, reason: str | None) -> dict[str, An
         raise InvalidArgument("name must not be NULL", hint="SELECT model FROM pgml_tune.traffic")
     check_name(name, "model")
     began = time.monotonic()
+    serving: int | None = None
     for _ in range(_TRIES):
         facts = store.facts(db, name, None)
         if facts is None:
             raise _no_model(name)
+        if serving not in (None, facts.from_version_id):
+            raise _changed(name)  # who called has seen another version serve
+        serving = facts.from_version_id
         move = _move_back(db, facts, reason)
         if move is not None:
             break
@@ -98,14 +110,15 @@ def roll_back(db: Session, name: str | None, reason: str | None) -> dict[str, An
     done = {"model": name, "from": move.from_version, "to": move.to_version, "searches_ms": _milliseconds(began)}
     if move.left:
         # They have come since, or have lost their vectors of that version.
-        done |= {"left": move.left, "do": f"CALL prepare_rollout('{name}', '{move.to_version}')"}
+        call = f"('{name}', '{move.to_version}')"
+        done |= {"left": move.left, "do": f"CALL prepare_rollout{call}; SELECT rollout_model{call}"}
     return done | _follow(db, facts.model_id)
 
 
 def _move_back(db: Session, facts: Facts, reason: str | None) -> Move | None:
     """End the rollout that runs, or undo the last promotion; None if somebody has begun or promoted one meanwhile."""
     if facts.rollout is None:
-        return store.step_back(db, facts.model_id, reason)
+        return store.step_back(db, facts.model_id, reason, facts.from_version_id)
     rollout_id, to_version = facts.rollout["rollout_id"], facts.rollout["to_version"]
     if not store.end(db, rollout_id, "rolled_back", reason):
         ended = store.explain(db, rollout_id)
@@ -125,8 +138,9 @@ def explain(db: Session, rollout_id: int | None) -> dict[str, Any]:
 def tick(db: Session) -> None:
     """Look at each rollout that runs and let it go on, hold or go back; then let plain embed() follow."""
     db.commit()
-    with own_settings(db):
-        store.ingest_logs(db)
+    failure = db.attempt(partial(_ingest, db))
+    if failure is not None:
+        db.notice(f"the logs of calls cannot be taken over now: {failure}")
     db.commit()
     with own_settings(db):
         rollouts = store.running(db)
@@ -168,12 +182,19 @@ def retire(db: Session) -> None:
         db.notice(f"{what}: vectors of {reference}: {outcome}")
 
 
+def _ingest(db: Session) -> None:
+    with own_settings(db):
+        store.limit_lock_waits(db)
+        store.ingest_logs(db)
+
+
 def _judge(db: Session, rollout: Rollout) -> dict[str, Any]:
     """The verdict on a rollout; one that cannot be judged has no data, and keeps nobody from looking at the others."""
     verdicts: list[dict[str, Any]] = []
 
     def judge() -> None:
         with own_settings(db):
+            store.limit_lock_waits(db)
             verdicts.append(look(db, rollout.rollout_id).to_json())
 
     failure: object = None
@@ -224,7 +245,7 @@ def _checked_facts(db: Session, name: str, version: str) -> Facts:
             raise NotReady(
                 f'plain embed() has yet to follow what searches of model "{name}" go to', hint="CALL rollout_tick()"
             )
-        if facts.to_version_id == facts.from_version_id:
+        if facts.to_version_id == facts.from_version_id and not facts.strays:
             raise NotReady(
                 f'version "{version}" serves model "{name}" already', hint="SELECT * FROM pgml_tune.traffic"
             )

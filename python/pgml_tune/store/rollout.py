@@ -29,7 +29,12 @@ SELECT pgml_tune._end_rollout(
     $1::pg_catalog.int8, $2::pg_catalog.text::pgml_tune.rollout_state, $3::pg_catalog.text, $4::pg_catalog.int4
 ) AS is_done
 """
-_STEP_BACK = "SELECT pgml_tune._step_back($1::pg_catalog.int8, $2::pg_catalog.text) AS move"
+_STEP_BACK = """
+SELECT pgml_tune._step_back($1::pg_catalog.int8, $2::pg_catalog.text, $3::pg_catalog.int8) AS move
+"""
+_BRING_ALONG = "SELECT pgml_tune._bring_along($1::pg_catalog.int8) AS behind"
+# Until the next commit: what others have locked keeps nobody from looking at the rest.
+_LIMIT_LOCK_WAITS = "SELECT pg_catalog.set_config('lock_timeout', '3s', true)"
 _ALIGN = "SELECT pgml_tune._align_model($1::pg_catalog.int8, $2::pg_catalog.int4) AS obstacle"
 _UNALIGNED = "SELECT u.model_id, u.model FROM pgml_tune._unaligned_models() AS u"
 _INGEST = "SELECT pgml_tune._ingest_logs()"
@@ -120,6 +125,7 @@ class Facts:
     is_same_space: bool | None
     is_pending: bool  # plain embed() has yet to follow the last move
     collections: int
+    strays: int  # collections and columns that could go to what serves, and have not
     rollout: dict[str, Any] | None
 
 
@@ -155,9 +161,19 @@ def end(db: Database, rollout_id: int, state: str, reason: str | None, expected_
     return bool(db.fetch(_END, rollout_id, state, reason, expected_phase)[0]["is_done"])
 
 
-def step_back(db: Database, model_id: int, reason: str | None) -> Move | None:
-    """Take back the last move of a model; None if a rollout runs."""
-    move = db.fetch(_STEP_BACK, model_id, reason)[0]["move"]
+def limit_lock_waits(db: Database) -> None:
+    """Wait for no lock longer than 3 seconds until the transaction ends."""
+    db.fetch(_LIMIT_LOCK_WAITS)
+
+
+def bring_along(db: Database, model_id: int) -> list[str]:
+    """Let what a rollback has left behind follow; what still cannot."""
+    return list(db.fetch(_BRING_ALONG, model_id)[0]["behind"])
+
+
+def step_back(db: Database, model_id: int, reason: str | None, expected_version_id: int) -> Move | None:
+    """Take back the last move of a model; None if a rollout runs, or another version serves than expected."""
+    move = db.fetch(_STEP_BACK, model_id, reason, expected_version_id)[0]["move"]
     return None if move is None else Move(**json.loads(move))
 
 
