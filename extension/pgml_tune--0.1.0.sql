@@ -6381,9 +6381,13 @@ AS $$
     SELECT format('column %I.%I.%I', n.nspname, c.relname, a.attname),
            CASE c.relkind WHEN 'm' THEN format('DROP MATERIALIZED VIEW %s', c.oid::regclass)
                WHEN 'f' THEN format('DROP FOREIGN TABLE %s', c.oid::regclass)
-               ELSE format('SELECT track_column(%L, %L, %L)', format('%I.%I', n.nspname, c.relname), a.attname,
-               -- One that is recorded needs new vectors first, which only its user can make.
-               w.model || '@' || CASE WHEN k.source IS NULL THEN w.serving_version ELSE w.version END) END
+               ELSE CASE WHEN k.source IS NULL THEN
+                   format('SELECT track_column(%L, %L, %L)', format('%I.%I', n.nspname, c.relname), a.attname,
+                       w.model || '@' || w.serving_version)
+               -- It needs new vectors first, which only its user can make; to record it as of them now would be untrue.
+               ELSE format('SELECT * FROM pgml_tune.tracked_columns WHERE source = %L::regclass',
+                   format('%I.%I', n.nspname, c.relname))
+               END END
     FROM version AS w
     CROSS JOIN pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
