@@ -4720,8 +4720,8 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.model_card(text, text) IS
     'What is known of a version, model_card(''name'') meaning the one that serves and model_card(''name@version'') that one: where it comes from, what it was trained on, how it was checked and measured.';
--- Which version answers, and of whom: rollouts, promotion, rollback. Whoever changes something here holds the row of the model in
--- pgml_tune.serving, so one does it at a time; who only reads is never held up.
+-- To whom calls and searches of a model go. Whoever changes it holds the row of the model in pgml_tune.serving, so one does it at a
+-- time; who only reads is never held up.
 
 CREATE OR REPLACE FUNCTION pgml_tune._vectors_in_space(name text, version_id bigint, must_be_filled boolean DEFAULT true)
 RETURNS bigint
@@ -4792,35 +4792,6 @@ $$;
 COMMENT ON FUNCTION pgml_tune._hold_model(bigint) IS
     'What a model serves now; nobody else changes it until the transaction ends. 55P03 if somebody has held it for 3 seconds.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._rollout_facts(name text, version text)
-RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT jsonb_build_object(
-        'model_id', m.model_id, 'task', m.task, 'from_version_id', f.model_version_id, 'from_version', f.version,
-        'to_version_id', t.model_version_id, 'to_state', t.state, -- Labels are of no space: calls of a classifier can always be shared out.
-        'is_same_space', f.space_id = t.space_id OR m.task <> 'embedding',
-        'is_pending', s.wanted_version_id IS NOT NULL,
-        'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
-        'strays', (
-            SELECT count(*) FROM pgml_tune._routes(m.model_id) AS r
-            WHERE r.model_reference <> m.name || '@' || f.version
-              AND pgml_tune._vectors_in_space(r.name, f.model_version_id) IS NOT NULL
-        ) + (
-            SELECT count(*) FROM pgml_tune._columns_to_prepare(m.model_id, f.model_version_id) AS c WHERE c.is_done
-        ),
-        'rollout', (SELECT to_jsonb(r) FROM pgml_tune.rollout AS r WHERE r.model_id = m.model_id AND r.ended_at IS NULL)
-    )
-    FROM pgml_tune.model AS m
-    JOIN pgml_tune.serving AS s ON s.model_id = m.model_id
-    JOIN pgml_tune.model_version AS f ON f.model_version_id = coalesce(s.wanted_version_id, s.model_version_id)
-    LEFT JOIN pgml_tune.model_version AS t ON t.model_id = m.model_id AND t.version = _rollout_facts.version
-    WHERE m.name = _rollout_facts.name
-$$;
-COMMENT ON FUNCTION pgml_tune._rollout_facts(text, text) IS
-    'What a model serves, what the version named is, and the rollout that runs; NULL: no such model serves.';
-
 CREATE OR REPLACE FUNCTION pgml_tune._set_routes(rollout_id bigint)
 RETURNS void
 LANGUAGE plpgsql
@@ -4867,181 +4838,6 @@ AS $$
     WHERE r.name = m.name;
 $$;
 COMMENT ON FUNCTION pgml_tune._clear_routes(bigint) IS 'Ends the share that a candidate of a model has.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._write_history(
-    model text, kind text, from_target text, to_target text, reason text, rollout_id bigint, undoes bigint
-)
-RETURNS bigint
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $$
-    INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, to_target, reason, rollout_id, undoes)
-    VALUES (model, kind, from_target, to_target, reason, rollout_id, undoes)
-    RETURNING serving_history_id
-$$;
-COMMENT ON FUNCTION pgml_tune._write_history(text, text, text, text, text, bigint, bigint) IS
-    'Adds a move to the history, and says its number.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._share_text(version text, share integer)
-RETURNS text
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-AS $$ SELECT format('%s %s %%', version, (share / 100.0)::numeric(5, 2)::text::double precision) $$;
-COMMENT ON FUNCTION pgml_tune._share_text(text, integer) IS 'A version and its share, as the history tells it.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._begin_rollout(settings jsonb)
-RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    s pgml_tune.serving := pgml_tune._hold_model((settings ->> 'model_id')::bigint);
-    v pgml_tune.model_version;
-    f pgml_tune.model_version;
-    v_rollout_id bigint;
-BEGIN
-    SELECT o.* INTO f FROM pgml_tune.model_version AS o
-    WHERE o.model_version_id = coalesce(s.wanted_version_id, s.model_version_id) FOR KEY SHARE;
-    -- Whoever drops the version waits for this lock, and then finds the rollout.
-    SELECT o.* INTO v FROM pgml_tune.model_version AS o
-    WHERE o.model_version_id = (settings ->> 'to_version_id')::bigint AND o.model_id = s.model_id AND o.state = 'ready'
-    FOR KEY SHARE;
-    IF v.model_version_id IS NULL OR f.model_version_id <> (settings ->> 'from_version_id')::bigint
-        OR s.wanted_version_id IS NOT NULL
-        OR EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
-        RETURN NULL;  -- somebody else was faster
-    END IF;
-    INSERT INTO pgml_tune.rollout (
-        model_id, model, from_version_id, from_version, to_version_id, to_version, is_same_space, share, plan, salt, guardrails,
-        expires_at, on_expiry
-    )
-    VALUES (
-        s.model_id, s.model, f.model_version_id, f.version, v.model_version_id, v.version,
-        f.space_id = v.space_id OR s.task <> 'embedding',
-        (settings ->> 'share')::integer,
-        CASE WHEN settings ? 'plan' THEN ARRAY(SELECT p::integer FROM jsonb_array_elements_text(settings -> 'plan') AS p) END,
-        encode(sha256(uuid_send(gen_random_uuid())), 'hex'), settings -> 'guardrails',
-        now() + make_interval(secs => (settings ->> 'seconds')::double precision), settings ->> 'on_expiry'
-    )
-    RETURNING rollout_id INTO v_rollout_id;
-    DELETE FROM pgml_tune.vectors_left AS l
-    USING pgml_tune._routes(s.model_id) AS r
-    WHERE l.collection_id = pgml_tune._vectors_in_space(r.name, v.model_version_id);
-    PERFORM pgml_tune._set_routes(v_rollout_id);
-    PERFORM pgml_tune._write_history(
-        s.model, 'share', f.version, pgml_tune._share_text(v.version, (settings ->> 'share')::integer), settings ->> 'reason',
-        v_rollout_id, NULL
-    );
-    RETURN v_rollout_id;
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._begin_rollout(jsonb) IS 'Adds a rollout and sends it its first share; NULL if the model has changed meanwhile.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._hold_rollout(rollout_id bigint)
-RETURNS pgml_tune.rollout
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    o pgml_tune.rollout;
-BEGIN
-    PERFORM pgml_tune._hold_model((SELECT r.model_id FROM pgml_tune.rollout AS r WHERE r.rollout_id = _hold_rollout.rollout_id));
-    SELECT r.* INTO o FROM pgml_tune.rollout AS r WHERE r.rollout_id = _hold_rollout.rollout_id AND r.ended_at IS NULL;
-    RETURN o;  -- a row of NULLs if it has ended
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._hold_rollout(bigint) IS 'A rollout that runs; nobody else changes it until the transaction ends.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._change_rollout(rollout_id bigint, settings jsonb)
-RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
-    v_share integer := (settings ->> 'share')::integer;
-BEGIN
-    IF o.rollout_id IS NULL OR o.phase <> (settings ->> 'expected_phase')::integer THEN
-        RETURN false;
-    END IF;
-    UPDATE pgml_tune.rollout AS r
-    SET share = v_share, state = 'running',
-        phase = r.phase + (v_share <> r.share)::integer,
-        phase_began_at = CASE WHEN v_share <> r.share THEN now() ELSE r.phase_began_at END,
-        plan = CASE WHEN settings ? 'plan'
-            THEN ARRAY(SELECT p::integer FROM jsonb_array_elements_text(settings -> 'plan') AS p) ELSE r.plan END,
-        guardrails = coalesce(settings -> 'guardrails', r.guardrails),
-        expires_at = coalesce(now() + make_interval(secs => (settings ->> 'seconds')::double precision), r.expires_at),
-        on_expiry = coalesce(settings ->> 'on_expiry', r.on_expiry)
-    WHERE r.rollout_id = o.rollout_id;
-    PERFORM pgml_tune._set_routes(o.rollout_id);
-    IF v_share <> o.share THEN
-        PERFORM pgml_tune._write_history(
-            o.model, 'share', pgml_tune._share_text(o.to_version, o.share), pgml_tune._share_text(o.to_version, v_share),
-            settings ->> 'reason', o.rollout_id, NULL
-        );
-    END IF;
-    RETURN true;
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._change_rollout(bigint, jsonb) IS
-    'Changes a rollout that runs: its share, which begins a phase, and what else is given of plan, guardrails, seconds and on_expiry; false if it has ended, or is not in the phase expected.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._set_verdict(rollout_id bigint, verdict jsonb, state pgml_tune.rollout_state)
-RETURNS void
-LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT pgml_tune._hold_rollout(rollout_id);
-    UPDATE pgml_tune.rollout AS r
-    SET verdict = _set_verdict.verdict, state = coalesce(_set_verdict.state, r.state), looked_at = now()
-    WHERE r.rollout_id = _set_verdict.rollout_id AND r.ended_at IS NULL
-$$;
-COMMENT ON FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state) IS
-    'Keeps what the last look at a rollout has found; NULL leaves its state.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._end_rollout(
-    rollout_id bigint, state pgml_tune.rollout_state, reason text, expected_phase integer
-)
-RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
-    v_move bigint;
-    v_missing text;
-BEGIN
-    IF o.rollout_id IS NULL OR o.phase <> expected_phase THEN
-        RETURN false;
-    END IF;
-    IF _end_rollout.state = 'promoted' THEN
-        SELECT string_agg(DISTINCT m.statement, '; ') INTO v_missing
-        FROM pgml_tune._missing_steps(o.model_id, o.to_version_id) AS m WHERE m.what <> 'untracked' AND NOT o.is_same_space;
-        IF v_missing IS NOT NULL THEN
-            RAISE EXCEPTION 'model "%" is not ready for version "%"', o.model, o.to_version
-                USING ERRCODE = '55000', HINT = v_missing;
-        END IF;
-        v_move := pgml_tune._write_history(o.model, 'version', o.from_version, o.to_version, reason, o.rollout_id, NULL);
-        -- Before the routes are cleared: nothing shall be looked for twice.
-        PERFORM pgml_tune._point_model(o.model_id, o.to_version_id, v_move, NULL);
-    ELSE
-        PERFORM pgml_tune._write_history(
-            o.model, 'share', pgml_tune._share_text(o.to_version, o.share), o.from_version, reason, o.rollout_id, NULL
-        );
-    END IF;
-    PERFORM pgml_tune._clear_routes(o.model_id);
-    UPDATE pgml_tune.rollout AS r
-    SET state = _end_rollout.state, ended_at = now(), reason = _end_rollout.reason,
-        share = CASE _end_rollout.state WHEN 'promoted' THEN 10000 ELSE 0 END
-    WHERE r.rollout_id = o.rollout_id;
-    RETURN true;
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text, integer) IS
-    'Lets the candidate of a rollout answer all searches (promoted) or none (rolled_back); false if it has ended already, or is not in the phase expected; NULL expects any.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._point_model(model_id bigint, version_id bigint, move bigint, undone bigint)
 RETURNS text[]
@@ -5091,92 +4887,7 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._point_model(bigint, bigint, bigint, bigint) IS
     'Lets searches of a model go to a version, or each collection to where it was before a move that is taken back, and names the collections that have no vectors for it; plain embed() follows in _align_model().';
-
-CREATE OR REPLACE FUNCTION pgml_tune._columns_left(model_id bigint, version_id bigint)
-RETURNS text[]
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT coalesce(array_agg(c.label ORDER BY c.label), '{}')
-    FROM pgml_tune._columns_to_prepare(model_id, version_id) AS c WHERE NOT c.is_done
-$$;
-COMMENT ON FUNCTION pgml_tune._columns_left(bigint, bigint) IS
-    'Recorded columns whose vectors are of another space than a version, and that have none of it ready.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._bring_along(model_id bigint)
-RETURNS text[]
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    s pgml_tune.serving := pgml_tune._hold_model(model_id);
-    v_version_id bigint := coalesce(s.wanted_version_id, s.model_version_id);
-BEGIN
-    RETURN pgml_tune._point_model(s.model_id, v_version_id, NULL, NULL) || pgml_tune._columns_left(s.model_id, v_version_id);
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._bring_along(bigint) IS
-    'Lets collections and columns that a rollback has left behind follow, and names those that still have no vectors of the version that serves.';
-
-CREATE OR REPLACE FUNCTION pgml_tune._step_back(model_id bigint, reason text, expected_version_id bigint)
-RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    s pgml_tune.serving := pgml_tune._hold_model(model_id);
-    h pgml_tune.serving_history;
-    v_version_id bigint;
-    v_before text;
-    v_move bigint;
-    v_left text[];
-BEGIN
-    IF EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
-        RETURN NULL;  -- its end is the way back
-    END IF;
-    IF coalesce(s.wanted_version_id, s.model_version_id) <> expected_version_id THEN
-        RETURN NULL;  -- somebody else was faster: two steps are not what either wants
-    END IF;
-    -- The last move that was not a way back and has not been taken back.
-    SELECT o.* INTO h
-    FROM pgml_tune.serving_history AS o
-    WHERE o.pointer = s.model AND o.kind = 'version' AND o.undoes IS NULL AND o.to_target IS NOT NULL
-      -- What was dropped is passed over.
-      AND EXISTS (SELECT FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = o.from_target)
-      AND o.serving_history_id > coalesce((
-          -- A model of the same name may have been dropped.
-          SELECT max(d.serving_history_id) FROM pgml_tune.serving_history AS d
-          WHERE d.pointer = s.model AND d.kind = 'version' AND d.to_target IS NULL
-      ), 0)
-      AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = o.serving_history_id)
-    ORDER BY o.serving_history_id DESC
-    LIMIT 1;
-    IF h.serving_history_id IS NULL THEN
-        RAISE EXCEPTION 'there is no version before the one that model "%" serves', s.model
-            USING ERRCODE = '55000', HINT = format('SELECT * FROM pgml_tune.rollout_history WHERE pointer = %L', s.model);
-    END IF;
-    SELECT v.model_version_id INTO STRICT v_version_id
-    FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = h.from_target FOR KEY SHARE;
-    v_before := (
-        SELECT v.version FROM pgml_tune.model_version AS v
-        WHERE v.model_version_id = coalesce(s.wanted_version_id, s.model_version_id)
-    );
-    v_move := pgml_tune._write_history(
-        s.model, 'version', v_before, h.from_target, reason, h.rollout_id, h.serving_history_id
-    );
-    v_left := pgml_tune._point_model(s.model_id, v_version_id, v_move, h.serving_history_id);
-    IF cardinality(v_left) > 0 AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS m WHERE m.part_of = v_move) THEN
-        RAISE EXCEPTION 'no collection of model "%" has vectors of version "%" any more', s.model, h.from_target
-            USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, h.from_target);
-    END IF;
-    RETURN jsonb_build_object(
-        'from_version', v_before, 'to_version', h.from_target, 'left', v_left || pgml_tune._columns_left(s.model_id, v_version_id)
-    );
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._step_back(bigint, text, bigint) IS
-    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more; NULL if a rollout runs, or another version serves than expected.';
+-- What is no row: views, query functions and what plain embed() serves follow the routes, all of them together, when the locks are had.
 
 CREATE OR REPLACE FUNCTION pgml_tune._serving_function(model_id bigint)
 RETURNS text
@@ -5356,6 +5067,297 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$ SELECT s.model_id, s.model FROM pgml_tune.serving AS s WHERE s.wanted_version_id IS NOT NULL ORDER BY s.model $$;
 COMMENT ON FUNCTION pgml_tune._unaligned_models() IS 'Models whose plain embed() has yet to follow their searches.';
+-- Rollouts: their shares, their ends, the history and the way back.
+
+CREATE OR REPLACE FUNCTION pgml_tune._rollout_facts(name text, version text)
+RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_build_object(
+        'model_id', m.model_id, 'task', m.task, 'from_version_id', f.model_version_id, 'from_version', f.version,
+        'to_version_id', t.model_version_id, 'to_state', t.state, -- Labels are of no space: calls of a classifier can always be shared out.
+        'is_same_space', f.space_id = t.space_id OR m.task <> 'embedding',
+        'is_pending', s.wanted_version_id IS NOT NULL,
+        'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
+        'strays', (
+            SELECT count(*) FROM pgml_tune._routes(m.model_id) AS r
+            WHERE r.model_reference <> m.name || '@' || f.version
+              AND pgml_tune._vectors_in_space(r.name, f.model_version_id) IS NOT NULL
+        ) + (
+            SELECT count(*) FROM pgml_tune._columns_to_prepare(m.model_id, f.model_version_id) AS c WHERE c.is_done
+        ),
+        'rollout', (SELECT to_jsonb(r) FROM pgml_tune.rollout AS r WHERE r.model_id = m.model_id AND r.ended_at IS NULL)
+    )
+    FROM pgml_tune.model AS m
+    JOIN pgml_tune.serving AS s ON s.model_id = m.model_id
+    JOIN pgml_tune.model_version AS f ON f.model_version_id = coalesce(s.wanted_version_id, s.model_version_id)
+    LEFT JOIN pgml_tune.model_version AS t ON t.model_id = m.model_id AND t.version = _rollout_facts.version
+    WHERE m.name = _rollout_facts.name
+$$;
+COMMENT ON FUNCTION pgml_tune._rollout_facts(text, text) IS
+    'What a model serves, what the version named is, and the rollout that runs; NULL: no such model serves.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._write_history(
+    model text, kind text, from_target text, to_target text, reason text, rollout_id bigint, undoes bigint
+)
+RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, to_target, reason, rollout_id, undoes)
+    VALUES (model, kind, from_target, to_target, reason, rollout_id, undoes)
+    RETURNING serving_history_id
+$$;
+COMMENT ON FUNCTION pgml_tune._write_history(text, text, text, text, text, bigint, bigint) IS
+    'Adds a move to the history, and says its number.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._share_text(version text, share integer)
+RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT format('%s %s %%', version, (share / 100.0)::numeric(5, 2)::text::double precision) $$;
+COMMENT ON FUNCTION pgml_tune._share_text(text, integer) IS 'A version and its share, as the history tells it.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._begin_rollout(settings jsonb)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    s pgml_tune.serving := pgml_tune._hold_model((settings ->> 'model_id')::bigint);
+    v pgml_tune.model_version;
+    f pgml_tune.model_version;
+    v_rollout_id bigint;
+BEGIN
+    SELECT o.* INTO f FROM pgml_tune.model_version AS o
+    WHERE o.model_version_id = coalesce(s.wanted_version_id, s.model_version_id) FOR KEY SHARE;
+    -- Whoever drops the version waits for this lock, and then finds the rollout.
+    SELECT o.* INTO v FROM pgml_tune.model_version AS o
+    WHERE o.model_version_id = (settings ->> 'to_version_id')::bigint AND o.model_id = s.model_id AND o.state = 'ready'
+    FOR KEY SHARE;
+    IF v.model_version_id IS NULL OR f.model_version_id <> (settings ->> 'from_version_id')::bigint
+        OR s.wanted_version_id IS NOT NULL
+        OR EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
+        RETURN NULL;  -- somebody else was faster
+    END IF;
+    INSERT INTO pgml_tune.rollout (
+        model_id, model, from_version_id, from_version, to_version_id, to_version, is_same_space, share, plan, salt, guardrails,
+        expires_at, on_expiry
+    )
+    VALUES (
+        s.model_id, s.model, f.model_version_id, f.version, v.model_version_id, v.version,
+        f.space_id = v.space_id OR s.task <> 'embedding',
+        (settings ->> 'share')::integer,
+        CASE WHEN settings ? 'plan' THEN ARRAY(SELECT p::integer FROM jsonb_array_elements_text(settings -> 'plan') AS p) END,
+        encode(sha256(uuid_send(gen_random_uuid())), 'hex'), settings -> 'guardrails',
+        now() + make_interval(secs => (settings ->> 'seconds')::double precision), settings ->> 'on_expiry'
+    )
+    RETURNING rollout_id INTO v_rollout_id;
+    DELETE FROM pgml_tune.vectors_left AS l
+    USING pgml_tune._routes(s.model_id) AS r
+    WHERE l.collection_id = pgml_tune._vectors_in_space(r.name, v.model_version_id);
+    PERFORM pgml_tune._set_routes(v_rollout_id);
+    PERFORM pgml_tune._write_history(
+        s.model, 'share', f.version, pgml_tune._share_text(v.version, (settings ->> 'share')::integer), settings ->> 'reason',
+        v_rollout_id, NULL
+    );
+    RETURN v_rollout_id;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._begin_rollout(jsonb) IS 'Adds a rollout and sends it its first share; NULL if the model has changed meanwhile.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._hold_rollout(rollout_id bigint)
+RETURNS pgml_tune.rollout
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    o pgml_tune.rollout;
+BEGIN
+    PERFORM pgml_tune._hold_model((SELECT r.model_id FROM pgml_tune.rollout AS r WHERE r.rollout_id = _hold_rollout.rollout_id));
+    SELECT r.* INTO o FROM pgml_tune.rollout AS r WHERE r.rollout_id = _hold_rollout.rollout_id AND r.ended_at IS NULL;
+    RETURN o;  -- a row of NULLs if it has ended
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._hold_rollout(bigint) IS 'A rollout that runs; nobody else changes it until the transaction ends.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._change_rollout(rollout_id bigint, settings jsonb)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
+    v_share integer := (settings ->> 'share')::integer;
+BEGIN
+    IF o.rollout_id IS NULL OR o.phase <> (settings ->> 'expected_phase')::integer THEN
+        RETURN false;
+    END IF;
+    UPDATE pgml_tune.rollout AS r
+    SET share = v_share, state = 'running',
+        phase = r.phase + (v_share <> r.share)::integer,
+        phase_began_at = CASE WHEN v_share <> r.share THEN now() ELSE r.phase_began_at END,
+        plan = CASE WHEN settings ? 'plan'
+            THEN ARRAY(SELECT p::integer FROM jsonb_array_elements_text(settings -> 'plan') AS p) ELSE r.plan END,
+        guardrails = coalesce(settings -> 'guardrails', r.guardrails),
+        expires_at = coalesce(now() + make_interval(secs => (settings ->> 'seconds')::double precision), r.expires_at),
+        on_expiry = coalesce(settings ->> 'on_expiry', r.on_expiry)
+    WHERE r.rollout_id = o.rollout_id;
+    PERFORM pgml_tune._set_routes(o.rollout_id);
+    IF v_share <> o.share THEN
+        PERFORM pgml_tune._write_history(
+            o.model, 'share', pgml_tune._share_text(o.to_version, o.share), pgml_tune._share_text(o.to_version, v_share),
+            settings ->> 'reason', o.rollout_id, NULL
+        );
+    END IF;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._change_rollout(bigint, jsonb) IS
+    'Changes a rollout that runs: its share, which begins a phase, and what else is given of plan, guardrails, seconds and on_expiry; false if it has ended, or is not in the phase expected.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._set_verdict(rollout_id bigint, verdict jsonb, state pgml_tune.rollout_state)
+RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pgml_tune._hold_rollout(rollout_id);
+    UPDATE pgml_tune.rollout AS r
+    SET verdict = _set_verdict.verdict, state = coalesce(_set_verdict.state, r.state), looked_at = now()
+    WHERE r.rollout_id = _set_verdict.rollout_id AND r.ended_at IS NULL
+$$;
+COMMENT ON FUNCTION pgml_tune._set_verdict(bigint, jsonb, pgml_tune.rollout_state) IS
+    'Keeps what the last look at a rollout has found; NULL leaves its state.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._end_rollout(
+    rollout_id bigint, state pgml_tune.rollout_state, reason text, expected_phase integer
+)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    o pgml_tune.rollout := pgml_tune._hold_rollout(rollout_id);
+    v_move bigint;
+    v_missing text;
+BEGIN
+    IF o.rollout_id IS NULL OR o.phase <> expected_phase THEN
+        RETURN false;
+    END IF;
+    IF _end_rollout.state = 'promoted' THEN
+        SELECT string_agg(DISTINCT m.statement, '; ') INTO v_missing
+        FROM pgml_tune._missing_steps(o.model_id, o.to_version_id) AS m WHERE m.what <> 'untracked' AND NOT o.is_same_space;
+        IF v_missing IS NOT NULL THEN
+            RAISE EXCEPTION 'model "%" is not ready for version "%"', o.model, o.to_version
+                USING ERRCODE = '55000', HINT = v_missing;
+        END IF;
+        v_move := pgml_tune._write_history(o.model, 'version', o.from_version, o.to_version, reason, o.rollout_id, NULL);
+        -- Before the routes are cleared: nothing shall be looked for twice.
+        PERFORM pgml_tune._point_model(o.model_id, o.to_version_id, v_move, NULL);
+    ELSE
+        PERFORM pgml_tune._write_history(
+            o.model, 'share', pgml_tune._share_text(o.to_version, o.share), o.from_version, reason, o.rollout_id, NULL
+        );
+    END IF;
+    PERFORM pgml_tune._clear_routes(o.model_id);
+    UPDATE pgml_tune.rollout AS r
+    SET state = _end_rollout.state, ended_at = now(), reason = _end_rollout.reason,
+        share = CASE _end_rollout.state WHEN 'promoted' THEN 10000 ELSE 0 END
+    WHERE r.rollout_id = o.rollout_id;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text, integer) IS
+    'Lets the candidate of a rollout answer all searches (promoted) or none (rolled_back); false if it has ended already, or is not in the phase expected; NULL expects any.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._columns_left(model_id bigint, version_id bigint)
+RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(c.label ORDER BY c.label), '{}')
+    FROM pgml_tune._columns_to_prepare(model_id, version_id) AS c WHERE NOT c.is_done
+$$;
+COMMENT ON FUNCTION pgml_tune._columns_left(bigint, bigint) IS
+    'Recorded columns whose vectors are of another space than a version, and that have none of it ready.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._bring_along(model_id bigint)
+RETURNS text[]
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    s pgml_tune.serving := pgml_tune._hold_model(model_id);
+    v_version_id bigint := coalesce(s.wanted_version_id, s.model_version_id);
+BEGIN
+    RETURN pgml_tune._point_model(s.model_id, v_version_id, NULL, NULL) || pgml_tune._columns_left(s.model_id, v_version_id);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._bring_along(bigint) IS
+    'Lets collections and columns that a rollback has left behind follow, and names those that still have no vectors of the version that serves.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._step_back(model_id bigint, reason text, expected_version_id bigint)
+RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    s pgml_tune.serving := pgml_tune._hold_model(model_id);
+    h pgml_tune.serving_history;
+    v_version_id bigint;
+    v_before text;
+    v_move bigint;
+    v_left text[];
+BEGIN
+    IF EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
+        RETURN NULL;  -- its end is the way back
+    END IF;
+    IF coalesce(s.wanted_version_id, s.model_version_id) <> expected_version_id THEN
+        RETURN NULL;  -- somebody else was faster: two steps are not what either wants
+    END IF;
+    -- The last move that was not a way back and has not been taken back.
+    SELECT o.* INTO h
+    FROM pgml_tune.serving_history AS o
+    WHERE o.pointer = s.model AND o.kind = 'version' AND o.undoes IS NULL AND o.to_target IS NOT NULL
+      -- What was dropped is passed over.
+      AND EXISTS (SELECT FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = o.from_target)
+      AND o.serving_history_id > coalesce((
+          -- A model of the same name may have been dropped.
+          SELECT max(d.serving_history_id) FROM pgml_tune.serving_history AS d
+          WHERE d.pointer = s.model AND d.kind = 'version' AND d.to_target IS NULL
+      ), 0)
+      AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = o.serving_history_id)
+    ORDER BY o.serving_history_id DESC
+    LIMIT 1;
+    IF h.serving_history_id IS NULL THEN
+        RAISE EXCEPTION 'there is no version before the one that model "%" serves', s.model
+            USING ERRCODE = '55000', HINT = format('SELECT * FROM pgml_tune.rollout_history WHERE pointer = %L', s.model);
+    END IF;
+    SELECT v.model_version_id INTO STRICT v_version_id
+    FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = h.from_target FOR KEY SHARE;
+    v_before := (
+        SELECT v.version FROM pgml_tune.model_version AS v
+        WHERE v.model_version_id = coalesce(s.wanted_version_id, s.model_version_id)
+    );
+    v_move := pgml_tune._write_history(
+        s.model, 'version', v_before, h.from_target, reason, h.rollout_id, h.serving_history_id
+    );
+    v_left := pgml_tune._point_model(s.model_id, v_version_id, v_move, h.serving_history_id);
+    IF cardinality(v_left) > 0 AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS m WHERE m.part_of = v_move) THEN
+        RAISE EXCEPTION 'no collection of model "%" has vectors of version "%" any more', s.model, h.from_target
+            USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, h.from_target);
+    END IF;
+    RETURN jsonb_build_object(
+        'from_version', v_before, 'to_version', h.from_target, 'left', v_left || pgml_tune._columns_left(s.model_id, v_version_id)
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._step_back(bigint, text, bigint) IS
+    'Takes back the last move of a model that has not been taken back: from which version, to which, and the collections that have no vectors of it any more; NULL if a rollout runs, or another version serves than expected.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._rollback_window()
 RETURNS interval
