@@ -152,6 +152,7 @@ def test_text_column_dropped_by_force_leaves_a_writable_table(doc: psycopg.Conne
 
 def test_dropped_table_takes_its_collection_along(table: psycopg.Connection[Any]) -> None:
     table.execute("CREATE TABLE app.other (id integer PRIMARY KEY, body text)")
+    table.execute("CALL maintain()")  # makes the partitions of the log
     before = catalog(table)
     table.execute("CREATE TABLE app.gone (id integer PRIMARY KEY, body text)")
     table.execute("INSERT INTO app.gone VALUES (1, 'soon gone')")
@@ -171,6 +172,7 @@ def test_dropped_table_takes_its_collection_along(table: psycopg.Connection[Any]
 
 
 def test_table_dropped_in_the_transaction_that_embedded_it(table: psycopg.Connection[Any]) -> None:
+    table.execute("CALL maintain()")  # makes the partitions of the log
     before = catalog(table)
     table.execute("BEGIN")
     table.execute("CREATE TABLE app.gone (id integer PRIMARY KEY, body text)")
