@@ -65,30 +65,30 @@ def session(connect_shared: Connect, server_home: Path) -> Iterator[Session]:
     shared = Session(connect_shared())
     shared.db.execute(ROWS)
     shared.db.execute("SELECT configure('job_threads', '1')")
-    result = shared.call("import_model('tiny', %s)", str(installation.import_dir / "tiny"))
-    assert result["versions"] == ["tiny@v1"]
+    result = shared.call("import_model('pupil', %s)", str(installation.import_dir / "tiny"))
+    assert result["versions"] == ["pupil@v1"]
     yield shared
 
 
 def test_finetuning_makes_a_version_of_another_space_that_does_not_serve(session: Session) -> None:
     options = '{"epochs": 2, "batch_size": 8, "seed": 7}'
-    result = session.call("finetune_sbert('tiny', %s, eval_query => %s, options => %s)", SCORED, SCORED, options)
-    assert result["versions"] == ["tiny@v2"]
+    result = session.call("finetune_sbert('pupil', %s, eval_query => %s, options => %s)", SCORED, SCORED, options)
+    assert result["versions"] == ["pupil@v2"]
     # It was told how far the job was; of short phases not each.
     assert len(session.notices) > 1 and all(notice.startswith("job ") for notice in session.notices)
-    before, after = session.version("tiny@v1"), session.version("tiny@v2")
+    before, after = session.version("pupil@v1"), session.version("pupil@v2")
     assert after["space_id"] != before["space_id"]
     assert (before["is_serving"], after["is_serving"], after["base_version"]) == (True, False, "v1")
     made_by = after["source"]["made_by"]
-    assert (made_by["kind"], made_by["base"], made_by["train"]["query"]) == ("finetune_sbert", "tiny@v1", SCORED)
+    assert (made_by["kind"], made_by["base"], made_by["train"]["query"]) == ("finetune_sbert", "pupil@v1", SCORED)
     assert made_by["train"]["count"] == 90 and len(made_by["train"]["sha256"]) == 64
     figures = session.db.execute(
-        "SELECT version, metric_value FROM pgml_tune.evaluations WHERE model = 'tiny' AND metric = 'spearman'"
+        "SELECT version, metric_value FROM pgml_tune.evaluations WHERE model = 'pupil' AND metric = 'spearman'"
     ).fetchall()
     assert {version for version, _ in figures} == {"v1", "v2"} and all(-100 <= value <= 100 for _, value in figures)
     different = (
-        "SELECT embed('a list', 'tiny@v1') <> embed('a list', 'tiny@v2')"
-        " AND embed('a list', 'tiny') = embed('a list', 'tiny@v1')"
+        "SELECT embed('a list', 'pupil@v1') <> embed('a list', 'pupil@v2')"
+        " AND embed('a list', 'pupil') = embed('a list', 'pupil@v1')"
     )
     assert fetch_value(session.db, different)
 
@@ -96,14 +96,14 @@ def test_finetuning_makes_a_version_of_another_space_that_does_not_serve(session
 def test_the_same_seed_and_rows_make_the_same_vectors(session: Session) -> None:
     options = '{"batch_size": 8, "seed": 3, "eval_share": 0}'
     for version in ("same1", "same2"):
-        session.call("finetune_sbert('tiny@v1', %s, %s, options => %s)", PAIRS, version, options)
-    distance = "SELECT embed('a list', 'tiny@same1') <=> embed('a list', 'tiny@same2')"
+        session.call("finetune_sbert('pupil@v1', %s, %s, options => %s)", PAIRS, version, options)
+    distance = "SELECT embed('a list', 'pupil@same1') <=> embed('a list', 'pupil@same2')"
     assert fetch_value(session.db, distance) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_classifier_is_trained_served_distilled_and_evaluated(session: Session) -> None:
     options = '{"epochs": 8, "batch_size": 8, "learning_rate": 0.003}'
-    result = session.call("finetune_classifier('tiny', %s, 'triage', %s, %s)", LABELLED, LABELLED, options)
+    result = session.call("finetune_classifier('pupil', %s, 'triage', %s, %s)", LABELLED, LABELLED, options)
     assert result["versions"] == ["triage@v1"]
     answers = session.db.execute("SELECT label, score FROM classify('query the object 7', 'triage', 3)").fetchall()
     assert sorted(label for label, _ in answers) == ["number", "object", "string"]
@@ -126,46 +126,46 @@ SELECT count(record_feedback(call_id, label => label, expected => other, input =
 def test_feedback_becomes_the_next_version_by_the_statements_of_the_documentation(session: Session) -> None:
     session.db.execute("SELECT configure('log_sample', '1')")
     statements = re.findall(r"^CALL (finetune_\w+\(.*?\));", DOCUMENT, re.MULTILINE | re.DOTALL)
-    pairs, labelled = (statement.replace("minilm", "tiny").replace("triage", "tiny") for statement in statements)
-    assert fetch_value(session.db, FEEDBACK, ("tiny",)) == 90
+    pairs, labelled = (statement.replace("minilm", "pupil").replace("triage", "pupil") for statement in statements)
+    assert fetch_value(session.db, FEEDBACK, ("pupil",)) == 90
     result = session.call(pairs.replace("$$)", "$$, 'heeded')"))
-    assert result["versions"] == ["tiny@heeded"]
-    assert session.version("tiny@heeded")["source"]["made_by"]["train"]["count"] == 90
+    assert result["versions"] == ["pupil@heeded"]
+    assert session.version("pupil@heeded")["source"]["made_by"]["train"]["count"] == 90
     result = session.call(labelled.replace("$$)", "$$, 'taught')"))
     assert result["versions"] == ["taught@v1"]
 
 
 def test_an_embedding_model_is_distilled_into_fewer_layers(session: Session) -> None:
     result = session.call(
-        "distill_model('tiny', 'layers:1', 'SELECT body FROM sentence', options => '{\"epochs\": 1}')"
+        "distill_model('pupil', 'layers:1', 'SELECT body FROM sentence', options => '{\"epochs\": 1}')"
     )
-    assert result["versions"] == ["tiny-distilled@v1"]
-    made_by = session.version("tiny-distilled@v1")["source"]["made_by"]
+    assert result["versions"] == ["pupil-distilled@v1"]
+    made_by = session.version("pupil-distilled@v1")["source"]["made_by"]
     assert (made_by["parameters"]["student"], made_by["parameters"]["epochs"]) == ("layers:1", 1)
     assert result["student"]["bytes"] < result["teacher"]["bytes"]
 
 
 def test_smaller_and_exported_versions_keep_the_space(session: Session) -> None:
-    assert session.call("quantize_model('tiny@v1', 'fp16')")["versions"] == ["tiny@v1-fp16"]
-    exported = session.call("export_onnx('tiny@v1', '{\"opset\": 18}')")["versions"]
-    assert exported == ["tiny@v1-opset18"]
-    space = session.version("tiny@v1")["space_id"]
-    for reference in ("tiny@v1-fp16", *exported):
+    assert session.call("quantize_model('pupil@v1', 'fp16')")["versions"] == ["pupil@v1-fp16"]
+    exported = session.call("export_onnx('pupil@v1', '{\"opset\": 18}')")["versions"]
+    assert exported == ["pupil@v1-opset18"]
+    space = session.version("pupil@v1")["space_id"]
+    for reference in ("pupil@v1-fp16", *exported):
         assert session.version(reference)["space_id"] == space
-        assert fetch_value(session.db, "SELECT embed('a', %s) <=> embed('a', 'tiny@v1')", (reference,)) < 0.01
+        assert fetch_value(session.db, "SELECT embed('a', %s) <=> embed('a', 'pupil@v1')", (reference,)) < 0.01
 
 
 def test_tensorrt_without_a_gpu_is_refused_with_what_is_missing(session: Session) -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("there is a GPU")
     with refused("0A000") as failure:
-        session.db.execute("CALL export_tensorrt('tiny@v1')")
+        session.db.execute("CALL export_tensorrt('pupil@v1')")
     assert failure.value.diag.message_primary
 
 
 def test_the_card_of_a_version_tells_where_it_comes_from(session: Session) -> None:
     card = fetch_value(session.db, "SELECT model_card('triage', 'v1')")
-    assert card["lineage"]["made_by"]["base"] == "tiny@v1"
+    assert card["lineage"]["made_by"]["base"] == "pupil@v1"
     assert {"accuracy", "macro_f1"} <= {figure["metric"] for figure in card["evaluations"]}
 
 
@@ -175,7 +175,7 @@ def test_the_error_of_a_job_is_the_error_of_its_call(session: Session) -> None:
     assert fetch_value(session.db, "SELECT sqlstate FROM pgml_tune.jobs ORDER BY job_id DESC LIMIT 1") == "42501"
 
 
-LONG = "CALL finetune_sbert('tiny@v1', %s, options => '{\"epochs\": 100, \"batch_size\": 2}')"
+LONG = "CALL finetune_sbert('pupil@v1', %s, options => '{\"epochs\": 100, \"batch_size\": 2}')"
 
 
 def test_a_cancelled_wait_ends_the_wait_and_not_the_job(session: Session, connect_shared: Connect) -> None:
@@ -201,7 +201,7 @@ def test_a_cancelled_wait_ends_the_wait_and_not_the_job(session: Session, connec
 
 def test_a_call_in_a_transaction_block_runs_after_its_commit(session: Session) -> None:
     with session.db.transaction():
-        job = fetch_value(session.db, "CALL evaluate_model('tiny@v1', %s, '{spearman}')", (SCORED,))
+        job = fetch_value(session.db, "CALL evaluate_model('pupil@v1', %s, '{spearman}')", (SCORED,))
         assert fetch_value(session.db, "SELECT state::text FROM pgml_tune.jobs WHERE job_id = %s", (job,)) == "queued"
     ended = "SELECT state = 'succeeded' FROM pgml_tune.jobs WHERE job_id = %s"
     wait_until(lambda: fetch_value(session.db, ended, (job,)), 60)
