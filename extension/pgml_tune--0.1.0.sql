@@ -4807,7 +4807,13 @@ BEGIN
     SET rollout_id = o.rollout_id, phase = o.phase, share = o.share, salt = o.salt, changed_at = now(),
         candidate_version_id = v.model_version_id, candidate_version = v.version, candidate_sha256 = v.artifact_sha256
     FROM (VALUES (1)) AS one
-    LEFT JOIN pgml_tune.model_version AS v ON v.model_version_id = o.to_version_id AND o.is_same_space
+    LEFT JOIN pgml_tune.model_version AS v
+        ON v.model_version_id = o.to_version_id AND o.is_same_space
+        -- Not while plain embed() has yet to follow from another space: it would share itself out between two.
+        AND EXISTS (
+            SELECT FROM pgml_tune.serving AS n JOIN pgml_tune.model_version AS w ON w.model_version_id = n.model_version_id
+            WHERE n.model_id = o.model_id AND (w.space_id = v.space_id OR n.task <> 'embedding')
+        )
     WHERE s.model_id = o.model_id;
     UPDATE pgml_tune.collection_route AS r
     SET rollout_id = o.rollout_id, phase = o.phase, share = o.share, salt = o.salt, changed_at = now(),
@@ -4997,6 +5003,8 @@ BEGIN
     IF to_regprocedure(pgml_tune._serving_function(s.model_id)) IS NOT NULL THEN
         PERFORM pgml_tune._make_serving_function(s.model_id);
     END IF;
+    PERFORM pgml_tune._set_routes(o.rollout_id)
+    FROM pgml_tune.rollout AS o WHERE o.model_id = s.model_id AND o.ended_at IS NULL;
     IF s.version <> v_before THEN  -- else rolled back before all had followed
         PERFORM pgml_tune._write_history(s.model, 'catalog', v_before, s.version, NULL, NULL, NULL);
     END IF;
@@ -5078,7 +5086,6 @@ AS $$
         'model_id', m.model_id, 'task', m.task, 'from_version_id', f.model_version_id, 'from_version', f.version,
         'to_version_id', t.model_version_id, 'to_state', t.state, -- Labels are of no space: calls of a classifier can always be shared out.
         'is_same_space', f.space_id = t.space_id OR m.task <> 'embedding',
-        'is_pending', s.wanted_version_id IS NOT NULL,
         'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
         'strays', (
             SELECT count(*) FROM pgml_tune._routes(m.model_id) AS r
@@ -5137,7 +5144,6 @@ BEGIN
     WHERE o.model_version_id = (settings ->> 'to_version_id')::bigint AND o.model_id = s.model_id AND o.state = 'ready'
     FOR KEY SHARE;
     IF v.model_version_id IS NULL OR f.model_version_id <> (settings ->> 'from_version_id')::bigint
-        OR s.wanted_version_id IS NOT NULL
         OR EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
         RETURN NULL;  -- somebody else was faster
     END IF;

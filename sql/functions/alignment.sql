@@ -108,6 +108,8 @@ BEGIN
     IF to_regprocedure(pgml_tune._serving_function(s.model_id)) IS NOT NULL THEN
         PERFORM pgml_tune._make_serving_function(s.model_id);
     END IF;
+    PERFORM pgml_tune._set_routes(o.rollout_id)
+    FROM pgml_tune.rollout AS o WHERE o.model_id = s.model_id AND o.ended_at IS NULL;
     IF s.version <> v_before THEN  -- else rolled back before all had followed
         PERFORM pgml_tune._write_history(s.model, 'catalog', v_before, s.version, NULL, NULL, NULL);
     END IF;

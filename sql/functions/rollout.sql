@@ -9,7 +9,6 @@ AS $$
         'model_id', m.model_id, 'task', m.task, 'from_version_id', f.model_version_id, 'from_version', f.version,
         'to_version_id', t.model_version_id, 'to_state', t.state, -- Labels are of no space: calls of a classifier can always be shared out.
         'is_same_space', f.space_id = t.space_id OR m.task <> 'embedding',
-        'is_pending', s.wanted_version_id IS NOT NULL,
         'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
         'strays', (
             SELECT count(*) FROM pgml_tune._routes(m.model_id) AS r
@@ -68,7 +67,6 @@ BEGIN
     WHERE o.model_version_id = (settings ->> 'to_version_id')::bigint AND o.model_id = s.model_id AND o.state = 'ready'
     FOR KEY SHARE;
     IF v.model_version_id IS NULL OR f.model_version_id <> (settings ->> 'from_version_id')::bigint
-        OR s.wanted_version_id IS NOT NULL
         OR EXISTS (SELECT FROM pgml_tune.rollout AS r WHERE r.model_id = s.model_id AND r.ended_at IS NULL) THEN
         RETURN NULL;  -- somebody else was faster
     END IF;

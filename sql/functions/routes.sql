@@ -85,7 +85,13 @@ BEGIN
     SET rollout_id = o.rollout_id, phase = o.phase, share = o.share, salt = o.salt, changed_at = now(),
         candidate_version_id = v.model_version_id, candidate_version = v.version, candidate_sha256 = v.artifact_sha256
     FROM (VALUES (1)) AS one
-    LEFT JOIN pgml_tune.model_version AS v ON v.model_version_id = o.to_version_id AND o.is_same_space
+    LEFT JOIN pgml_tune.model_version AS v
+        ON v.model_version_id = o.to_version_id AND o.is_same_space
+        -- Not while plain embed() has yet to follow from another space: it would share itself out between two.
+        AND EXISTS (
+            SELECT FROM pgml_tune.serving AS n JOIN pgml_tune.model_version AS w ON w.model_version_id = n.model_version_id
+            WHERE n.model_id = o.model_id AND (w.space_id = v.space_id OR n.task <> 'embedding')
+        )
     WHERE s.model_id = o.model_id;
     UPDATE pgml_tune.collection_route AS r
     SET rollout_id = o.rollout_id, phase = o.phase, share = o.share, salt = o.salt, changed_at = now(),

@@ -17,7 +17,7 @@ from job_workers import Installation, Worker, Workers, job_processes, queue, wor
 from pgml_tune.engine.artifact import Artifact, bound_digest
 from pgml_tune.records import ModelReference
 
-KILLS = int(os.environ.get("PGML_TUNE_JOB_KILLS", "10"))
+KILLS = int(os.environ.get("PGML_TUNE_JOB_KILLS", "6"))
 LONGEST_PAUSE = 6.0  # between two kills: about what an undisturbed job takes
 WORKERS = 2
 JOBS = 6

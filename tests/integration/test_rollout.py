@@ -439,10 +439,26 @@ def test_in_an_open_transaction_only_searches_move(db: psycopg.Connection[Any], 
     assert dimensions(db) == (32, 32, 32) and searched_by(db, "a question") == "v1"
     owner.execute("COMMIT")
     assert dimensions(db) == (32, 32, 32) and searched_by(db, "a question") == "v2"
-    with refused("55000"):
-        roll_out(db, "v3", 5, untracked="accept")
     db.execute("CALL rollout_tick()")
     assert dimensions(db) == (16, 16, 16)
+
+
+def test_embed_that_has_yet_to_follow_is_not_shared_out_between_two_spaces(
+    db: psycopg.Connection[Any], connect: Connect, digests: list[str]
+) -> None:
+    db.execute("SELECT register_model('tiny', %s, 'embedding', 'v1b')", (digests[0],))
+    db.execute("CALL prepare_rollout('tiny', 'v3')")
+    roll_out(db, "v3")
+    reader = connect()
+    reader.execute("BEGIN; SELECT count(*) FROM docs_body_embedding")
+    assert fetch_value(db, "SELECT rollback_model('tiny')")["embed_ms"] is None
+    assert roll_out(db, "v1b", 50)["is_same_space"] is True
+    of = "SELECT count(*) FROM unnest(%s::text[]) AS t WHERE embed(t, 'tiny') = embed_pinned(t, 'tiny', %s)"
+    assert fetch_value(db, of, (QUESTIONS, "v3")) == len(QUESTIONS)
+    reader.execute("COMMIT")
+    db.execute("CALL rollout_tick()")
+    assert fetch_value(db, of, (QUESTIONS, "v1")) == len(QUESTIONS)
+    assert fetch_value(db, "SELECT candidate_version FROM pgml_tune.serving WHERE model = 'tiny'") == "v1b"
 
 
 def test_a_rollback_that_has_waited_ends_the_rollout_that_came_first(

@@ -340,35 +340,37 @@ OPTIONS = {option.name: option.default for option in JOB_OPTIONS["quantize_model
 DIGEST = "0" * 64
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        "{}",
-        json.dumps(OPTIONS | {"models": 3}),
-        json.dumps(OPTIONS | {"models": {"model": []}}),
-        json.dumps(OPTIONS | {"models": {"model": {"reference": "minilm@v1", "task": "embedding", "digest": DIGEST}}}),
-        json.dumps(OPTIONS | {"models": {"model": {"reference": "minilm@v9", "task": "embedding", "digest": DIGEST}}}),
-        json.dumps(OPTIONS | {"models": {"model": {"reference": "minilm@v1", "task": {"a": 1}, "digest": DIGEST}}}),
-        json.dumps(OPTIONS | {"threads": -1}),
-        json.dumps(OPTIONS | {"threads": "1"}),
-        json.dumps(OPTIONS | {"target": {"model": "../../x"}}),
-        json.dumps(OPTIONS)[:-1] + ', "more": 1' + "0" * 4999 + "}",
-        json.dumps(OPTIONS)[:-1] + ', "more": ' + "[" * 1500 + "]" * 1500 + "}",
-    ],
-    ids=range(11),
-)
-def test_a_job_that_was_added_past_its_procedure_ends_cleanly(
-    workers: Workers, connect: Connect, db: psycopg.Connection[Any], parameters: str
+ODD_PARAMETERS = [
+    "{}",
+    json.dumps(OPTIONS | {"models": 3}),
+    json.dumps(OPTIONS | {"models": {"model": []}}),
+    json.dumps(OPTIONS | {"models": {"model": {"reference": "minilm@v1", "task": "embedding", "digest": DIGEST}}}),
+    json.dumps(OPTIONS | {"models": {"model": {"reference": "minilm@v9", "task": "embedding", "digest": DIGEST}}}),
+    json.dumps(OPTIONS | {"models": {"model": {"reference": "minilm@v1", "task": {"a": 1}, "digest": DIGEST}}}),
+    json.dumps(OPTIONS | {"threads": -1}),
+    json.dumps(OPTIONS | {"threads": "1"}),
+    json.dumps(OPTIONS | {"target": {"model": "../../x"}}),
+    json.dumps(OPTIONS)[:-1] + ', "more": 1' + "0" * 4999 + "}",
+    json.dumps(OPTIONS)[:-1] + ', "more": ' + "[" * 1500 + "]" * 1500 + "}",
+]
+
+
+def test_jobs_that_were_added_past_their_procedure_end_cleanly(
+    workers: Workers, connect: Connect, db: psycopg.Connection[Any]
 ) -> None:
     olga = connect("olga")
-    olga.execute(
-        "INSERT INTO pgml_tune.job (kind, parameters, request_sha256) VALUES ('quantize_model', %s, repeat('0', 64))",
-        (parameters,),
-    )
-    job_id = fetch_value(olga, "SELECT job_id FROM pgml_tune.jobs")
+    for parameters in ODD_PARAMETERS:
+        olga.execute(
+            "INSERT INTO pgml_tune.job (kind, parameters, request_sha256)"
+            " VALUES ('quantize_model', %s, md5(%s) || md5(%s))",
+            (parameters, parameters, parameters),
+        )
+    jobs = [job_id for (job_id,) in olga.execute("SELECT job_id FROM pgml_tune.jobs").fetchall()]
+    assert len(jobs) == len(ODD_PARAMETERS)
     workers.run_once()
-    assert state_of(db, job_id) == "failed"
-    assert error_of(db, job_id) in ("22023", "55000", "42704")
+    for job_id in jobs:
+        assert state_of(db, job_id) == "failed"
+        assert error_of(db, job_id) in ("22023", "55000", "42704")
 
 
 def test_an_open_transaction_with_a_job_holds_up_no_other(

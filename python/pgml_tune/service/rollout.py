@@ -241,10 +241,6 @@ def _checked_facts(db: Session, name: str, version: str) -> Facts:
     if facts.to_state != "ready":
         raise NotReady(f'version "{name}@{version}" is not ready', detail=f"Its state is {facts.to_state}.")
     if facts.rollout is None:
-        if facts.is_pending:
-            raise NotReady(
-                f'plain embed() has yet to follow what searches of model "{name}" go to', hint="CALL rollout_tick()"
-            )
         if facts.to_version_id == facts.from_version_id and not facts.strays:
             raise NotReady(
                 f'version "{version}" serves model "{name}" already', hint="SELECT * FROM pgml_tune.traffic"

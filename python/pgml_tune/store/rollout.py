@@ -123,7 +123,6 @@ class Facts:
     to_version_id: int | None  # None: there is no such version
     to_state: str | None
     is_same_space: bool | None
-    is_pending: bool  # plain embed() has yet to follow the last move
     collections: int
     strays: int  # collections and columns that could go to what serves, and have not
     rollout: dict[str, Any] | None
