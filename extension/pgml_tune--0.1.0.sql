@@ -342,6 +342,10 @@ CREATE TABLE pgml_tune.collection_route (
     changed_at          timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT collection_route_share_check CHECK (share BETWEEN 0 AND 10000)
 );
+COMMENT ON TABLE pgml_tune.collection_route IS
+    'Which vectors of a collection, and which version for the questions, answer a search, and those that answer the share of a rollout.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_route', '');
+
 -- Not a column of the collection: a fill holds that row as long as a batch takes, and nobody waits for it to go back.
 CREATE TABLE pgml_tune.vectors_left (
     collection_id bigint PRIMARY KEY,
@@ -350,10 +354,6 @@ CREATE TABLE pgml_tune.vectors_left (
 COMMENT ON TABLE pgml_tune.vectors_left IS
     'Vectors that a rollout or a rollback has led away from, and when; those of others answer, or have not answered yet.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.vectors_left', '');
-
-COMMENT ON TABLE pgml_tune.collection_route IS
-    'Which vectors of a collection, and which version for the questions, answer a search, and those that answer the share of a rollout.';
-SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_route', '');
 
 -- Each time a writer went on although vectors that do not answer could not be made: they lack some rows till they are filled again.
 CREATE TABLE pgml_tune.vectors_missed (
@@ -366,25 +366,27 @@ COMMENT ON TABLE pgml_tune.vectors_missed IS
     'Vectors of candidates, prepared and former versions that could not be made; maintain() fills the gaps.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.vectors_missed', '');
 
-CREATE FUNCTION pgml_tune._check_missed()
+CREATE FUNCTION pgml_tune._check_number_owner()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_source regclass := (SELECT c.source FROM pgml_tune.collection AS c WHERE c.collection_id = NEW.collection_id);
 BEGIN
     IF NOT coalesce(
-        (SELECT pg_has_role(s.relowner, 'USAGE') FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
-         WHERE c.collection_id = NEW.collection_id),
+        (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = v_source),
         (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
     ) THEN
-        RAISE EXCEPTION 'must be owner of the table of the collection' USING ERRCODE = '42501';
+        RAISE EXCEPTION 'must be owner of table %', v_source USING ERRCODE = '42501';
     END IF;
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._check_missed() IS 'Lets only the owner of a table say that its vectors lack rows, as its triggers do.';
+COMMENT ON FUNCTION pgml_tune._check_number_owner() IS 'Lets only the owner of a table say by the number of its collection that vectors lack rows, or that it is kept embedded no more.';
+
 CREATE TRIGGER vectors_missed_owner BEFORE INSERT ON pgml_tune.vectors_missed
-    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_missed();
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_number_owner();
 
 -- Not a row policy: pg_dump writes the policies of an extension's table out, and the restore then fails on the second one.
 CREATE FUNCTION pgml_tune._check_collection_owner()
@@ -446,25 +448,6 @@ CREATE TABLE pgml_tune.collection_drop (
 );
 COMMENT ON TABLE pgml_tune.collection_drop IS 'Takes the numbers of collections that their owners drop; always empty.';
 
-CREATE FUNCTION pgml_tune._check_collection_drop()
-RETURNS trigger
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_source regclass := (SELECT c.source FROM pgml_tune.collection AS c WHERE c.collection_id = NEW.collection_id);
-BEGIN
-    IF NOT coalesce(
-        (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = v_source),
-        (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
-    ) THEN
-        RAISE EXCEPTION 'must be owner of table %', v_source USING ERRCODE = '42501';
-    END IF;
-    RETURN NEW;
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._check_collection_drop() IS 'Lets only the owner of a table end that it is kept embedded.';
-
 CREATE FUNCTION pgml_tune._drop_collection_row()
 RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -477,7 +460,7 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._drop_collection_row() IS 'Deletes the row of a collection whose owner drops it.';
 CREATE TRIGGER collection_drop_1_check BEFORE INSERT ON pgml_tune.collection_drop
-    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_drop();
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_number_owner();
 CREATE TRIGGER collection_drop_2_row BEFORE INSERT ON pgml_tune.collection_drop
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._drop_collection_row();
 
@@ -3610,7 +3593,7 @@ COMMENT ON FUNCTION pgml_tune._unit(text, text) IS
     'First 60 bits of sha256(salt:unit); a candidate answers where the remainder by 10,000 is below its share.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._open_collection(collection text, k integer, query text, is_fallback boolean)
-RETURNS TABLE (opened pgml_tune.collection, model_reference text, route jsonb)
+RETURNS TABLE (opened pgml_tune.collection, model_reference text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -3619,7 +3602,6 @@ DECLARE
     t pgml_tune.collection;
     r pgml_tune.collection_route;
     v_unit text := current_setting('pgml_tune.unit', true);
-    v_number bigint;
     v_is_candidate boolean := false;
 BEGIN
     IF collection IS NULL OR k IS NULL THEN
@@ -3634,12 +3616,11 @@ BEGIN
         RAISE EXCEPTION 'invalid value for parameter "pgml_tune.unit"'
             USING ERRCODE = '22023', DETAIL = 'It has more than 1000 bytes.', HINT = 'RESET pgml_tune.unit';
     END IF;
-    IF r.rollout_id IS NOT NULL AND r.candidate_id IS NOT NULL AND query IS NOT NULL THEN
-        v_number := pgml_tune._unit(r.salt, coalesce(nullif(v_unit, ''), query));
-        v_is_candidate := v_number % 10000 < r.share;
+    IF r.rollout_id IS NOT NULL AND r.candidate_id IS NOT NULL AND query IS NOT NULL AND NOT is_fallback THEN
+        v_is_candidate := pgml_tune._unit(r.salt, coalesce(nullif(v_unit, ''), query)) % 10000 < r.share;
     END IF;
     SELECT c.* INTO t FROM pgml_tune.collection AS c
-    WHERE c.collection_id = CASE WHEN v_is_candidate AND NOT is_fallback THEN r.candidate_id ELSE r.collection_id END;
+    WHERE c.collection_id = CASE WHEN v_is_candidate THEN r.candidate_id ELSE r.collection_id END;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such collection'
             USING ERRCODE = '42704', HINT = 'SELECT collection FROM pgml_tune.embedding_collections';
@@ -3664,19 +3645,12 @@ BEGIN
             USING ERRCODE = '55000', HINT = format('SELECT drop_auto_embed(%L)', t.name);
     END IF;
     opened := t;
-    model_reference := CASE WHEN v_is_candidate AND NOT is_fallback THEN r.candidate_reference ELSE r.model_reference END;
-    route := jsonb_build_object('collection', t.name);
-    IF v_number IS NOT NULL THEN
-        route := route || jsonb_build_object(
-            'rollout_id', r.rollout_id, 'phase', r.phase, 'share', r.share, 'unit', v_number,
-            'variant', CASE WHEN v_is_candidate THEN 'candidate' ELSE 'serving' END, 'is_fallback', is_fallback
-        );
-    END IF;
+    model_reference := CASE WHEN v_is_candidate THEN r.candidate_reference ELSE r.model_reference END;
     RETURN NEXT;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._open_collection(text, integer, text, boolean) IS
-    'The vectors of a collection that answer a query of the caller now, the version that embeds it, and what rollout this is part of; is_fallback asks for the serving version.';
+    'The vectors of a collection that answer a query of the caller now, and the version that embeds it; is_fallback asks for the serving version.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._begin_search(collection text, query text, k integer, filter jsonb, needs_words boolean)
 RETURNS TABLE (opened pgml_tune.collection, condition text, embedding text)
@@ -3700,7 +3674,8 @@ BEGIN
         -- What the caller has done wrong is known by now: from here on it is the model that may fail.
         IF query IS NOT NULL THEN
             embedding := pgml_tune._embed_question(
-                query, split_part(o.model_reference, '@', 1), split_part(o.model_reference, '@', 2), o.route
+                query, split_part(o.model_reference, '@', 1), split_part(o.model_reference, '@', 2),
+                jsonb_build_object('collection', opened.name, 'is_fallback', v_try = 2)
             )::text;
         END IF;
         EXIT WHEN query IS NULL OR embedding IS NOT NULL;
@@ -4761,6 +4736,20 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._routes(bigint) IS 'The collections that a model answers.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._ending_statements(relations oid[], modes text[])
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(DISTINCT format('SELECT pg_terminate_backend(%s)', l.pid), '; ')
+    FROM pg_locks AS l
+    WHERE l.relation = ANY (relations) AND (modes IS NULL OR l.mode = ANY (modes)) AND l.granted
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND l.pid <> pg_backend_pid()
+$$;
+COMMENT ON FUNCTION pgml_tune._ending_statements(oid[], text[]) IS
+    'Statements that end the other sessions with a lock on one of these tables, in one of these modes or, with NULL, in any; NULL if there is none.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._hold_model(model_id bigint)
 RETURNS pgml_tune.serving
 LANGUAGE plpgsql
@@ -4769,7 +4758,6 @@ AS $$
 DECLARE
     s pgml_tune.serving;
     v_lock_timeout text := current_setting('lock_timeout');
-    v_holders text;
 BEGIN
     BEGIN
         -- Whoever has left a transaction open shall not keep everybody else from taking a model back without a word.
@@ -4777,14 +4765,13 @@ BEGIN
         SELECT o.* INTO s FROM pgml_tune.serving AS o WHERE o.model_id = _hold_model.model_id FOR UPDATE;
         PERFORM set_config('lock_timeout', v_lock_timeout, true);
     EXCEPTION WHEN lock_not_available THEN
-        SELECT string_agg(DISTINCT format('SELECT pg_terminate_backend(%s)', l.pid), '; ') INTO v_holders
-        FROM pg_locks AS l
-        -- Who only embeds holds less.
-        WHERE l.relation = 'pgml_tune.serving'::regclass AND l.mode IN ('RowShareLock', 'RowExclusiveLock') AND l.granted
-          AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-          AND l.pid <> pg_backend_pid();
         RAISE EXCEPTION 'another transaction is changing what the model serves, and has not ended'
-            USING ERRCODE = '55P03', HINT = coalesce(v_holders, 'SELECT * FROM pg_prepared_xacts');
+            USING ERRCODE = '55P03', HINT = coalesce(
+                -- Who only embeds holds less.
+                pgml_tune._ending_statements(
+                    ARRAY['pgml_tune.serving'::regclass::oid], '{RowShareLock,RowExclusiveLock}'
+                ), 'SELECT * FROM pg_prepared_xacts'
+            );
     END;
     RETURN s;
 END
@@ -4817,10 +4804,11 @@ BEGIN
     WHERE s.model_id = o.model_id;
     UPDATE pgml_tune.collection_route AS r
     SET rollout_id = o.rollout_id, phase = o.phase, share = o.share, salt = o.salt, changed_at = now(),
-        candidate_id = pgml_tune._vectors_in_space(r.name, o.to_version_id), candidate_reference = v_candidate
-    FROM pgml_tune._routes(o.model_id) AS m
-    WHERE r.name = m.name AND r.model_reference <> v_candidate
-      AND pgml_tune._vectors_in_space(r.name, o.to_version_id) IS NOT NULL;
+        candidate_id = m.vectors, candidate_reference = v_candidate
+    FROM (
+        SELECT n.name, pgml_tune._vectors_in_space(n.name, o.to_version_id) AS vectors FROM pgml_tune._routes(o.model_id) AS n
+    ) AS m
+    WHERE r.name = m.name AND r.model_reference <> v_candidate AND m.vectors IS NOT NULL;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._set_routes(bigint) IS 'Sends the share of a rollout to its candidate from now on.';
@@ -5036,7 +5024,6 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_lock_timeout text := current_setting('lock_timeout');
-    v_holders text;
 BEGIN
     IF EXISTS (
         SELECT FROM pgml_tune.serving AS s WHERE s.model_id = _align_model.model_id AND s.wanted_version_id IS NULL
@@ -5051,17 +5038,12 @@ BEGIN
 -- Nothing that stands in the way of a view takes the way back from the searches. Not a cancel, which is none of these.
 EXCEPTION
     WHEN lock_not_available THEN
-        SELECT string_agg(DISTINCT format('SELECT pg_terminate_backend(%s)', l.pid), '; ') INTO v_holders
-        FROM pg_locks AS l
-        WHERE l.granted AND l.pid <> pg_backend_pid()
-          AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-          AND l.relation IN (
-              SELECT 'pgml_tune.serving'::regclass::oid
-              UNION ALL
-              SELECT c.view_name FROM pgml_tune._routes(model_id) AS r JOIN pgml_tune.collection AS c ON c.name = r.name
-              WHERE c.view_name IS NOT NULL
-          );
-        RETURN coalesce('open transactions, which end by themselves, or by ' || v_holders, SQLERRM);
+        RETURN coalesce('open transactions, which end by themselves, or by ' || pgml_tune._ending_statements(ARRAY(
+            SELECT 'pgml_tune.serving'::regclass::oid
+            UNION ALL
+            SELECT c.view_name FROM pgml_tune._routes(model_id) AS r JOIN pgml_tune.collection AS c ON c.name = r.name
+            WHERE c.view_name IS NOT NULL
+        ), NULL), SQLERRM);
     WHEN others THEN
         RETURN SQLERRM;
 END
@@ -5083,16 +5065,19 @@ LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT jsonb_build_object(
-        'model_id', m.model_id, 'task', m.task, 'from_version_id', f.model_version_id, 'from_version', f.version,
-        'to_version_id', t.model_version_id, 'to_state', t.state, -- Labels are of no space: calls of a classifier can always be shared out.
+        'model_id', m.model_id, 'from_version_id', f.model_version_id, 'from_version', f.version,
+        'to_version_id', t.model_version_id, 'to_state', t.state,
+        -- Labels are of no space: calls of a classifier can always be shared out.
         'is_same_space', f.space_id = t.space_id OR m.task <> 'embedding',
         'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
-        'strays', (
-            SELECT count(*) FROM pgml_tune._routes(m.model_id) AS r
-            WHERE r.model_reference <> m.name || '@' || f.version
-              AND pgml_tune._vectors_in_space(r.name, f.model_version_id) IS NOT NULL
-        ) + (
-            SELECT count(*) FROM pgml_tune._columns_to_prepare(m.model_id, f.model_version_id) AS c WHERE c.is_done
+        'has_strays', t.model_version_id = f.model_version_id AND (
+            EXISTS (
+                SELECT FROM pgml_tune._routes(m.model_id) AS r
+                WHERE r.model_reference <> m.name || '@' || f.version
+                  AND pgml_tune._vectors_in_space(r.name, f.model_version_id) IS NOT NULL
+            ) OR EXISTS (
+                SELECT FROM pgml_tune._columns_to_prepare(m.model_id, f.model_version_id) AS c WHERE c.is_done
+            )
         ),
         'rollout', (SELECT to_jsonb(r) FROM pgml_tune.rollout AS r WHERE r.model_id = m.model_id AND r.ended_at IS NULL)
     )
@@ -5261,7 +5246,7 @@ BEGIN
                 USING ERRCODE = '55000', HINT = v_missing;
         END IF;
         v_move := pgml_tune._write_history(o.model, 'version', o.from_version, o.to_version, reason, o.rollout_id, NULL);
-        -- Before the routes are cleared: nothing shall be looked for twice.
+        -- Before the routes are cleared, which counts candidates among those that were left.
         PERFORM pgml_tune._point_model(o.model_id, o.to_version_id, v_move, NULL);
     ELSE
         PERFORM pgml_tune._write_history(
@@ -5278,6 +5263,28 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text, integer) IS
     'Lets the candidate of a rollout answer all searches (promoted) or none (rolled_back); false if it has ended already, or is not in the phase expected; NULL expects any.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._open_moves(model text)
+RETURNS TABLE (move bigint, from_target text, rollout_id bigint, changed_at timestamptz)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT h.rollout_history_id, h.from_target, h.rollout_id, h.changed_at
+    FROM pgml_tune.rollout_history AS h
+    WHERE h.pointer = _open_moves.model AND h.kind = 'version' AND h.undoes IS NULL AND h.to_target IS NOT NULL
+      AND h.rollout_history_id > coalesce((
+          -- A model of the same name may have been dropped.
+          SELECT max(d.rollout_history_id) FROM pgml_tune.rollout_history AS d
+          WHERE d.pointer = _open_moves.model AND d.kind = 'version' AND d.to_target IS NULL
+      ), 0)
+      AND NOT EXISTS (SELECT FROM pgml_tune.rollout_history AS u WHERE u.undoes = h.rollout_history_id);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._open_moves(text) IS
+    'The moves of a model from one version to the next that were no way back and have not been taken back.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._columns_left(model_id bigint, version_id bigint)
 RETURNS text[]
@@ -5313,7 +5320,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     s pgml_tune.serving := pgml_tune._hold_model(model_id);
-    h pgml_tune.serving_history;
+    h record;
     v_version_id bigint;
     v_before text;
     v_move bigint;
@@ -5325,21 +5332,13 @@ BEGIN
     IF coalesce(s.wanted_version_id, s.model_version_id) <> expected_version_id THEN
         RETURN NULL;  -- somebody else was faster: two steps are not what either wants
     END IF;
-    -- The last move that was not a way back and has not been taken back.
     SELECT o.* INTO h
-    FROM pgml_tune.serving_history AS o
-    WHERE o.pointer = s.model AND o.kind = 'version' AND o.undoes IS NULL AND o.to_target IS NOT NULL
-      -- What was dropped is passed over.
-      AND EXISTS (SELECT FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = o.from_target)
-      AND o.serving_history_id > coalesce((
-          -- A model of the same name may have been dropped.
-          SELECT max(d.serving_history_id) FROM pgml_tune.serving_history AS d
-          WHERE d.pointer = s.model AND d.kind = 'version' AND d.to_target IS NULL
-      ), 0)
-      AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = o.serving_history_id)
-    ORDER BY o.serving_history_id DESC
+    FROM pgml_tune._open_moves(s.model) AS o
+    -- What was dropped is passed over.
+    WHERE EXISTS (SELECT FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = o.from_target)
+    ORDER BY o.move DESC
     LIMIT 1;
-    IF h.serving_history_id IS NULL THEN
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no version before the one that model "%" serves', s.model
             USING ERRCODE = '55000', HINT = format('SELECT * FROM pgml_tune.rollout_history WHERE pointer = %L', s.model);
     END IF;
@@ -5350,9 +5349,9 @@ BEGIN
         WHERE v.model_version_id = coalesce(s.wanted_version_id, s.model_version_id)
     );
     v_move := pgml_tune._write_history(
-        s.model, 'version', v_before, h.from_target, reason, h.rollout_id, h.serving_history_id
+        s.model, 'version', v_before, h.from_target, reason, h.rollout_id, h.move
     );
-    v_left := pgml_tune._point_model(s.model_id, v_version_id, v_move, h.serving_history_id);
+    v_left := pgml_tune._point_model(s.model_id, v_version_id, v_move, h.move);
     IF cardinality(v_left) > 0 AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS m WHERE m.part_of = v_move) THEN
         RAISE EXCEPTION 'no collection of model "%" has vectors of version "%" any more', s.model, h.from_target
             USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, h.from_target);
@@ -5386,9 +5385,8 @@ BEGIN
     RETURN EXISTS (
         SELECT FROM pgml_tune.model_version AS v
         JOIN pgml_tune.model AS m ON m.model_id = v.model_id
-        JOIN pgml_tune.rollout_history AS h ON h.pointer = m.name AND h.kind = 'version' AND h.from_target = v.version
-        WHERE v.model_version_id = version_id AND h.undoes IS NULL AND h.changed_at > now() - pgml_tune._rollback_window()
-          AND NOT EXISTS (SELECT FROM pgml_tune.rollout_history AS u WHERE u.undoes = h.rollout_history_id)
+        JOIN LATERAL pgml_tune._open_moves(m.name) AS h ON h.from_target = v.version
+        WHERE v.model_version_id = version_id AND h.changed_at > now() - pgml_tune._rollback_window()
     );
 END
 $$;
@@ -7628,6 +7626,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._bring_along(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._is_way_back(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._open_moves(text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollback_window()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._align_model(bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),

@@ -548,6 +548,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._step_back(bigint, text, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._bring_along(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._is_way_back(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._open_moves(text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rollback_window()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._align_model(bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._unaligned_models()'),

@@ -141,7 +141,6 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_lock_timeout text := current_setting('lock_timeout');
-    v_holders text;
 BEGIN
     IF EXISTS (
         SELECT FROM pgml_tune.serving AS s WHERE s.model_id = _align_model.model_id AND s.wanted_version_id IS NULL
@@ -156,17 +155,12 @@ BEGIN
 -- Nothing that stands in the way of a view takes the way back from the searches. Not a cancel, which is none of these.
 EXCEPTION
     WHEN lock_not_available THEN
-        SELECT string_agg(DISTINCT format('SELECT pg_terminate_backend(%s)', l.pid), '; ') INTO v_holders
-        FROM pg_locks AS l
-        WHERE l.granted AND l.pid <> pg_backend_pid()
-          AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-          AND l.relation IN (
-              SELECT 'pgml_tune.serving'::regclass::oid
-              UNION ALL
-              SELECT c.view_name FROM pgml_tune._routes(model_id) AS r JOIN pgml_tune.collection AS c ON c.name = r.name
-              WHERE c.view_name IS NOT NULL
-          );
-        RETURN coalesce('open transactions, which end by themselves, or by ' || v_holders, SQLERRM);
+        RETURN coalesce('open transactions, which end by themselves, or by ' || pgml_tune._ending_statements(ARRAY(
+            SELECT 'pgml_tune.serving'::regclass::oid
+            UNION ALL
+            SELECT c.view_name FROM pgml_tune._routes(model_id) AS r JOIN pgml_tune.collection AS c ON c.name = r.name
+            WHERE c.view_name IS NOT NULL
+        ), NULL), SQLERRM);
     WHEN others THEN
         RETURN SQLERRM;
 END

@@ -6,16 +6,19 @@ LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT jsonb_build_object(
-        'model_id', m.model_id, 'task', m.task, 'from_version_id', f.model_version_id, 'from_version', f.version,
-        'to_version_id', t.model_version_id, 'to_state', t.state, -- Labels are of no space: calls of a classifier can always be shared out.
+        'model_id', m.model_id, 'from_version_id', f.model_version_id, 'from_version', f.version,
+        'to_version_id', t.model_version_id, 'to_state', t.state,
+        -- Labels are of no space: calls of a classifier can always be shared out.
         'is_same_space', f.space_id = t.space_id OR m.task <> 'embedding',
         'collections', (SELECT count(*) FROM pgml_tune._routes(m.model_id)),
-        'strays', (
-            SELECT count(*) FROM pgml_tune._routes(m.model_id) AS r
-            WHERE r.model_reference <> m.name || '@' || f.version
-              AND pgml_tune._vectors_in_space(r.name, f.model_version_id) IS NOT NULL
-        ) + (
-            SELECT count(*) FROM pgml_tune._columns_to_prepare(m.model_id, f.model_version_id) AS c WHERE c.is_done
+        'has_strays', t.model_version_id = f.model_version_id AND (
+            EXISTS (
+                SELECT FROM pgml_tune._routes(m.model_id) AS r
+                WHERE r.model_reference <> m.name || '@' || f.version
+                  AND pgml_tune._vectors_in_space(r.name, f.model_version_id) IS NOT NULL
+            ) OR EXISTS (
+                SELECT FROM pgml_tune._columns_to_prepare(m.model_id, f.model_version_id) AS c WHERE c.is_done
+            )
         ),
         'rollout', (SELECT to_jsonb(r) FROM pgml_tune.rollout AS r WHERE r.model_id = m.model_id AND r.ended_at IS NULL)
     )
@@ -184,7 +187,7 @@ BEGIN
                 USING ERRCODE = '55000', HINT = v_missing;
         END IF;
         v_move := pgml_tune._write_history(o.model, 'version', o.from_version, o.to_version, reason, o.rollout_id, NULL);
-        -- Before the routes are cleared: nothing shall be looked for twice.
+        -- Before the routes are cleared, which counts candidates among those that were left.
         PERFORM pgml_tune._point_model(o.model_id, o.to_version_id, v_move, NULL);
     ELSE
         PERFORM pgml_tune._write_history(
@@ -201,6 +204,28 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._end_rollout(bigint, pgml_tune.rollout_state, text, integer) IS
     'Lets the candidate of a rollout answer all searches (promoted) or none (rolled_back); false if it has ended already, or is not in the phase expected; NULL expects any.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._open_moves(model text)
+RETURNS TABLE (move bigint, from_target text, rollout_id bigint, changed_at timestamptz)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT h.rollout_history_id, h.from_target, h.rollout_id, h.changed_at
+    FROM pgml_tune.rollout_history AS h
+    WHERE h.pointer = _open_moves.model AND h.kind = 'version' AND h.undoes IS NULL AND h.to_target IS NOT NULL
+      AND h.rollout_history_id > coalesce((
+          -- A model of the same name may have been dropped.
+          SELECT max(d.rollout_history_id) FROM pgml_tune.rollout_history AS d
+          WHERE d.pointer = _open_moves.model AND d.kind = 'version' AND d.to_target IS NULL
+      ), 0)
+      AND NOT EXISTS (SELECT FROM pgml_tune.rollout_history AS u WHERE u.undoes = h.rollout_history_id);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._open_moves(text) IS
+    'The moves of a model from one version to the next that were no way back and have not been taken back.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._columns_left(model_id bigint, version_id bigint)
 RETURNS text[]
@@ -236,7 +261,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     s pgml_tune.serving := pgml_tune._hold_model(model_id);
-    h pgml_tune.serving_history;
+    h record;
     v_version_id bigint;
     v_before text;
     v_move bigint;
@@ -248,21 +273,13 @@ BEGIN
     IF coalesce(s.wanted_version_id, s.model_version_id) <> expected_version_id THEN
         RETURN NULL;  -- somebody else was faster: two steps are not what either wants
     END IF;
-    -- The last move that was not a way back and has not been taken back.
     SELECT o.* INTO h
-    FROM pgml_tune.serving_history AS o
-    WHERE o.pointer = s.model AND o.kind = 'version' AND o.undoes IS NULL AND o.to_target IS NOT NULL
-      -- What was dropped is passed over.
-      AND EXISTS (SELECT FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = o.from_target)
-      AND o.serving_history_id > coalesce((
-          -- A model of the same name may have been dropped.
-          SELECT max(d.serving_history_id) FROM pgml_tune.serving_history AS d
-          WHERE d.pointer = s.model AND d.kind = 'version' AND d.to_target IS NULL
-      ), 0)
-      AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS u WHERE u.undoes = o.serving_history_id)
-    ORDER BY o.serving_history_id DESC
+    FROM pgml_tune._open_moves(s.model) AS o
+    -- What was dropped is passed over.
+    WHERE EXISTS (SELECT FROM pgml_tune.model_version AS v WHERE v.model_id = s.model_id AND v.version = o.from_target)
+    ORDER BY o.move DESC
     LIMIT 1;
-    IF h.serving_history_id IS NULL THEN
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no version before the one that model "%" serves', s.model
             USING ERRCODE = '55000', HINT = format('SELECT * FROM pgml_tune.rollout_history WHERE pointer = %L', s.model);
     END IF;
@@ -273,9 +290,9 @@ BEGIN
         WHERE v.model_version_id = coalesce(s.wanted_version_id, s.model_version_id)
     );
     v_move := pgml_tune._write_history(
-        s.model, 'version', v_before, h.from_target, reason, h.rollout_id, h.serving_history_id
+        s.model, 'version', v_before, h.from_target, reason, h.rollout_id, h.move
     );
-    v_left := pgml_tune._point_model(s.model_id, v_version_id, v_move, h.serving_history_id);
+    v_left := pgml_tune._point_model(s.model_id, v_version_id, v_move, h.move);
     IF cardinality(v_left) > 0 AND NOT EXISTS (SELECT FROM pgml_tune.serving_history AS m WHERE m.part_of = v_move) THEN
         RAISE EXCEPTION 'no collection of model "%" has vectors of version "%" any more', s.model, h.from_target
             USING ERRCODE = '55000', HINT = format('CALL prepare_rollout(%L, %L)', s.model, h.from_target);
@@ -309,9 +326,8 @@ BEGIN
     RETURN EXISTS (
         SELECT FROM pgml_tune.model_version AS v
         JOIN pgml_tune.model AS m ON m.model_id = v.model_id
-        JOIN pgml_tune.rollout_history AS h ON h.pointer = m.name AND h.kind = 'version' AND h.from_target = v.version
-        WHERE v.model_version_id = version_id AND h.undoes IS NULL AND h.changed_at > now() - pgml_tune._rollback_window()
-          AND NOT EXISTS (SELECT FROM pgml_tune.rollout_history AS u WHERE u.undoes = h.rollout_history_id)
+        JOIN LATERAL pgml_tune._open_moves(m.name) AS h ON h.from_target = v.version
+        WHERE v.model_version_id = version_id AND h.changed_at > now() - pgml_tune._rollback_window()
     );
 END
 $$;

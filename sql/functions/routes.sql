@@ -39,6 +39,20 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._routes(bigint) IS 'The collections that a model answers.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._ending_statements(relations oid[], modes text[])
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(DISTINCT format('SELECT pg_terminate_backend(%s)', l.pid), '; ')
+    FROM pg_locks AS l
+    WHERE l.relation = ANY (relations) AND (modes IS NULL OR l.mode = ANY (modes)) AND l.granted
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND l.pid <> pg_backend_pid()
+$$;
+COMMENT ON FUNCTION pgml_tune._ending_statements(oid[], text[]) IS
+    'Statements that end the other sessions with a lock on one of these tables, in one of these modes or, with NULL, in any; NULL if there is none.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._hold_model(model_id bigint)
 RETURNS pgml_tune.serving
 LANGUAGE plpgsql
@@ -47,7 +61,6 @@ AS $$
 DECLARE
     s pgml_tune.serving;
     v_lock_timeout text := current_setting('lock_timeout');
-    v_holders text;
 BEGIN
     BEGIN
         -- Whoever has left a transaction open shall not keep everybody else from taking a model back without a word.
@@ -55,14 +68,13 @@ BEGIN
         SELECT o.* INTO s FROM pgml_tune.serving AS o WHERE o.model_id = _hold_model.model_id FOR UPDATE;
         PERFORM set_config('lock_timeout', v_lock_timeout, true);
     EXCEPTION WHEN lock_not_available THEN
-        SELECT string_agg(DISTINCT format('SELECT pg_terminate_backend(%s)', l.pid), '; ') INTO v_holders
-        FROM pg_locks AS l
-        -- Who only embeds holds less.
-        WHERE l.relation = 'pgml_tune.serving'::regclass AND l.mode IN ('RowShareLock', 'RowExclusiveLock') AND l.granted
-          AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-          AND l.pid <> pg_backend_pid();
         RAISE EXCEPTION 'another transaction is changing what the model serves, and has not ended'
-            USING ERRCODE = '55P03', HINT = coalesce(v_holders, 'SELECT * FROM pg_prepared_xacts');
+            USING ERRCODE = '55P03', HINT = coalesce(
+                -- Who only embeds holds less.
+                pgml_tune._ending_statements(
+                    ARRAY['pgml_tune.serving'::regclass::oid], '{RowShareLock,RowExclusiveLock}'
+                ), 'SELECT * FROM pg_prepared_xacts'
+            );
     END;
     RETURN s;
 END
@@ -95,10 +107,11 @@ BEGIN
     WHERE s.model_id = o.model_id;
     UPDATE pgml_tune.collection_route AS r
     SET rollout_id = o.rollout_id, phase = o.phase, share = o.share, salt = o.salt, changed_at = now(),
-        candidate_id = pgml_tune._vectors_in_space(r.name, o.to_version_id), candidate_reference = v_candidate
-    FROM pgml_tune._routes(o.model_id) AS m
-    WHERE r.name = m.name AND r.model_reference <> v_candidate
-      AND pgml_tune._vectors_in_space(r.name, o.to_version_id) IS NOT NULL;
+        candidate_id = m.vectors, candidate_reference = v_candidate
+    FROM (
+        SELECT n.name, pgml_tune._vectors_in_space(n.name, o.to_version_id) AS vectors FROM pgml_tune._routes(o.model_id) AS n
+    ) AS m
+    WHERE r.name = m.name AND r.model_reference <> v_candidate AND m.vectors IS NOT NULL;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._set_routes(bigint) IS 'Sends the share of a rollout to its candidate from now on.';

@@ -116,7 +116,7 @@ COMMENT ON FUNCTION pgml_tune._unit(text, text) IS
     'First 60 bits of sha256(salt:unit); a candidate answers where the remainder by 10,000 is below its share.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._open_collection(collection text, k integer, query text, is_fallback boolean)
-RETURNS TABLE (opened pgml_tune.collection, model_reference text, route jsonb)
+RETURNS TABLE (opened pgml_tune.collection, model_reference text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -125,7 +125,6 @@ DECLARE
     t pgml_tune.collection;
     r pgml_tune.collection_route;
     v_unit text := current_setting('pgml_tune.unit', true);
-    v_number bigint;
     v_is_candidate boolean := false;
 BEGIN
     IF collection IS NULL OR k IS NULL THEN
@@ -140,12 +139,11 @@ BEGIN
         RAISE EXCEPTION 'invalid value for parameter "pgml_tune.unit"'
             USING ERRCODE = '22023', DETAIL = 'It has more than 1000 bytes.', HINT = 'RESET pgml_tune.unit';
     END IF;
-    IF r.rollout_id IS NOT NULL AND r.candidate_id IS NOT NULL AND query IS NOT NULL THEN
-        v_number := pgml_tune._unit(r.salt, coalesce(nullif(v_unit, ''), query));
-        v_is_candidate := v_number % 10000 < r.share;
+    IF r.rollout_id IS NOT NULL AND r.candidate_id IS NOT NULL AND query IS NOT NULL AND NOT is_fallback THEN
+        v_is_candidate := pgml_tune._unit(r.salt, coalesce(nullif(v_unit, ''), query)) % 10000 < r.share;
     END IF;
     SELECT c.* INTO t FROM pgml_tune.collection AS c
-    WHERE c.collection_id = CASE WHEN v_is_candidate AND NOT is_fallback THEN r.candidate_id ELSE r.collection_id END;
+    WHERE c.collection_id = CASE WHEN v_is_candidate THEN r.candidate_id ELSE r.collection_id END;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such collection'
             USING ERRCODE = '42704', HINT = 'SELECT collection FROM pgml_tune.embedding_collections';
@@ -170,19 +168,12 @@ BEGIN
             USING ERRCODE = '55000', HINT = format('SELECT drop_auto_embed(%L)', t.name);
     END IF;
     opened := t;
-    model_reference := CASE WHEN v_is_candidate AND NOT is_fallback THEN r.candidate_reference ELSE r.model_reference END;
-    route := jsonb_build_object('collection', t.name);
-    IF v_number IS NOT NULL THEN
-        route := route || jsonb_build_object(
-            'rollout_id', r.rollout_id, 'phase', r.phase, 'share', r.share, 'unit', v_number,
-            'variant', CASE WHEN v_is_candidate THEN 'candidate' ELSE 'serving' END, 'is_fallback', is_fallback
-        );
-    END IF;
+    model_reference := CASE WHEN v_is_candidate THEN r.candidate_reference ELSE r.model_reference END;
     RETURN NEXT;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._open_collection(text, integer, text, boolean) IS
-    'The vectors of a collection that answer a query of the caller now, the version that embeds it, and what rollout this is part of; is_fallback asks for the serving version.';
+    'The vectors of a collection that answer a query of the caller now, and the version that embeds it; is_fallback asks for the serving version.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._begin_search(collection text, query text, k integer, filter jsonb, needs_words boolean)
 RETURNS TABLE (opened pgml_tune.collection, condition text, embedding text)
@@ -206,7 +197,8 @@ BEGIN
         -- What the caller has done wrong is known by now: from here on it is the model that may fail.
         IF query IS NOT NULL THEN
             embedding := pgml_tune._embed_question(
-                query, split_part(o.model_reference, '@', 1), split_part(o.model_reference, '@', 2), o.route
+                query, split_part(o.model_reference, '@', 1), split_part(o.model_reference, '@', 2),
+                jsonb_build_object('collection', opened.name, 'is_fallback', v_try = 2)
             )::text;
         END IF;
         EXIT WHEN query IS NULL OR embedding IS NOT NULL;

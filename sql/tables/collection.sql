@@ -58,6 +58,10 @@ CREATE TABLE pgml_tune.collection_route (
     changed_at          timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT collection_route_share_check CHECK (share BETWEEN 0 AND 10000)
 );
+COMMENT ON TABLE pgml_tune.collection_route IS
+    'Which vectors of a collection, and which version for the questions, answer a search, and those that answer the share of a rollout.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_route', '');
+
 -- Not a column of the collection: a fill holds that row as long as a batch takes, and nobody waits for it to go back.
 CREATE TABLE pgml_tune.vectors_left (
     collection_id bigint PRIMARY KEY,
@@ -66,10 +70,6 @@ CREATE TABLE pgml_tune.vectors_left (
 COMMENT ON TABLE pgml_tune.vectors_left IS
     'Vectors that a rollout or a rollback has led away from, and when; those of others answer, or have not answered yet.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.vectors_left', '');
-
-COMMENT ON TABLE pgml_tune.collection_route IS
-    'Which vectors of a collection, and which version for the questions, answer a search, and those that answer the share of a rollout.';
-SELECT pg_catalog.pg_extension_config_dump('pgml_tune.collection_route', '');
 
 -- Each time a writer went on although vectors that do not answer could not be made: they lack some rows till they are filled again.
 CREATE TABLE pgml_tune.vectors_missed (
@@ -82,25 +82,27 @@ COMMENT ON TABLE pgml_tune.vectors_missed IS
     'Vectors of candidates, prepared and former versions that could not be made; maintain() fills the gaps.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.vectors_missed', '');
 
-CREATE FUNCTION pgml_tune._check_missed()
+CREATE FUNCTION pgml_tune._check_number_owner()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_source regclass := (SELECT c.source FROM pgml_tune.collection AS c WHERE c.collection_id = NEW.collection_id);
 BEGIN
     IF NOT coalesce(
-        (SELECT pg_has_role(s.relowner, 'USAGE') FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
-         WHERE c.collection_id = NEW.collection_id),
+        (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = v_source),
         (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
     ) THEN
-        RAISE EXCEPTION 'must be owner of the table of the collection' USING ERRCODE = '42501';
+        RAISE EXCEPTION 'must be owner of table %', v_source USING ERRCODE = '42501';
     END IF;
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._check_missed() IS 'Lets only the owner of a table say that its vectors lack rows, as its triggers do.';
+COMMENT ON FUNCTION pgml_tune._check_number_owner() IS 'Lets only the owner of a table say by the number of its collection that vectors lack rows, or that it is kept embedded no more.';
+
 CREATE TRIGGER vectors_missed_owner BEFORE INSERT ON pgml_tune.vectors_missed
-    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_missed();
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_number_owner();
 
 -- Not a row policy: pg_dump writes the policies of an extension's table out, and the restore then fails on the second one.
 CREATE FUNCTION pgml_tune._check_collection_owner()
@@ -162,25 +164,6 @@ CREATE TABLE pgml_tune.collection_drop (
 );
 COMMENT ON TABLE pgml_tune.collection_drop IS 'Takes the numbers of collections that their owners drop; always empty.';
 
-CREATE FUNCTION pgml_tune._check_collection_drop()
-RETURNS trigger
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_source regclass := (SELECT c.source FROM pgml_tune.collection AS c WHERE c.collection_id = NEW.collection_id);
-BEGIN
-    IF NOT coalesce(
-        (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = v_source),
-        (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)
-    ) THEN
-        RAISE EXCEPTION 'must be owner of table %', v_source USING ERRCODE = '42501';
-    END IF;
-    RETURN NEW;
-END
-$$;
-COMMENT ON FUNCTION pgml_tune._check_collection_drop() IS 'Lets only the owner of a table end that it is kept embedded.';
-
 CREATE FUNCTION pgml_tune._drop_collection_row()
 RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -193,7 +176,7 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._drop_collection_row() IS 'Deletes the row of a collection whose owner drops it.';
 CREATE TRIGGER collection_drop_1_check BEFORE INSERT ON pgml_tune.collection_drop
-    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_drop();
+    FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_number_owner();
 CREATE TRIGGER collection_drop_2_row BEFORE INSERT ON pgml_tune.collection_drop
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._drop_collection_row();
 

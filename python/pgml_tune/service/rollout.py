@@ -23,6 +23,7 @@ _LONGEST_EXPIRY_SECONDS = 10 * 366 * 86400
 _SHORT_LOCK_MS = 20  # who calls waits for the commit, and so does everybody whose searches are to change
 _LONG_LOCK_MS = 100
 _TRIES = 5
+_ENDS = {"rollback": "rolled_back", "promote": "promoted"}  # the state that a step leads to
 _MISSING = {
     "collection": "A collection has no vectors of it",
     "column": "A recorded column has no vectors of it",
@@ -56,7 +57,7 @@ def roll_out(
         "from_version": facts.from_version,
         "to_version": version,
         "percent": share / 100,
-        "plan": options.plan and [step / 100 for step in options.plan],
+        "plan": _percentages(options.plan),
         "is_same_space": facts.is_same_space,
         "collections": facts.collections,
         "guardrails": guardrails.to_json(),
@@ -78,8 +79,8 @@ def roll_out(
         if not store.change(db, rollout_id, settings | {"expected_phase": facts.rollout["phase"]}):
             raise _changed(name)
         # What was not said again goes on.
-        if "plan" not in settings and facts.rollout["plan"] is not None:
-            plan["plan"] = [step / 100 for step in facts.rollout["plan"]]
+        if "plan" not in settings:
+            plan["plan"] = _percentages(facts.rollout["plan"])
         if "guardrails" not in settings:
             plan["guardrails"] = facts.rollout["guardrails"]
     done = plan | {"rollout_id": rollout_id, "state": "running"}
@@ -220,10 +221,8 @@ def _go_on(db: Session, rollout: Rollout, verdict: dict[str, Any]) -> None:
 
 def _act(db: Session, rollout: Rollout, action: Action) -> bool:
     """Do it, unless somebody has changed the rollout since it was looked at."""
-    if action.step == "rollback":
-        return store.end(db, rollout.rollout_id, "rolled_back", action.reason, rollout.phase)
-    if action.step == "promote":
-        return store.end(db, rollout.rollout_id, "promoted", action.reason, rollout.phase)
+    if action.step in _ENDS:
+        return store.end(db, rollout.rollout_id, _ENDS[action.step], action.reason, rollout.phase)
     if action.share is not None:
         settings = {"share": action.share, "reason": action.reason, "expected_phase": rollout.phase}
         return store.change(db, rollout.rollout_id, settings)
@@ -241,7 +240,7 @@ def _checked_facts(db: Session, name: str, version: str) -> Facts:
     if facts.to_state != "ready":
         raise NotReady(f'version "{name}@{version}" is not ready', detail=f"Its state is {facts.to_state}.")
     if facts.rollout is None:
-        if facts.to_version_id == facts.from_version_id and not facts.strays:
+        if facts.to_version_id == facts.from_version_id and not facts.has_strays:
             raise NotReady(
                 f'version "{version}" serves model "{name}" already', hint="SELECT * FROM pgml_tune.traffic"
             )
@@ -321,6 +320,10 @@ def _follow(db: Session, model_id: int) -> dict[str, Any]:
     if obstacle is None:
         return {"embed_ms": _milliseconds(began)}
     return {"embed_ms": None, "embed_waits_for": obstacle, "next": "CALL rollout_tick()"}
+
+
+def _percentages(shares: list[int] | None) -> list[float] | None:
+    return None if shares is None else [share / 100 for share in shares]
 
 
 def _milliseconds(began: float) -> float:

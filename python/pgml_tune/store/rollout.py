@@ -47,8 +47,8 @@ FROM pgml_tune._retire_shadows() AS s
 """
 _SECONDS = "SELECT extract(epoch FROM $1::interval)::float8 AS seconds"
 _RUNNING = """
-SELECT r.rollout_id, r.model_id, r.model, r.from_version, r.to_version, r.state::text AS state, r.share, r.phase,
-       r.plan, r.on_expiry, r.expires_at <= now() AS is_expired,
+SELECT r.rollout_id, r.model, r.from_version, r.to_version, r.state::text AS state, r.share, r.phase, r.plan,
+       r.on_expiry, r.expires_at <= now() AS is_expired,
        EXISTS (
            SELECT FROM pgml_tune.collection_route AS c
            JOIN pgml_tune.vectors_missed AS m ON m.collection_id = c.candidate_id
@@ -90,7 +90,6 @@ class Rollout:
     """A rollout that runs."""
 
     rollout_id: int
-    model_id: int
     model: str
     from_version: str
     to_version: str
@@ -117,14 +116,13 @@ class Facts:
     """What a model serves, what another version of it is, and the rollout that runs."""
 
     model_id: int
-    task: str
     from_version_id: int
     from_version: str
     to_version_id: int | None  # None: there is no such version
     to_state: str | None
     is_same_space: bool | None
     collections: int
-    strays: int  # collections and columns that could go to what serves, and have not
+    has_strays: bool | None  # of the version that serves: a collection or column could follow it, and has not
     rollout: dict[str, Any] | None
 
 
