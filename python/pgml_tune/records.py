@@ -11,7 +11,9 @@ from pgml_tune.errors import InvalidArgument
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-VERBS = {"embedding": "embed", "classification": "classify"}  # what a model of a task does
+VERBS = {  # what a model of a task does
+    "embedding": "embed", "classification": "classify", "text_to_sql": "write SQL",
+}  # fmt: skip
 TASKS = tuple(VERBS)
 KINDS = ("passage", "query")
 STORAGE_SUFFIXES = {  # of the name of a version that is stored otherwise than the one it is made from
@@ -23,7 +25,7 @@ _TEXTS = {  # longest, in characters
     "space_id": 200,
 }  # fmt: skip
 _BOOLEANS = ("is_normalized", "is_batch_invariant")
-_OBJECTS = ("metrics", "source")
+_OBJECTS = ("metrics", "source", "generation")
 _LONGEST_LABEL = 1000  # characters
 _DEEPEST = 16  # levels of nesting in metrics and source
 
@@ -71,8 +73,8 @@ class ArtifactConfig:
     """What `config.json` of an artifact says: all that inference needs to know."""
 
     task: str
-    engine: str  # "onnxruntime"
-    dimensions: int  # of a classifier: how many labels it has
+    engine: str  # onnxruntime | tensorrt | ctranslate2 | ctranslate2_causal | endpoint
+    dimensions: int  # of a classifier: how many labels it has; of a generator: of its hidden states
     max_tokens: int  # special tokens included
     pooling: str  # mean | cls | max | lasttoken ...: informative, it is inside the graph
     is_normalized: bool
@@ -85,6 +87,7 @@ class ArtifactConfig:
     metrics: dict[str, Any] = field(default_factory=dict)  # parity and invariance, as measured
     source: dict[str, Any] = field(default_factory=dict)  # where the weights came from
     labels: list[str] = field(default_factory=list)  # of a classifier, in the order of its output
+    generation: dict[str, Any] = field(default_factory=dict)  # of a generator: see engine/generator.py
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ArtifactConfig:

@@ -7,7 +7,7 @@ CREATE TABLE pgml_tune.model (
     created_at  timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT model_name_key UNIQUE (name),
     CONSTRAINT model_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_.-]{0,62}$' AND name !~ '\.\.'),
-    CONSTRAINT model_task_check CHECK (task IN ('embedding', 'classification'))
+    CONSTRAINT model_task_check CHECK (task IN ('embedding', 'classification', 'text_to_sql'))
 );
 -- No foreign key leads from one of these tables to another: a parallel restore fills them in any order. The functions that
 -- write them hold the locks that keep them together.

@@ -81,7 +81,7 @@ def test_a_configuration_with_wrong_values_or_unknown_fields_is_refused(change):
     "change", [{"max_tokens": 2}, {"metrics": nested(10)}, {"source": {"a": [1, 0.5, None, True]}}]
 )
 def test_a_configuration_with_unusual_values_is_taken(change):
-    defaults = {"metrics": {}, "source": {}, "labels": []}
+    defaults = {"metrics": {}, "source": {}, "labels": [], "generation": {}}
     assert ArtifactConfig.from_json(CONFIG | change).to_json() == CONFIG | defaults | change
 
 

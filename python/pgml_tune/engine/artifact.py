@@ -4,6 +4,9 @@
                                            config.json     ArtifactConfig
                                            model.onnx, model.onnx.data (its weights), tokenizer.json
                                            model.plan instead of model.onnx where the engine is TensorRT
+                                           model.bin, ct2_config.json and vocabularies instead where it is
+                                           CTranslate2; perhaps lexicon.json
+                                           config.json alone where a server runs the model
     <model_root>/names/<name>@<version>                     the digest that this name means on this machine, for ever
     <model_root>/verified/<digest>                          the file identities under which the hashes were last checked
     <model_root>/checkpoints/<files_sha256>/                what training starts from: see checkpoint.py
@@ -28,8 +31,18 @@ from pgml_tune.errors import ArtifactDamaged, NameTaken, NotReady
 from pgml_tune.records import ArtifactConfig, ModelReference, is_digest
 
 GRAPH, WEIGHTS, PLAN = "model.onnx", "model.onnx.data", "model.plan"
+CT2_MODEL, CT2_CONFIG = "model.bin", "ct2_config.json"  # CTranslate2 calls the second config.json, as we do our own
+LEXICON = "lexicon.json"  # what questions call the values of the database
+VOCABULARIES = (  # of an encoder and a decoder that share one, of two that do not, of a decoder alone
+    {"shared_vocabulary.json"}, {"source_vocabulary.json", "target_vocabulary.json"}, {"vocabulary.json"},
+)  # fmt: skip
+_EXTRAS: tuple[set[str], ...] = (set(), {LEXICON})
 REQUIRED_FILES = frozenset({"config.json", "tokenizer.json"})
-FILE_SETS = tuple(REQUIRED_FILES | network for network in ({GRAPH}, {GRAPH, WEIGHTS}, {PLAN}))
+FILE_SETS = (
+    *(REQUIRED_FILES | network for network in ({GRAPH}, {GRAPH, WEIGHTS}, {PLAN})),
+    *(REQUIRED_FILES | {CT2_MODEL, CT2_CONFIG} | words | more for words in VOCABULARIES for more in _EXTRAS),
+    frozenset({"config.json"}),
+)
 ALLOWED_FILES = frozenset().union(*FILE_SETS)
 PLANS = "plans"  # of GPUs, with the timings of their kernels: a cache, may be removed at any time
 BUILDING = ".building-"  # begins the name of a folder that is not an artifact yet

@@ -17,6 +17,7 @@ _SQL_VERSIONS = (__version__,)
 _MAKE = {
     "embedding": "Run: pgml-tune import SOURCE --name NAME",
     "classification": "CALL finetune_classifier('model', 'SELECT body, label FROM examples', 'new_model')",
+    "text_to_sql": "CALL finetune_text_to_sql('model', 'SELECT question, sql FROM examples')",
 }
 _SHOW_VERSIONS = "SELECT model, version, state FROM pgml_tune.model_versions"
 

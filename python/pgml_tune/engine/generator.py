@@ -1,0 +1,68 @@
+"""What a model that writes SQL has to offer, whichever engine runs it: all that a further one must know.
+
+A generator turns a finished prompt into texts. Which schema and values stand in the prompt, and whether a text is SQL
+that the server takes, is not its business.
+
+`ArtifactConfig.generation` of such a model: max_output_tokens; prompt (the format its prompts were trained in); of a
+decoder alone prefix and suffix, which its chat template puts round a prompt; of a server's model the name it has there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pgml_tune.engine.artifact import Artifact
+from pgml_tune.engine.encoder import Work
+from pgml_tune.errors import NotSupported
+from pgml_tune.records import VERBS, ArtifactConfig
+
+CT2, CT2_CAUSAL, ENDPOINT = "ctranslate2", "ctranslate2_causal", "endpoint"  # engines
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One of the texts that a model finds, and its log probability per token: 0 is certain."""
+
+    text: str
+    score: float
+
+
+class Generator(ABC):
+    """A loaded model that writes SQL."""
+
+    task: ClassVar[str] = "text_to_sql"
+    config: ArtifactConfig
+
+    @abstractmethod
+    def count_tokens(self, prompt: str) -> int:
+        """Tokens of a prompt with all that the model needs round it, nothing cut."""
+
+    def fits(self, prompt: str) -> bool:
+        """Whether the model reads a prompt to its end."""
+        return self.count_tokens(prompt) <= self.config.max_tokens
+
+    @abstractmethod
+    def generate(
+        self, prompt: str, k: int, work: Work, checkpoint: Callable[[], None] = lambda: None
+    ) -> list[Generated]:
+        """At most `k` different texts, the most probable first; `checkpoint` runs meanwhile and may raise."""
+
+    def using(self, endpoint: str) -> Generator:
+        """The generator with the server that the settings name; only a model that a server runs has use for it."""
+        return self
+
+    def try_out(self) -> None:
+        """Write something; what fails now would fail in every call."""
+        self.generate("a", 2, Work())
+
+
+def open_generator(artifact: Artifact, threads: int) -> Generator:
+    """The generator in an artifact, by the engine that it is made for."""
+    artifact.verify()
+    config = artifact.config()
+    if config.task != Generator.task:
+        raise NotSupported(f"the model does not {VERBS[Generator.task]}", detail=f"Its task is {config.task}.")
+    raise NotSupported(f'engine "{config.engine}" of the model is not one of this version')
