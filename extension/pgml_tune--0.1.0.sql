@@ -58,6 +58,7 @@ BEGIN
     WHERE pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.=) '@extschema@'
       AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[
           'embed', 'embed_pinned', 'semantic_similarity', 'token_count', 'last_call_id', 'classify',
+          'text_to_sql', 'text_to_sql_candidates',
           'register_model', 'drop_model_version', 'cache_purge', 'stat_reset', 'configure', 'doctor',
           'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
@@ -1375,6 +1376,238 @@ $python$;
 COMMENT ON FUNCTION @extschema@.classify(text, text, integer) IS
     'The top_k most probable labels of a text under a classification model (name or name@version), with their probabilities, the greatest first; no rows for NULL.';
 
+-- All of these run with the rights of the caller: what he may not read he does not find.
+
+CREATE OR REPLACE FUNCTION pgml_tune._schema_along(
+    path name[], tables regclass[], schemas text[], with_values boolean
+)
+RETURNS TABLE (
+    relation oid, schema_name text, name text, comment text, columns jsonb, foreign_keys jsonb
+)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET jit = off  -- it takes longer than the search
+AS $$
+#variable_conflict use_column
+DECLARE
+    c_most_values CONSTANT integer := 10;  -- of a column
+    c_longest_value CONSTANT integer := 60;  -- characters
+    c_longest_comment CONSTANT integer := 200;
+BEGIN
+    RETURN QUERY
+    WITH readable AS MATERIALIZED (
+        SELECT c.oid AS relation, n.nspname, c.relname, array_position(_schema_along.path, n.nspname) AS place,
+               CASE
+                   -- Each of these schemas is a path of its own.
+                   WHEN schemas IS NOT NULL THEN quote_ident(c.relname)
+                   WHEN n.nspname = ANY (_schema_along.path) AND NOT EXISTS (
+                       SELECT FROM pg_class AS o
+                       WHERE o.relname = c.relname AND o.oid <> c.oid AND (
+                           o.relnamespace IN ('pg_catalog'::regnamespace, pg_my_temp_schema())
+                           OR array_position(
+                               _schema_along.path, (SELECT s.nspname FROM pg_namespace AS s WHERE s.oid = o.relnamespace)
+                           ) < array_position(_schema_along.path, n.nspname)
+                       )
+                   ) THEN quote_ident(c.relname)
+                   ELSE format('%I.%I', n.nspname, c.relname)
+               END AS name
+        FROM pg_class AS c
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+          AND NOT c.relispartition
+          AND c.relpersistence <> 't'
+          AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgml_tune')
+          AND has_schema_privilege(n.oid, 'USAGE')
+          AND CASE
+              WHEN tables IS NOT NULL THEN c.oid = ANY (tables)
+              -- What an extension has made is about the extension.
+              ELSE n.nspname = ANY (coalesce(schemas::name[], _schema_along.path)) AND NOT EXISTS (
+                  SELECT FROM pg_depend AS d
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+              )
+          END
+    ), readable_column AS MATERIALIZED (
+        SELECT r.relation, a.attnum, a.attname, b.base, a.attrelid
+        FROM readable AS r
+        JOIN pg_attribute AS a ON a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped
+        CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, -1) AS b
+        WHERE has_column_privilege(r.relation, a.attnum, 'SELECT')
+    ), described AS (
+        SELECT c.relation, jsonb_agg(jsonb_build_object(
+            'name', quote_ident(c.attname),
+            -- The schema of a type is not for everybody to know, and says nothing to a model.
+            'type', CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(t.oid, NULL) ELSE t.typname END,
+            'comment', left(col_description(c.relation, c.attnum), c_longest_comment),
+            'is_key', EXISTS (
+                SELECT FROM pg_index AS i
+                WHERE i.indrelid = c.relation AND i.indisprimary AND c.attnum = ANY (i.indkey::smallint[])
+            ),
+            'values', CASE WHEN with_values THEN coalesce(f.frequent, '[]') ELSE '[]' END
+        ) ORDER BY c.attnum) AS columns
+        FROM readable_column AS c
+        JOIN pg_type AS t ON t.oid = c.base
+        LEFT JOIN LATERAL (
+            SELECT jsonb_agg(v.value ORDER BY v.place) AS frequent
+            FROM pg_stats AS s
+            JOIN readable AS r ON r.relation = c.relation
+            CROSS JOIN LATERAL unnest(s.most_common_vals::text::text[]) WITH ORDINALITY AS v (value, place)
+            WHERE with_values
+              AND s.schemaname = r.nspname AND s.tablename = r.relname AND s.attname = c.attname
+              AND s.inherited = (SELECT o.relkind = 'p' FROM pg_class AS o WHERE o.oid = c.relation)
+              AND v.place <= c_most_values AND length(v.value) <= c_longest_value
+        ) AS f ON t.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) OR t.typtype = 'e'
+        GROUP BY c.relation
+    ), reference AS (
+        SELECT k.conrelid, jsonb_agg(jsonb_build_object(
+            'columns', p.columns, 'table', o.name, 'target_columns', p.target_columns
+        ) ORDER BY k.conkey, o.name) AS foreign_keys
+        FROM pg_constraint AS k
+        JOIN readable AS r ON r.relation = k.conrelid
+        JOIN readable AS o ON o.relation = k.confrelid
+        CROSS JOIN LATERAL (
+            SELECT jsonb_agg(quote_ident(a.attname) ORDER BY u.place) AS columns,
+                   jsonb_agg(quote_ident(b.attname) ORDER BY u.place) AS target_columns,
+                   count(*) AS known
+            FROM unnest(k.conkey, k.confkey) WITH ORDINALITY AS u (own, other, place)
+            JOIN readable_column AS a ON a.relation = k.conrelid AND a.attnum = u.own
+            JOIN readable_column AS b ON b.relation = k.confrelid AND b.attnum = u.other
+        ) AS p
+        WHERE k.contype = 'f' AND p.known = cardinality(k.conkey)
+        GROUP BY k.conrelid
+    )
+    SELECT r.relation, r.nspname::text, r.name, left(obj_description(r.relation, 'pg_class'), c_longest_comment),
+           d.columns, coalesce(f.foreign_keys, '[]')
+    FROM readable AS r
+    JOIN described AS d ON d.relation = r.relation
+    LEFT JOIN reference AS f ON f.conrelid = r.relation
+    ORDER BY r.place, r.nspname, r.relname;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._schema_along(name[], regclass[], text[], boolean) IS
+    'What _readable_schema() gives to a caller whose search path is this.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._readable_schema(
+    tables regclass[] DEFAULT NULL, schemas text[] DEFAULT NULL, with_values boolean DEFAULT false
+)
+RETURNS TABLE (
+    relation oid, schema_name text, name text, comment text, columns jsonb, foreign_keys jsonb
+)
+LANGUAGE plpgsql STABLE  -- without a search_path: that of the caller says which tables he names how
+AS $$
+BEGIN
+    RETURN QUERY SELECT s.* FROM pgml_tune._schema_along(pg_catalog.current_schemas(false), tables, schemas, with_values) AS s;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._readable_schema(regclass[], text[], boolean) IS
+    'The tables and views of which the caller may read at least a column, with those columns, keys and comments: these tables, or all in these schemas, or all in his search path. Names are as he has to write them; where schemas are given, as under each of these alone. With the frequent values that the statistics have for him.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._text_columns(path name[], tables regclass[], schemas text[], most_rows real)
+RETURNS TABLE (relation oid, schema_name text, name text, column_name text, labels text[])
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET jit = off  -- it takes longer than the search
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT s.relation, s.schema_name, s.name, quote_ident(a.attname), e.labels
+    FROM pgml_tune._schema_along(_text_columns.path, _text_columns.tables, schemas, false) AS s
+    JOIN pg_class AS c ON c.oid = s.relation
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    CROSS JOIN LATERAL (
+        -- Labels are in the catalog: a cast of the type to text could be code of its owner.
+        SELECT array_agg(l.enumlabel::text ORDER BY l.enumsortorder) AS labels FROM pg_enum AS l WHERE l.enumtypid = t.oid
+    ) AS e
+    WHERE has_column_privilege(c.oid, a.attnum, 'SELECT')
+      AND (
+          t.typtype = 'e'
+          OR t.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
+          -- Nothing of these runs code of others with the rights of the caller: not a view, not row security, not another server.
+          AND c.relkind IN ('r', 'p', 'm') AND NOT row_security_active(c.oid) AND a.attgenerated <> 'v'
+          AND NOT EXISTS (
+              WITH RECURSIVE tree (part) AS (
+                  SELECT c.oid
+                  UNION
+                  SELECT i.inhrelid FROM tree AS u JOIN pg_inherits AS i ON i.inhparent = u.part
+              )
+              SELECT FROM tree AS u JOIN pg_class AS o ON o.oid = u.part
+              GROUP BY ()
+              HAVING bool_or(o.relkind = 'f') OR sum(greatest(o.reltuples, 0)) > most_rows
+          )
+      )
+    ORDER BY s.schema_name, s.name, a.attnum;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._text_columns(name[], regclass[], text[], real) IS
+    'The columns of texts whose values the caller may look at without running code of others: the labels of an enumeration, or NULL where the values are to be read, of tables with at most so many rows.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._readable_values(schemas text[] DEFAULT NULL, most integer DEFAULT 10000)
+RETURNS TABLE (schema_name text, table_name text, column_name text, value text)
+LANGUAGE plpgsql STABLE  -- without a search_path: that of the caller says which tables he names how
+AS $$
+BEGIN
+    RETURN QUERY SELECT v.* FROM pgml_tune._values_along(pg_catalog.current_schemas(false), schemas, most) AS v;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._readable_values(text[], integer) IS
+    'The different texts in the columns of small tables that the caller may read, at most so many of each column, with table and column as in _readable_schema().';
+
+CREATE OR REPLACE FUNCTION pgml_tune._values_along(path name[], schemas text[], most integer)
+RETURNS TABLE (schema_name text, table_name text, column_name text, value text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+DECLARE
+    c_most_rows CONSTANT real := 100000;  -- of a table
+    c_longest_value CONSTANT integer := 200;  -- characters
+    r record;
+BEGIN
+    FOR r IN SELECT * FROM pgml_tune._text_columns(path, NULL, schemas, c_most_rows) LOOP
+        IF r.labels IS NOT NULL THEN
+            RETURN QUERY SELECT r.schema_name, r.name, r.column_name, l.label FROM unnest(r.labels[:most]) AS l (label);
+        ELSE
+            RETURN QUERY EXECUTE format(
+                'SELECT $1, $2, $3, v.value FROM (
+                     SELECT DISTINCT s.%1$s::text COLLATE "C" AS value FROM %2$s AS s
+                     WHERE length(s.%1$s) BETWEEN 1 AND %3$s
+                 ) AS v ORDER BY v.value LIMIT $4',
+                r.column_name, r.relation::regclass, c_longest_value
+            ) USING r.schema_name, r.name, r.column_name, most;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._values_along(name[], text[], integer) IS
+    'What _readable_values() gives to a caller whose search path is this.';
+-- Both name the tables of the caller as he does, so they run under his search_path; nothing of ours is found through it.
+
+CREATE OR REPLACE FUNCTION @extschema@.text_to_sql(
+    question text, model text DEFAULT NULL, tables regclass[] DEFAULT NULL
+)
+RETURNS text
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE COST 1000000  -- not STRICT: model and tables may be NULL
+AS $python$
+from pgml_tune.backend import text_to_sql
+return text_to_sql.text_to_sql(question, model, tables)
+$python$;
+COMMENT ON FUNCTION @extschema@.text_to_sql(text, text, regclass[]) IS
+    'An SQL query that answers a question about the tables the caller may read, checked by the server but not run; NULL for NULL.';
+
+CREATE OR REPLACE FUNCTION @extschema@.text_to_sql_candidates(
+    question text, model text DEFAULT NULL, tables regclass[] DEFAULT NULL, k integer DEFAULT 4
+)
+RETURNS TABLE (rank integer, sql text, score double precision, valid boolean, error text, cost double precision)
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 4  -- not STRICT: model and tables may be NULL
+AS $python$
+from pgml_tune.backend import text_to_sql
+return text_to_sql.candidates(question, model, tables, k)
+$python$;
+COMMENT ON FUNCTION @extschema@.text_to_sql_candidates(text, text, regclass[], integer) IS
+    'All candidates for text_to_sql(), in the order in which it tries them: with the score of the model, whether the server takes them, why not, and the cost that its planner expects; no rows for NULL.';
 CREATE OR REPLACE FUNCTION @extschema@.register_model(
     name text, artifact text, task text, version text DEFAULT NULL, options jsonb DEFAULT '{}'
 )
@@ -7600,6 +7833,13 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.token_count(text, text)'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.last_call_id()'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.classify(text, text, integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION @extschema@.text_to_sql(text, text, regclass[])'),
+    ('usage', 'EXECUTE', 'FUNCTION @extschema@.text_to_sql_candidates(text, text, regclass[], integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._readable_schema(regclass[], text[], boolean)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._schema_along(name[], regclass[], text[], boolean)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_columns(name[], regclass[], text[], real)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._readable_values(text[], integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_along(name[], text[], integer)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history, pgml_tune.traffic'),
     ('operate', 'SELECT', 'TABLE pgml_tune.rollouts, pgml_tune.rollout'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.record_feedback(bigint, double precision, text, text, text)'),

@@ -92,6 +92,11 @@ WITHOUT_SEARCH_PATH = {
     "_golden_rows",
     "_next_rows",
     "_take_rows",
+    # What a question is about is found as its asker finds it.
+    "_readable_schema",
+    "_readable_values",
+    "text_to_sql",
+    "text_to_sql_candidates",
     *JOBS,
 }
 FUNCTIONS = """
