@@ -1,0 +1,93 @@
+"""Which words of a question are values that stand in the tables, and in which of their columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+# For each value in lower case: how it is written, and the columns (table, column) in which it stands so.
+ValueIndex = Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]]
+
+_LONGEST_QUESTION = 2000  # characters that are looked at
+_MOST_WORDS = 6  # of a value
+_MOST_CHARACTERS = 16  # of a value written without spaces
+# Scripts without spaces between words: each character may begin one.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+_SPACE = re.compile(r"\s+")
+# Words that say how a question is meant, even where some row holds them as a value.
+_GRAMMAR = frozenset(
+    "a an and any are as at be by can did do does for from had has have how i if in is it its many me much my no not of on"
+    " or our s than that the their them there these this those to was were what when where which who whose why will with"
+    " you your 的 是 在 有 和 与 了 吗 呢 个 几 多 少 哪 中 不 为 里 上 下 到 从".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A piece of a question that means a value of columns."""
+
+    begin: int
+    end: int
+    value: str  # as the columns have it
+    columns: tuple[tuple[str, str], ...]
+
+
+def terms(question: str, lexicon: Mapping[str, str] | None = None) -> list[str]:
+    """All that the words of a question could mean as a value, in lower case: what is worth looking up."""
+    found = dict.fromkeys(term for _, _, term in _pieces(_folded(question)))
+    for term in list(found):
+        if lexicon and term in lexicon:
+            found[lexicon[term].lower()] = None
+    return list(found)
+
+
+def index(rows: Iterable[tuple[str, str, str]]) -> ValueIndex:
+    """The index of values, each with the table and column in which it stands."""
+    found: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {}
+    for table, column, value in rows:
+        spellings = found.setdefault(_SPACE.sub(" ", value.strip().lower()), {})
+        spellings[value] = (*spellings.get(value, ()), (table, column))
+    return found
+
+
+def link(question: str, values: ValueIndex, lexicon: Mapping[str, str] | None = None) -> list[Match]:
+    """The values that a question names, in its order: long ones before short ones, and none over another.
+
+    The lexicon says which value a phrase means that is not written as the value, as in another language.
+    """
+    pieces = sorted(_pieces(_folded(question)), key=lambda piece: (piece[0] - piece[1], piece[0]))
+    taken: list[Match] = []
+    for begin, end, term in pieces:
+        spellings = values.get(term)
+        if not spellings and lexicon and term in lexicon:
+            spellings = values.get(lexicon[term].lower())
+        if spellings and all(end <= match.begin or match.end <= begin for match in taken):
+            # As most columns write it; in doubt as it stands in the question.
+            value = max(spellings, key=lambda spelling: (len(spellings[spelling]), spelling == question[begin:end]))
+            taken.append(Match(begin, end, value, spellings[value]))
+    return sorted(taken, key=lambda match: match.begin)
+
+
+def _pieces(folded: str) -> Iterator[tuple[int, int, str]]:
+    """Every run of words that may be a value: where it begins and ends, and how it reads."""
+    words = [match.span() for match in _WORD.finditer(folded)]
+    for first, (begin, _) in enumerate(words):
+        spaced = 0
+        for place, (word_begin, end) in enumerate(words[first : first + _MOST_CHARACTERS]):
+            spaced += not _IS_UNSPACED.match(folded, word_begin)
+            if spaced > _MOST_WORDS:
+                break
+            term = _SPACE.sub(" ", folded[begin:end])
+            if place or term not in _GRAMMAR:
+                yield begin, end, term
+
+
+def _folded(question: str) -> str:
+    """The question in lower case, each character where it was."""
+    lowered = (character.lower() for character in question[:_LONGEST_QUESTION])
+    return "".join(
+        character if len(lower) != 1 else lower for lower, character in zip(lowered, question, strict=False)
+    )
