@@ -13,15 +13,18 @@ _LONGEST_QUESTION = 2000  # characters that are looked at
 _MOST_WORDS = 6  # of a value
 _MOST_CHARACTERS = 16  # of a value written without spaces
 # Scripts without spaces between words: each character may begin one.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _SPACE = re.compile(r"\s+")
 # Words that say how a question is meant, even where some row holds them as a value.
 _GRAMMAR = frozenset(
-    "a an and any are as at be by can did do does for from had has have how i if in is it its many me much my no not of on"
-    " or our s than that the their them there these this those to was were what when where which who whose why will with"
-    " you your 的 是 在 有 和 与 了 吗 呢 个 几 多 少 哪 中 不 为 里 上 下 到 从".split()
+    "a an and any are as at be by can did do does for from had has have how i if in is it its many me much my no not"
+    " of on or our s than that the their them there these this those to was were what when where which who whose why"
+    " will with you your 的 是 在 有 和 与 了 吗 呢 个 几 多 少 哪 中 不 为 里 上 下 到 从".split()
 )
 
 
