@@ -1378,6 +1378,53 @@ COMMENT ON FUNCTION @extschema@.classify(text, text, integer) IS
 
 -- All of these run with the rights of the caller: what he may not read he does not find.
 
+CREATE OR REPLACE FUNCTION pgml_tune._tables_along(path name[], tables regclass[], schemas text[])
+RETURNS TABLE (relation oid, kind "char", nspname name, relname name, name text, place integer)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET jit = off  -- it takes longer than the search
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT c.oid, c.relkind, n.nspname, c.relname,
+           CASE
+               -- Each of these schemas is a path of its own.
+               WHEN schemas IS NOT NULL THEN quote_ident(c.relname)
+               WHEN n.nspname = ANY (_tables_along.path) AND NOT EXISTS (
+                   SELECT FROM pg_class AS o
+                   WHERE o.relname = c.relname AND o.oid <> c.oid AND (
+                       o.relnamespace IN ('pg_catalog'::regnamespace, pg_my_temp_schema())
+                       OR array_position(
+                           _tables_along.path, (SELECT s.nspname FROM pg_namespace AS s WHERE s.oid = o.relnamespace)
+                       ) < array_position(_tables_along.path, n.nspname)
+                   )
+               ) THEN quote_ident(c.relname)
+               ELSE format('%I.%I', n.nspname, c.relname)
+           END,
+           array_position(_tables_along.path, n.nspname)
+    FROM pg_class AS c
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND NOT c.relispartition
+      AND c.relpersistence <> 't'
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgml_tune')
+      AND has_schema_privilege(n.oid, 'USAGE')
+      AND CASE
+          WHEN tables IS NOT NULL THEN c.oid = ANY (tables)
+          -- What an extension has made is about the extension.
+          ELSE n.nspname = ANY (coalesce(schemas::name[], _tables_along.path)) AND NOT EXISTS (
+              SELECT FROM pg_depend AS d
+              WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+          )
+      END
+      AND has_any_column_privilege(c.oid, 'SELECT');
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._tables_along(name[], regclass[], text[]) IS
+    'The tables and views of which the caller may read at least a column, and how he has to name them under this search path.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._schema_along(
     path name[], tables regclass[], schemas text[], with_values boolean
 )
@@ -1387,7 +1434,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
-SET jit = off  -- it takes longer than the search
+SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -1397,42 +1444,29 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH readable AS MATERIALIZED (
-        SELECT c.oid AS relation, n.nspname, c.relname, array_position(_schema_along.path, n.nspname) AS place,
-               CASE
-                   -- Each of these schemas is a path of its own.
-                   WHEN schemas IS NOT NULL THEN quote_ident(c.relname)
-                   WHEN n.nspname = ANY (_schema_along.path) AND NOT EXISTS (
-                       SELECT FROM pg_class AS o
-                       WHERE o.relname = c.relname AND o.oid <> c.oid AND (
-                           o.relnamespace IN ('pg_catalog'::regnamespace, pg_my_temp_schema())
-                           OR array_position(
-                               _schema_along.path, (SELECT s.nspname FROM pg_namespace AS s WHERE s.oid = o.relnamespace)
-                           ) < array_position(_schema_along.path, n.nspname)
-                       )
-                   ) THEN quote_ident(c.relname)
-                   ELSE format('%I.%I', n.nspname, c.relname)
-               END AS name
-        FROM pg_class AS c
-        JOIN pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
-          AND NOT c.relispartition
-          AND c.relpersistence <> 't'
-          AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgml_tune')
-          AND has_schema_privilege(n.oid, 'USAGE')
-          AND CASE
-              WHEN tables IS NOT NULL THEN c.oid = ANY (tables)
-              -- What an extension has made is about the extension.
-              ELSE n.nspname = ANY (coalesce(schemas::name[], _schema_along.path)) AND NOT EXISTS (
-                  SELECT FROM pg_depend AS d
-                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
-              )
-          END
+        SELECT t.* FROM pgml_tune._tables_along(_schema_along.path, _schema_along.tables, schemas) AS t
     ), readable_column AS MATERIALIZED (
-        SELECT r.relation, a.attnum, a.attname, b.base, a.attrelid
+        SELECT r.relation, r.kind, r.nspname, r.relname, a.attnum, a.attname,
+               CASE t.typtype WHEN 'd' THEN (SELECT b.base FROM pgml_tune._base_type(t.oid, -1) AS b) ELSE t.oid END AS base
         FROM readable AS r
         JOIN pg_attribute AS a ON a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped
-        CROSS JOIN LATERAL pgml_tune._base_type(a.atttypid, -1) AS b
+        JOIN pg_type AS t ON t.oid = a.atttypid
         WHERE has_column_privilege(r.relation, a.attnum, 'SELECT')
+    ), known AS MATERIALIZED (
+        -- The view shows what the caller may know; row security hides all of it.
+        SELECT c.relation, c.attnum, s.most_common_vals
+        FROM pg_stats AS s
+        JOIN readable_column AS c ON c.nspname = s.schemaname AND c.relname = s.tablename AND c.attname = s.attname
+        JOIN pg_type AS t ON t.oid = c.base
+        WHERE with_values AND s.inherited = (c.kind = 'p')
+          -- Values of other types could only be written by code of their owners.
+          AND (t.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) OR t.typtype = 'e')
+    ), frequent AS (
+        SELECT k.relation, k.attnum, jsonb_agg(v.value ORDER BY v.place) AS frequent
+        FROM known AS k
+        CROSS JOIN LATERAL unnest(k.most_common_vals::text::text[]) WITH ORDINALITY AS v (value, place)
+        WHERE v.place <= c_most_values AND length(v.value) <= c_longest_value
+        GROUP BY k.relation, k.attnum
     ), described AS (
         SELECT c.relation, jsonb_agg(jsonb_build_object(
             'name', quote_ident(c.attname),
@@ -1443,20 +1477,11 @@ BEGIN
                 SELECT FROM pg_index AS i
                 WHERE i.indrelid = c.relation AND i.indisprimary AND c.attnum = ANY (i.indkey::smallint[])
             ),
-            'values', CASE WHEN with_values THEN coalesce(f.frequent, '[]') ELSE '[]' END
+            'values', coalesce(f.frequent, '[]')
         ) ORDER BY c.attnum) AS columns
         FROM readable_column AS c
         JOIN pg_type AS t ON t.oid = c.base
-        LEFT JOIN LATERAL (
-            SELECT jsonb_agg(v.value ORDER BY v.place) AS frequent
-            FROM pg_stats AS s
-            JOIN readable AS r ON r.relation = c.relation
-            CROSS JOIN LATERAL unnest(s.most_common_vals::text::text[]) WITH ORDINALITY AS v (value, place)
-            WHERE with_values
-              AND s.schemaname = r.nspname AND s.tablename = r.relname AND s.attname = c.attname
-              AND s.inherited = (SELECT o.relkind = 'p' FROM pg_class AS o WHERE o.oid = c.relation)
-              AND v.place <= c_most_values AND length(v.value) <= c_longest_value
-        ) AS f ON t.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) OR t.typtype = 'e'
+        LEFT JOIN frequent AS f ON f.relation = c.relation AND f.attnum = c.attnum
         GROUP BY c.relation
     ), reference AS (
         SELECT k.conrelid, jsonb_agg(jsonb_build_object(
@@ -1503,42 +1528,43 @@ COMMENT ON FUNCTION pgml_tune._readable_schema(regclass[], text[], boolean) IS
     'The tables and views of which the caller may read at least a column, with those columns, keys and comments: these tables, or all in these schemas, or all in his search path. Names are as he has to write them; where schemas are given, as under each of these alone. With the frequent values that the statistics have for him.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._text_columns(path name[], tables regclass[], schemas text[], most_rows real)
-RETURNS TABLE (relation oid, schema_name text, name text, column_name text, labels text[])
+RETURNS TABLE (relation oid, schema_name text, name text, rows real, column_name text, labels text[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
-SET jit = off  -- it takes longer than the search
+SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT s.relation, s.schema_name, s.name, quote_ident(a.attname), e.labels
-    FROM pgml_tune._schema_along(_text_columns.path, _text_columns.tables, schemas, false) AS s
-    JOIN pg_class AS c ON c.oid = s.relation
-    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WITH readable AS MATERIALIZED (
+        SELECT t.*, p.rows
+        FROM pgml_tune._tables_along(_text_columns.path, _text_columns.tables, schemas) AS t
+        LEFT JOIN LATERAL (
+            WITH RECURSIVE tree (part) AS (
+                SELECT t.relation
+                UNION
+                SELECT i.inhrelid FROM tree AS u JOIN pg_inherits AS i ON i.inhparent = u.part
+            )
+            SELECT sum(greatest(o.reltuples, 0))::real AS rows
+            FROM tree AS u JOIN pg_class AS o ON o.oid = u.part
+            HAVING NOT bool_or(o.relkind = 'f')
+        -- Nothing of these runs code of others with the rights of the caller: no view, no row security, no other server.
+        ) AS p ON t.kind IN ('r', 'p', 'm') AND NOT row_security_active(t.relation)
+    )
+    SELECT r.relation, r.nspname::text, r.name, r.rows, quote_ident(a.attname), e.labels
+    FROM readable AS r
+    JOIN pg_attribute AS a ON a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type AS t ON t.oid = a.atttypid
     CROSS JOIN LATERAL (
         -- Labels are in the catalog: a cast of the type to text could be code of its owner.
         SELECT array_agg(l.enumlabel::text ORDER BY l.enumsortorder) AS labels FROM pg_enum AS l WHERE l.enumtypid = t.oid
     ) AS e
-    WHERE has_column_privilege(c.oid, a.attnum, 'SELECT')
-      AND (
-          t.typtype = 'e'
-          OR t.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
-          -- Nothing of these runs code of others with the rights of the caller: not a view, not row security, not another server.
-          AND c.relkind IN ('r', 'p', 'm') AND NOT row_security_active(c.oid) AND a.attgenerated <> 'v'
-          AND NOT EXISTS (
-              WITH RECURSIVE tree (part) AS (
-                  SELECT c.oid
-                  UNION
-                  SELECT i.inhrelid FROM tree AS u JOIN pg_inherits AS i ON i.inhparent = u.part
-              )
-              SELECT FROM tree AS u JOIN pg_class AS o ON o.oid = u.part
-              GROUP BY ()
-              HAVING bool_or(o.relkind = 'f') OR sum(greatest(o.reltuples, 0)) > most_rows
-          )
-      )
-    ORDER BY s.schema_name, s.name, a.attnum;
+    WHERE has_column_privilege(r.relation, a.attnum, 'SELECT') AND (
+        t.typtype = 'e'
+        OR t.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) AND a.attgenerated <> 'v' AND r.rows <= most_rows
+    )
+    ORDER BY r.rows, r.nspname, r.relname, a.attnum;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._text_columns(name[], regclass[], text[], real) IS
@@ -1583,6 +1609,84 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._values_along(name[], text[], integer) IS
     'What _readable_values() gives to a caller whose search path is this.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._values_named(path name[], tables regclass[], terms text[])
+RETURNS TABLE (table_name text, column_name text, value text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+DECLARE
+    c_most_rows CONSTANT real := 100000;  -- of a table
+    c_most_rows_together CONSTANT real := 500000;
+    c_most_values CONSTANT integer := 1000;  -- of a table
+    v_rows real := 0;
+    r record;
+BEGIN
+    FOR r IN
+        SELECT t.relation, t.name, t.rows,
+               string_agg(format('(%L, s.%s::text)', t.column_name, t.column_name), ', ') FILTER (WHERE t.labels IS NULL) AS pairs,
+               jsonb_object_agg(t.column_name, t.labels) FILTER (WHERE t.labels IS NOT NULL) AS labels
+        FROM pgml_tune._text_columns(path, tables, NULL, c_most_rows) AS t
+        GROUP BY t.relation, t.name, t.rows
+        ORDER BY t.rows, t.name
+    LOOP
+        RETURN QUERY
+        SELECT r.name, c.key, l.label
+        FROM jsonb_each(r.labels) AS c CROSS JOIN LATERAL jsonb_array_elements_text(c.value) AS l (label)
+        WHERE lower(l.label) = ANY (terms);
+        v_rows := v_rows + coalesce(r.rows, 0);
+        IF r.pairs IS NOT NULL AND v_rows <= c_most_rows_together THEN
+            RETURN QUERY EXECUTE format(
+                'SELECT DISTINCT $1, v.name, v.value COLLATE "C"
+                 FROM %s AS s CROSS JOIN LATERAL (VALUES %s) AS v (name, value)
+                 WHERE lower(v.value COLLATE "default") = ANY ($2) LIMIT %s', r.relation::regclass, r.pairs, c_most_values
+            ) USING r.name, terms;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._values_named(name[], regclass[], text[]) IS
+    'Which of some texts in lower case stand in columns that the caller may look at, along this search path, and how.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._values_beside(
+    path name[], relation regclass, column_name text, literal text
+)
+RETURNS text[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+#variable_conflict use_variable
+DECLARE
+    c_most_rows CONSTANT real := 100000;
+    c_most_values CONSTANT integer := 10000;
+    c_longest_value CONSTANT integer := 200;  -- characters
+    r record;
+    v_is_there boolean;
+    v_values text[];
+BEGIN
+    SELECT t.labels INTO r FROM pgml_tune._text_columns(path, ARRAY[relation], NULL, c_most_rows) AS t
+    WHERE t.column_name = _values_beside.column_name;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF r.labels IS NOT NULL THEN
+        RETURN CASE WHEN literal <> ALL (r.labels) THEN r.labels END;
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s AS s WHERE s.%s = $1)', relation, column_name) INTO v_is_there USING literal;
+    IF NOT v_is_there THEN
+        EXECUTE format(
+            'SELECT array_agg(v.value) FROM (
+                 SELECT DISTINCT s.%1$s::text COLLATE "C" AS value FROM %2$s AS s
+                 WHERE length(s.%1$s) BETWEEN 1 AND %3$s ORDER BY 1 LIMIT %4$s
+             ) AS v', column_name, relation, c_longest_value, c_most_values
+        ) INTO v_values;
+    END IF;
+    RETURN v_values;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._values_beside(name[], regclass, text, text) IS
+    'The values of a column in which a text does not stand; NULL if it stands there, or the caller may not look.';
 -- Both name the tables of the caller as he does, so they run under his search_path; nothing of ours is found through it.
 
 CREATE OR REPLACE FUNCTION @extschema@.text_to_sql(
@@ -7836,10 +7940,13 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.text_to_sql(text, text, regclass[])'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.text_to_sql_candidates(text, text, regclass[], integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._readable_schema(regclass[], text[], boolean)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._tables_along(name[], regclass[], text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._schema_along(name[], regclass[], text[], boolean)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_columns(name[], regclass[], text[], real)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._readable_values(text[], integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_along(name[], text[], integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_named(name[], regclass[], text[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_beside(name[], regclass, text, text)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history, pgml_tune.traffic'),
     ('operate', 'SELECT', 'TABLE pgml_tune.rollouts, pgml_tune.rollout'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.record_feedback(bigint, double precision, text, text, text)'),
