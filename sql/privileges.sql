@@ -20,8 +20,8 @@ BEGIN
             FROM pg_catalog.pg_class AS c
             JOIN member AS m ON m.objid = c.oid AND m.classid = 'pg_catalog.pg_class'::regclass
             UNION ALL
-            SELECT 'SCHEMA pgml_tune', n.nspowner, n.nspacl
-            FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'pgml_tune'
+            SELECT 'SCHEMA ' || n.nspname, n.nspowner, n.nspacl
+            FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('pgml_tune', 'pgml_tune_scratch')
         )
         SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s FROM %s', g.object,
             CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END)

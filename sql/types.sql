@@ -1,6 +1,10 @@
 CREATE SCHEMA pgml_tune;
 COMMENT ON SCHEMA pgml_tune IS 'State and views of the extension pgml_tune.';
 
+CREATE SCHEMA pgml_tune_scratch;
+COMMENT ON SCHEMA pgml_tune_scratch IS
+    'Where views are made to learn what a query means, by whoever asks; always empty, since they are rolled back.';
+
 CREATE TYPE pgml_tune.version_state AS ENUM (
     'registered',  -- known, not yet to be served
     'ready'        -- servable; the row is frozen from here on

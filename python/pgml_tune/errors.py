@@ -12,6 +12,7 @@ TuneError
 ├── LimitExceeded       54000  input or batch above a limit
 ├── NotSupported        0A000  the model cannot do this
 ├── PermissionDenied    42501  the role may not do this
+├── ReadOnlyTransaction 25006  what is needed for this would have to write
 ├── ParallelMode        25000  called where PL/Python may not run SQL
 ├── DiskFull            53100  no space for an artifact
 ├── OutOfMemory         53200  a job needs more memory than it may have
@@ -99,6 +100,12 @@ class PermissionDenied(TuneError):
     """The calling role lacks the right."""
 
     sqlstate = "42501"
+
+
+class ReadOnlyTransaction(TuneError):
+    """The function writes, if only to roll it back, and the transaction or the server may not."""
+
+    sqlstate = "25006"
 
 
 class ParallelMode(TuneError):

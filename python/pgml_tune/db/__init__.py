@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pgml_tune.db.bounds import Bounds
+
 Row = dict[str, Any]
 
 
@@ -26,6 +28,14 @@ class Transaction:
     is_serializable: bool
     is_standby: bool
     is_block: bool = False  # whoever has begun it ends it
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The error that ended a statement."""
+
+    sqlstate: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,17 @@ class Session(Database, Protocol):
 
     def attempt(self, work: Callable[[], None]) -> str | None:
         """Do some work; what went wrong in its SQL, where the work ended and its last statement was undone."""
+        ...
+
+    def try_fetch(self, bounds: Bounds, sql: str, *args: Any) -> list[Row] | Failure:
+        """The rows of `sql`, or what is wrong with it; 57014 or 53200 if it took more than its bounds.
+
+        What is not its fault is raised: a cancel by somebody else, a lack of resources, a lock, a conflict.
+        """
+        ...
+
+    def why_no_cursor(self, sql: str) -> Failure | None:
+        """Why a statement, which is parsed and neither analysed nor run, cannot be opened as a cursor."""
         ...
 
     def checkpoint(self) -> None:

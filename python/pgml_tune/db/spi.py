@@ -8,7 +8,8 @@ from typing import Any
 
 import plpy
 
-from pgml_tune.db import Place, Row, Transaction, server
+from pgml_tune.db import Failure, Place, Row, Transaction, server
+from pgml_tune.db.bounds import Bounds, bounded
 from pgml_tune.db.gate import check_value
 from pgml_tune.errors import ParallelMode, QueryCanceled
 
@@ -16,6 +17,9 @@ _PARAMETER = re.compile(r"\$(\d+)::((?:pg_catalog\.)?[a-z0-9]+(?:\[\])?)")
 _DATA_EXCEPTION = "22"  # class of the SQLSTATEs of values that are not valid
 _READ_DIRECTLY = (0, 6)  # encodings of a database: SQL_ASCII, which says nothing of the bytes, and UTF8
 _OPERATOR_INTERVENTION = "57"  # class of the SQLSTATEs of a cancel and of a shutdown
+_CANCELED, _OUT_OF_MEMORY, _LOCKED = "57014", "53200", "55P03"
+# Classes of SQLSTATEs that tell of the server or of others, not of a statement.
+_NOT_ITS_FAULT = (_OPERATOR_INTERVENTION, "40", "53", "58")
 
 
 class SpiDatabase:
@@ -53,6 +57,44 @@ class SpiDatabase:
             if error.sqlstate.startswith(_OPERATOR_INTERVENTION):
                 raise
             return str(error)
+        return None
+
+    def try_fetch(self, bounds: Bounds, sql: str, *args: Any) -> list[Row] | Failure:
+        _refuse_parallel_mode()
+        rows: list[Row] = []
+        error: Any = None
+        with bounded(bounds) as watch:
+            try:
+                rows = self.fetch(sql, *args)
+            except (plpy.SPIError, MemoryError) as failure:
+                error = failure
+        if watch.has_fired:
+            self._take_cancel()
+        if error is None:
+            return rows
+        if isinstance(error, MemoryError):
+            return Failure(_OUT_OF_MEMORY, "out of memory")
+        state = error.sqlstate
+        is_over = state == _CANCELED and watch.has_fired
+        if not is_over and state != _OUT_OF_MEMORY and (state == _LOCKED or state.startswith(_NOT_ITS_FAULT)):
+            raise error
+        return Failure(state, str(error))
+
+    def _take_cancel(self) -> None:
+        """Let a cancel that came too late for its statement hit one that does nothing."""
+        try:
+            self.checkpoint()
+        except plpy.spiexceptions.QueryCanceled:
+            pass
+
+    def why_no_cursor(self, sql: str) -> Failure | None:
+        _refuse_parallel_mode()
+        try:
+            plpy.cursor(plpy.prepare(check_value(sql))).close()
+        except plpy.SPIError as error:
+            if error.sqlstate.startswith(_OPERATOR_INTERVENTION):
+                raise
+            return Failure(error.sqlstate, str(error))
         return None
 
     def checkpoint(self) -> None:
