@@ -42,7 +42,7 @@ def terms(question: str, lexicon: Mapping[str, str] | None = None) -> list[str]:
     """All that the words of a question could mean as a value, in lower case: what is worth looking up."""
     found = dict.fromkeys(term for _, _, term in _pieces(_folded(question)))
     for term in list(found):
-        if lexicon and term in lexicon:
+        if lexicon and lexicon.get(term):
             found[lexicon[term].lower()] = None
     return list(found)
 
@@ -59,19 +59,23 @@ def index(rows: Iterable[tuple[str, str, str]]) -> ValueIndex:
 def link(question: str, values: ValueIndex, lexicon: Mapping[str, str] | None = None) -> list[Match]:
     """The values that a question names, in its order: long ones before short ones, and none over another.
 
-    The lexicon says which value a phrase means that is not written as the value, as in another language.
+    The lexicon says which value a phrase means that is not written as the value, as in another language; one that means
+    '' there means no value, however it looks.
     """
     pieces = sorted(_pieces(_folded(question)), key=lambda piece: (piece[0] - piece[1], piece[0]))
     taken: list[Match] = []
     for begin, end, term in pieces:
-        spellings = values.get(term)
-        if not spellings and lexicon and term in lexicon:
-            spellings = values.get(lexicon[term].lower())
-        if spellings and all(end <= match.begin or match.end <= begin for match in taken):
-            # As most columns write it; in doubt as it stands in the question.
-            value = max(spellings, key=lambda spelling: (len(spellings[spelling]), spelling == question[begin:end]))
-            taken.append(Match(begin, end, value, spellings[value]))
-    return sorted(taken, key=lambda match: match.begin)
+        meant = lexicon.get(term, term) if lexicon else term
+        spellings = values.get(meant.lower())
+        if (spellings or not meant) and all(end <= match.begin or match.end <= begin for match in taken):
+            taken.append(_match(begin, end, question[begin:end], spellings or {}))
+    return sorted((match for match in taken if match.columns), key=lambda match: match.begin)
+
+
+def _match(begin: int, end: int, written: str, spellings: Mapping[str, tuple[tuple[str, str], ...]]) -> Match:
+    """A match with the spelling that most columns have, in doubt with that of the question."""
+    value = max(spellings, key=lambda spelling: (len(spellings[spelling]), spelling == written), default="")
+    return Match(begin, end, value, spellings.get(value, ()))
 
 
 def _pieces(folded: str) -> Iterator[tuple[int, int, str]]:
