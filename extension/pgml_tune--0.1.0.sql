@@ -1029,15 +1029,44 @@ COMMENT ON FUNCTION pgml_tune._drop_version(text, text) IS
 
 CREATE OR REPLACE FUNCTION pgml_tune._write_setting(name text, value text)
 RETURNS void
-LANGUAGE sql SECURITY DEFINER
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+BEGIN
+    -- Those that settings.py has for superusers.
+    IF _write_setting.name = ANY ('{sql_functions,sql_endpoint,ask_privileged}') THEN
+        RAISE EXCEPTION 'permission denied for setting "%"', _write_setting.name USING ERRCODE = '42501';
+    END IF;
     DELETE FROM pgml_tune.setting AS s WHERE s.name = _write_setting.name AND _write_setting.value IS NULL;
     INSERT INTO pgml_tune.setting AS s (name, value)
     SELECT _write_setting.name, _write_setting.value WHERE _write_setting.value IS NOT NULL
-    ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_by = session_user, changed_at = now();
+    ON CONFLICT ON CONSTRAINT setting_pkey DO UPDATE
+        SET value = excluded.value, changed_by = session_user, changed_at = now();
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._write_setting(text, text) IS 'Sets a setting, or with NULL takes it back to its default.';
+
+-- With the rights of the caller: nobody but a superuser may write the table.
+CREATE OR REPLACE FUNCTION pgml_tune._write_superuser_setting(name text, value text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
+        RAISE EXCEPTION 'permission denied for setting "%"', _write_superuser_setting.name
+            USING ERRCODE = '42501', DETAIL = 'It takes a superuser.';
+    END IF;
+    DELETE FROM pgml_tune.setting AS s
+    WHERE s.name = _write_superuser_setting.name AND _write_superuser_setting.value IS NULL;
+    INSERT INTO pgml_tune.setting AS s (name, value)
+    SELECT _write_superuser_setting.name, _write_superuser_setting.value WHERE _write_superuser_setting.value IS NOT NULL
+    ON CONFLICT ON CONSTRAINT setting_pkey DO UPDATE
+        SET value = excluded.value, changed_by = session_user, changed_at = now();
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._write_superuser_setting(text, text) IS
+    'Sets a setting that only a superuser may set, or with NULL takes it back to its default.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._read_cache(entry_keys bytea[], generations integer[])
 RETURNS bytea[]
@@ -4388,12 +4417,12 @@ COMMENT ON FUNCTION pgml_tune._sql_functions(oid[], oid[]) IS 'What functions, a
 
 CREATE OR REPLACE FUNCTION pgml_tune._sql_relations(relation_ids oid[])
 RETURNS TABLE (
-    relation_id oid, name text, kind text, is_own boolean, columns text, tree text, policies text[]
+    relation_id oid, schema_name text, name text, kind text, is_own boolean, columns text, tree text, policies text[]
 )
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relkind,
+    SELECT c.oid, n.nspname, c.relname, c.relkind,
            n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgml_tune'),
            (
                SELECT json_object_agg(a.attnum, a.attname)::text FROM pg_attribute AS a
@@ -8333,6 +8362,7 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._register_version(text, text, text, text, text, text, bigint, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._drop_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._write_setting(text, text)'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._write_superuser_setting(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._purge_cache(bigint[], oid, interval, bigint, bigint)')
 ) AS p (level, privilege, object);
 COMMENT ON VIEW pgml_tune._privilege IS 'Privileges of the levels usage, operate and admin.';

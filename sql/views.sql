@@ -758,6 +758,7 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._register_version(text, text, text, text, text, text, bigint, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._drop_version(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._write_setting(text, text)'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._write_superuser_setting(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._purge_cache(bigint[], oid, interval, bigint, bigint)')
 ) AS p (level, privilege, object);
 COMMENT ON VIEW pgml_tune._privilege IS 'Privileges of the levels usage, operate and admin.';

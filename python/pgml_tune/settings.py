@@ -19,12 +19,13 @@ from pgml_tune.errors import InvalidArgument, NotReady, ObjectNotFound
 
 CONFIG_FILE = Path("/etc/pgml_tune.toml")
 _NUMBERS = {False: re.compile(r"-?[0-9]{1,18}\Z"), True: re.compile(r"[0-9]{1,3}(\.[0-9]{1,4})?\Z")}  # by is_fraction
+_MAX_TEXT = 10_000
 CONFIG_VARIABLE = "PGML_TUNE_CONFIG"  # of the postmaster's environment, never of a client's
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row that `configure()` may write: a number in a range, or one of a few words."""
+    """One row that `configure()` may write: a number in a range, one of a few words, or a text of a form."""
 
     name: str
     default: str
@@ -33,17 +34,25 @@ class Setting:
     maximum: int = 0
     choices: tuple[str, ...] = ()
     is_fraction: bool = False  # of at most four decimals; else an integer
+    pattern: str = ""  # of a text that is valid as a whole
+    form: str = ""  # what the pattern means, in words
+    is_for_superusers: bool = False  # it decides what runs with the rights of others, or whom the server talks to
 
     @property
     def range(self) -> str:
         if self.choices:
             return " | ".join(self.choices)
+        if self.pattern:
+            return self.form
         return f"{self.minimum} .. {self.maximum}" + (", four decimals" if self.is_fraction else "")
 
     def check(self, value: str) -> str:
         """`value` itself if it is allowed, else 22023."""
         if self.choices:
             if value in self.choices:
+                return value
+        elif self.pattern:
+            if len(value) <= _MAX_TEXT and re.fullmatch(self.pattern, value):
                 return value
         elif _NUMBERS[self.is_fraction].match(value):
             number = self._number(value)
@@ -58,7 +67,7 @@ class Setting:
     def parse(self, value: str) -> float | str:
         """The value as a number or a word, if it is allowed, else 22023."""
         checked = self.check(value)
-        return checked if self.choices else self._number(checked)
+        return checked if self.choices or self.pattern else self._number(checked)
 
     def _number(self, value: str) -> float:
         return float(value) if self.is_fraction else int(value)
@@ -158,6 +167,39 @@ SETTINGS = {
             16777216,
             1 << 40,
         ),
+        Setting("sql_attempts", "4", "Candidates that text_to_sql() checks before it gives up, against time.", 1, 20),
+        Setting("sql_max_rows", "1000", "Rows that ask() returns, against memory and time.", 1, 1000000),
+        Setting("sql_max_bytes", "1048576", "Bytes that those rows may have as JSON.", 1024, 268435456),
+        Setting("sql_seconds", "5", "Time for the check of a query, and again for running it.", 1, 3600),
+        Setting(
+            "sql_max_cost",
+            "10000000",
+            "What the planner may think a query costs; one that costs more is refused without being run.",
+            1,
+            10**15,
+        ),
+        Setting(
+            "sql_memory_bytes",
+            "268435456",
+            "Memory that a query of a model may take beside what the session has.",
+            16777216,
+            1 << 40,
+        ),
+        Setting(
+            "sql_functions",
+            "",
+            "Functions beside PostgreSQL's own that SQL of a model may call, as whoever asks.",
+            pattern=r"\s*(\w+\.\w+\([\w\s.,\[\]\"]*\)\s*(,\s*\w+\.\w+\([\w\s.,\[\]\"]*\)\s*)*)?",
+            form="schema.name(types), schema.name(types), ...",
+            is_for_superusers=True,
+        ),
+        Setting(
+            "ask_privileged",
+            "off",
+            "Whether ask() runs for superusers, readers of server files, who passes row security, and after SET ROLE.",
+            choices=("off", "on"),
+            is_for_superusers=True,
+        ),
     )
 }
 MAX_UNIT_BYTES = 1000  # of the preference pgml_tune.unit
@@ -201,6 +243,14 @@ class Limits:
     candidate_failures: int
     log_keep_days: int
     log_spool_bytes: int
+    sql_attempts: int
+    sql_max_rows: int
+    sql_max_bytes: int
+    sql_seconds: int
+    sql_max_cost: int
+    sql_memory_bytes: int
+    sql_functions: str
+    ask_privileged: str
 
     @classmethod
     def from_rows(cls, rows: Mapping[str, str]) -> Limits:

@@ -132,12 +132,12 @@ COMMENT ON FUNCTION pgml_tune._sql_functions(oid[], oid[]) IS 'What functions, a
 
 CREATE OR REPLACE FUNCTION pgml_tune._sql_relations(relation_ids oid[])
 RETURNS TABLE (
-    relation_id oid, name text, kind text, is_own boolean, columns text, tree text, policies text[]
+    relation_id oid, schema_name text, name text, kind text, is_own boolean, columns text, tree text, policies text[]
 )
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relkind,
+    SELECT c.oid, n.nspname, c.relname, c.relkind,
            n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgml_tune'),
            (
                SELECT json_object_agg(a.attnum, a.attname)::text FROM pg_attribute AS a

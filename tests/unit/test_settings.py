@@ -1,4 +1,6 @@
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +111,18 @@ def test_a_file_that_others_can_change_is_refused(tmp_path):
 def test_a_named_file_that_is_missing_is_refused(tmp_path):
     with pytest.raises(NotReady):
         read_paths({"PGML_TUNE_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_a_text_of_another_form_is_refused():
+    setting = setting_named("sql_functions")
+    for value in ("", "public.f(integer)", "public.f(text, double precision[]), s.g()"):
+        assert setting.check(value) == value
+    for value in ("f", "public.f", "public.f(", "public.f();", "public.f(integer) public.g()", "x" * 20_000):
+        with pytest.raises(InvalidArgument):
+            setting.check(value)
+
+
+def test_what_only_superusers_may_set_is_refused_to_administrators_in_sql_too():
+    statements = (Path(__file__).parents[2] / "sql/functions/internal.sql").read_text()
+    refused = re.findall(r"_write_setting\.name = ANY \('\{(.*)\}'\)", statements)[0].split(",")
+    assert {setting.name for setting in SETTINGS.values() if setting.is_for_superusers} <= set(refused)

@@ -14,7 +14,10 @@ def configure(db: Database, name: str | None, value: str | None) -> str:
         raise InvalidArgument("name must not be NULL", hint="SELECT name, value FROM pgml_tune.settings")
     setting = setting_named(name)
     checked = None if value is None else setting.check(value)
-    store.write_setting(db, name, checked)
+    if setting.is_for_superusers:
+        store.write_superuser_setting(db, name, checked)
+    else:
+        store.write_setting(db, name, checked)
     return setting.default if checked is None else checked
 
 

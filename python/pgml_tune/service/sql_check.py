@@ -45,13 +45,14 @@ _COLUMN_OFFSET = 7  # of attribute numbers in a printed set, in which 0 stands f
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A relation that a query reads, and which of its columns, as statements write them."""
+    """A relation that a query reads, and which of its columns."""
 
-    relation: str
+    schema: str
+    name: str
     columns: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"relation": self.relation, "columns": list(self.columns)}
+        return {"schema": self.schema, "name": self.name, "columns": list(self.columns)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,8 @@ def try_sql(db: Session, sql: str, max_rows: int | None, limits: Limits) -> Outc
     verdict = check(db, sql, limits)
     if not verdict.is_valid:
         return Outcome(verdict, [], False)
-    most = 1000 if max_rows is None else max(0, min(max_rows, 1000))
-    rows = store.run(db, _bounds(limits), _as_lines(verdict), most, 1 << 20)
+    most = limits.sql_max_rows if max_rows is None else max(0, min(max_rows, limits.sql_max_rows))
+    rows = store.run(db, _bounds(limits), _as_lines(verdict), most, limits.sql_max_bytes)
     if isinstance(rows, Failure):
         return Outcome(_refuse(verdict.sql, rows), [], False)
     return Outcome(verdict, [json.loads(line) for line in rows.lines], rows.is_cut)
@@ -149,7 +150,7 @@ def _as_lines(verdict: Verdict) -> str:
 
 
 def _bounds(limits: Limits) -> Bounds:
-    return Bounds(5.0, 256 << 20)
+    return Bounds(limits.sql_seconds, limits.sql_memory_bytes)
 
 
 def _require_writable(db: Session) -> None:
@@ -238,7 +239,7 @@ def _read(relation: Relation, columns: set[int]) -> Read:
     numbers = {number - _COLUMN_OFFSET for number in columns}
     names = relation.columns.items()
     read = (name for number, name in names if number in numbers or (0 in numbers and number > 0))
-    return Read(relation.name, tuple(sorted(read)))
+    return Read(relation.schema_name, relation.name, tuple(sorted(read)))
 
 
 def _unescaped(word: str) -> str:

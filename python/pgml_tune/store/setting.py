@@ -12,6 +12,7 @@ SELECT e.extversion, (SELECT pg_catalog.json_object_agg(s.name, s.value)::text F
 FROM pg_catalog.pg_extension AS e WHERE e.extname = 'pgml_tune'
 """
 _WRITE = "SELECT pgml_tune._write_setting($1::text, $2::text)"
+_WRITE_AS_SUPERUSER = "SELECT pgml_tune._write_superuser_setting($1::text, $2::text)"
 
 
 def read_settings(db: Database) -> tuple[str, dict[str, str]]:
@@ -23,3 +24,8 @@ def read_settings(db: Database) -> tuple[str, dict[str, str]]:
 def write_setting(db: Database, name: str, value: str | None) -> None:
     """Set a setting, or with None take it back to its default."""
     db.fetch(_WRITE, name, value)
+
+
+def write_superuser_setting(db: Database, name: str, value: str | None) -> None:
+    """Set a setting that only a superuser may set, or with None take it back to its default."""
+    db.fetch(_WRITE_AS_SUPERUSER, name, value)

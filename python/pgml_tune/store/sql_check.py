@@ -26,7 +26,8 @@ SELECT f.function_id::pg_catalog.int8 AS function_id, f.operator_id::pg_catalog.
 FROM pgml_tune._sql_functions($1::pg_catalog.oid[], $2::pg_catalog.oid[]) AS f
 """
 _RELATIONS = """
-SELECT r.relation_id::pg_catalog.int8 AS relation_id, r.name, r.kind, r.is_own, r.columns, r.tree, r.policies
+SELECT r.relation_id::pg_catalog.int8 AS relation_id, r.schema_name, r.name, r.kind, r.is_own, r.columns, r.tree,
+       r.policies
 FROM pgml_tune._sql_relations($1::pg_catalog.oid[]) AS r
 """
 
@@ -52,6 +53,7 @@ class Relation:
     """What a relation is, and what else is evaluated when it is read."""
 
     relation_id: int
+    schema_name: str
     name: str
     kind: str
     is_own: bool  # the server's or ours
