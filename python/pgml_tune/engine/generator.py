@@ -3,22 +3,25 @@
 A generator turns a finished prompt into texts. Which schema and values stand in the prompt, and whether a text is SQL
 that the server takes, is not its business.
 
-`ArtifactConfig.generation` of such a model: max_output_tokens; prompt (the format its prompts were trained in); of a
-decoder alone prefix and suffix, which its chat template puts round a prompt; of a server's model the name it has there.
+`ArtifactConfig.generation` of such a model: max_output_tokens; prompt, the format its prompts were trained in; of an
+encoder and a decoder perhaps first_token, which all answers begin with; of a decoder alone prefix and suffix, which its
+chat template puts round a prompt, and end_tokens; of a server's model `model`, the name it has there.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from pgml_tune.engine.artifact import Artifact
 from pgml_tune.engine.encoder import Work
-from pgml_tune.errors import NotSupported
+from pgml_tune.errors import ArtifactDamaged, NotSupported
 from pgml_tune.records import VERBS, ArtifactConfig
 
+_MOST_TOKENS = 100_000
 CT2, CT2_CAUSAL, ENDPOINT = "ctranslate2", "ctranslate2_causal", "endpoint"  # engines
 
 
@@ -65,4 +68,34 @@ def open_generator(artifact: Artifact, threads: int) -> Generator:
     config = artifact.config()
     if config.task != Generator.task:
         raise NotSupported(f"the model does not {VERBS[Generator.task]}", detail=f"Its task is {config.task}.")
+    return open_folder(artifact.folder, config, threads)
+
+
+def open_folder(folder: Path, config: ArtifactConfig, threads: int) -> Generator:
+    """The generator in a folder that is not an artifact yet, or one that was checked."""
+    if config.engine == CT2:
+        from pgml_tune.engine.translator import Translator
+
+        return Translator(folder, config, threads)
+    if config.engine == CT2_CAUSAL:
+        from pgml_tune.engine.causal import CausalGenerator
+
+        return CausalGenerator(folder, config, threads)
     raise NotSupported(f'engine "{config.engine}" of the model is not one of this version')
+
+
+def different(found: Iterable[tuple[str, float]]) -> list[Generated]:
+    """Texts with their scores, those left out that are empty or were there before."""
+    first: dict[str, float] = {}
+    for text, score in found:
+        if text:
+            first.setdefault(text, float(score))
+    return [Generated(text, score) for text, score in first.items()]
+
+
+def positive(config: ArtifactConfig, name: str) -> int:
+    """A number of `config.generation` that such a model cannot do without."""
+    value = config.generation.get(name)
+    if type(value) is not int or not 0 < value <= _MOST_TOKENS:
+        raise ArtifactDamaged(f'the configuration of the model has no usable "{name}"')
+    return value

@@ -77,6 +77,43 @@ class TextTokenizer:
         ids = encoding.ids
         return Tokens(ids, ids.count(self._unknown), bool(encoding.overflowing))
 
+    def count_unknown(self, ids: Sequence[int]) -> int:
+        """How many tokens stand for what the vocabulary has no word for."""
+        return 0 if self._unknown is None else list(ids).count(self._unknown)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The tokens of these numbers as the vocabulary writes them."""
+        return [self._tokenizer.id_to_token(number) or _UNKNOWN for number in ids]
+
+    def text(self, pieces: Sequence[str]) -> str:
+        """The text of tokens without the special ones; what this vocabulary does not have is left out."""
+        numbers = map(self._tokenizer.token_to_id, pieces)
+        try:
+            text: str = self._tokenizer.decode([number for number in numbers if number is not None])
+        except Exception as error:
+            raise ArtifactDamaged("the tokenizer cannot write what the model says", detail=f"{error}.") from None
+        return text.strip()
+
+    def plain(self, text: str) -> list[int]:
+        """The numbers of a text that nobody has checked: nothing cut, and no special token, whatever it says."""
+        return self._whole(text, True)
+
+    def marked(self, text: str) -> list[int]:
+        """The numbers of a text of our own, in which special tokens are what they say."""
+        return self._whole(text, False)
+
+    def _whole(self, text: str, has_no_special: bool) -> list[int]:
+        self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = has_no_special
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:
+            raise _cannot_take(error) from None
+        finally:
+            self._tokenizer.encode_special_tokens = False
+            self._tokenizer.enable_truncation(self._max_tokens)
+        return ids
+
     def count(self, text: str) -> int:
         """Tokens of a text with its special tokens, nothing cut."""
         self._tokenizer.no_truncation()

@@ -1,4 +1,4 @@
-"""Turns a model folder into artifacts: one in fp32, and one for each quantization that is asked for."""
+"""Turns a model folder into artifacts: one in fp32, and one for each quantization; of a model that writes, one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pgml_tune.engine import checkpoint
-from pgml_tune.engine.artifact import new_artifact
-from pgml_tune.errors import InvalidArgument, PermissionDenied
+from pgml_tune.engine.artifact import Artifact, new_artifact
+from pgml_tune.engine.generator import Generator
+from pgml_tune.errors import InvalidArgument, NotSupported, PermissionDenied
 from pgml_tune.jobs.deriving import quantize_artifact
 from pgml_tune.jobs.job import Job
 from pgml_tune.jobs.publishing import Site, existing, export_model
 from pgml_tune.jobs.reports import Reporter
-from pgml_tune.jobs.source import is_hub_name, stage
+from pgml_tune.jobs.source import Source, is_hub_name, stage
 from pgml_tune.records import STORAGE_SUFFIXES
 
 
@@ -28,6 +29,8 @@ def run(job: Job, report: Reporter) -> dict[str, Any]:
 
 def import_model(source: str, task: str, methods: Sequence[str], site: Site) -> dict[str, Any]:
     """Make the fp32 artifact of a model and one per quantization, and report each."""
+    if task == Generator.task:
+        return _import_generator(source, methods, site)
     report = site.report
     report.progress(f"reading {source}")
     with new_artifact(site.model_root, site.label) as folder:
@@ -45,6 +48,33 @@ def import_model(source: str, task: str, methods: Sequence[str], site: Site) -> 
     config = original.config()
     summary = f"{config.dimensions} {'labels' if config.labels else 'dimensions'}, {config.max_tokens} tokens"
     return {"summary": summary, "source": staged.name, "files_sha256": staged.files_sha256}
+
+
+def _import_generator(source: str, methods: Sequence[str], site: Site) -> dict[str, Any]:
+    """Make the one artifact of a model that writes SQL, in 8 bits, and report it."""
+    if methods:
+        raise NotSupported("a model that writes SQL is stored in 8 bits anyway", hint="Leave the option quantize out.")
+    site.report.progress(f"reading {source}")
+    with new_artifact(site.model_root, site.label) as folder:
+        staged = stage(source, folder)
+        artifact = existing(site.model_root, staged.files_sha256, Generator.task, "int8")
+        existed = artifact is not None
+        artifact = artifact or _converted(staged, site)
+        checkpoint.keep(site.model_root, folder, staged.files_sha256)
+    config = artifact.config()
+    site.report.artifact(artifact.digest, "", config.to_json(), existed=existed)
+    parity = config.metrics["storage_parity"]
+    summary = (
+        f"{config.source['architecture']}, {config.max_tokens} tokens, 8 bits;"
+        f" the same answer as in full precision to {parity['same_first']:.0%} of {parity['prompts']} prompts"
+    )
+    return {"summary": summary, "source": staged.name, "files_sha256": staged.files_sha256}
+
+
+def _converted(staged: Source, site: Site) -> Artifact:
+    from pgml_tune.jobs.translation import publish_generator
+
+    return publish_generator(staged, site)
 
 
 def _allowed(source: str, import_dirs: Sequence[Path]) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from tokenizers import Tokenizer
 
 from pgml_tune.errors import InvalidArgument, NotSupported
 from pgml_tune.jobs.classifier import labels_of, sequence_classifier
 from pgml_tune.jobs.source import Source
+from pgml_tune.jobs.tokens import tokenizer_json
 
 _PASSAGE_PROMPTS = ("passage", "document", "corpus")
 _WEIGHTS = {"dtype": torch.float32, "use_safetensors": True}
@@ -97,7 +97,7 @@ def _describe(network: Any, source: Source, task: str) -> Model:
     dimensions = len(labels) or int(network.get_embedding_dimension())
     return Model(
         network=network,
-        tokenizer_json=_tokenizer_json(network.tokenizer),
+        tokenizer_json=tokenizer_json(network.tokenizer),
         dimensions=dimensions,
         max_tokens=_max_tokens(network, source),
         pooling=pooling_name,
@@ -119,13 +119,6 @@ def _max_tokens(network: Any, source: Source) -> int:
             hint='Add {"max_seq_length": ...} as sentence_bert_config.json to its folder.',
         )
     return min(known)
-
-
-def _tokenizer_json(tokenizer: Any) -> str:
-    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    plain.no_truncation()
-    plain.no_padding()
-    return str(plain.to_str())
 
 
 def _space_id(weights_sha256: str, *properties: str | int) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
 
 from pgml_tune.engine.batching import chunks
 from pgml_tune.engine.tokenizer import TextTokenizer, Tokens
@@ -38,3 +41,11 @@ def tokenize(file: Path, limit: int, prompt: str, parts: Sequence[Sequence[str]]
         ],
         limit,
     )
+
+
+def tokenizer_json(tokenizer: Any) -> str:
+    """The tokenizer.json of a fast tokenizer of transformers, which neither cuts nor pads."""
+    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    return str(plain.to_str())
