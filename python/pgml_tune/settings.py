@@ -168,6 +168,12 @@ SETTINGS = {
             1 << 40,
         ),
         Setting("sql_attempts", "4", "Candidates that text_to_sql() checks before it gives up, against time.", 1, 20),
+        Setting(
+            "sql_values",
+            "on",
+            "Frequent values, as far as a role may see statistics of them, in what a model reads to write SQL.",
+            choices=("on", "off"),
+        ),
         Setting("sql_max_rows", "1000", "Rows that ask() returns, against memory and time.", 1, 1000000),
         Setting("sql_max_bytes", "1048576", "Bytes that those rows may have as JSON.", 1024, 268435456),
         Setting("sql_seconds", "5", "Time for the check of a query, and again for running it.", 1, 3600),
@@ -244,6 +250,7 @@ class Limits:
     log_keep_days: int
     log_spool_bytes: int
     sql_attempts: int
+    sql_values: str
     sql_max_rows: int
     sql_max_bytes: int
     sql_seconds: int

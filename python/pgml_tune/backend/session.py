@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from pgml_tune.service.calls import Calls
     from pgml_tune.service.classification import Classification
     from pgml_tune.service.inference import Inference
+    from pgml_tune.service.keys import KeyMaker
     from pgml_tune.service.models import Models
     from pgml_tune.service.routing import Router
     from pgml_tune.service.searches import Searches
+    from pgml_tune.service.text_to_sql import TextToSql
     from pgml_tune.service.vectors import Vectors
 
 counters = Counters()
@@ -53,6 +55,17 @@ def classification() -> Classification:
     return Classification(*_shared())
 
 
+@cache
+def text_to_sql() -> TextToSql:
+    """Writes SQL, with the session's models and caches; made by the first call that needs it."""
+    with blocked_signals():
+        from pgml_tune.service.sql_generation import SqlGeneration
+        from pgml_tune.service.text_to_sql import TextToSql
+    models, calls, router = _shared()
+    generation = SqlGeneration(models, _vectors(), _keys(), vectors, table_cache)
+    return TextToSql(generation, calls, router, lambda *_: [])
+
+
 def last_call_id() -> int | None:
     """The identifier of the last inference call, if there was one."""
     return None if _calls is None else _calls.last_id
@@ -61,10 +74,15 @@ def last_call_id() -> int | None:
 @cache
 def _vectors() -> Vectors:
     with blocked_signals():
-        from pgml_tune.service.keys import KeyMaker
         from pgml_tune.service.vectors import Vectors
-    keys = KeyMaker(read_secret(read_paths().spool_dir))
-    return Vectors(_shared()[0], keys, vectors, table_cache)
+    return Vectors(_shared()[0], _keys(), vectors, table_cache)
+
+
+@cache
+def _keys() -> KeyMaker:
+    with blocked_signals():
+        from pgml_tune.service.keys import KeyMaker
+    return KeyMaker(read_secret(read_paths().spool_dir))
 
 
 @cache

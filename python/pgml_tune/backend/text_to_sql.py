@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from pgml_tune.backend import entrypoint
+from typing import Any
+
+from pgml_tune.backend import entrypoint, session
 from pgml_tune.db import Session
-from pgml_tune.errors import NotSupported
 
 
 @entrypoint
-def text_to_sql(db: Session, question: str | None, model: str | None, tables: list[str] | None) -> str | None:
-    raise NotSupported("text_to_sql() is not finished")
+def text_to_sql(db: Session, question: str | None, model: str | None, tables: list[Any] | None) -> str | None:
+    if question is None:
+        return None
+    return session.text_to_sql().answer(db, question, model, _flat(tables))
 
 
 @entrypoint
 def candidates(
-    db: Session, question: str | None, model: str | None, tables: list[str] | None, k: int | None
+    db: Session, question: str | None, model: str | None, tables: list[Any] | None, k: int | None
 ) -> list[dict[str, str | int | float | bool | None]]:
-    raise NotSupported("text_to_sql_candidates() is not finished")
+    if question is None:
+        return []
+    found = session.text_to_sql().candidates(db, question, model, _flat(tables), k)
+    return [
+        {
+            "rank": rank,
+            "sql": candidate.sql,
+            "score": candidate.score,
+            "valid": candidate.error is None,
+            "error": candidate.error,
+            "cost": candidate.cost,
+        }
+        for rank, candidate in enumerate(found, 1)
+    ]
+
+
+def _flat(tables: list[Any] | None) -> list[str | None] | None:
+    """The elements of an array, whatever its dimensions."""
+    if tables is None:
+        return None
+    flat: list[str | None] = []
+    for table in tables:
+        flat.extend(_flat(table) or [] if isinstance(table, list) else [table])
+    return flat

@@ -11,9 +11,10 @@ chat template puts round a prompt, and end_tokens; of a server's model `model`, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from pgml_tune.engine.artifact import Artifact
@@ -38,6 +39,7 @@ class Generator(ABC):
 
     task: ClassVar[str] = "text_to_sql"
     config: ArtifactConfig
+    lexicon: Mapping[str, str] = MappingProxyType({})  # what questions call values of the database
 
     @abstractmethod
     def count_tokens(self, prompt: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pgml_tune.engine.artifact import LEXICON
 from pgml_tune.engine.ct2 import library, running, wait
 from pgml_tune.engine.encoder import Work
+from pgml_tune.engine.files import read_plain
 from pgml_tune.engine.generator import Generated, Generator, different, positive
 from pgml_tune.engine.tokenizer import TextTokenizer, Tokens
+from pgml_tune.errors import ArtifactDamaged
 from pgml_tune.records import ArtifactConfig
 
 _NARROWEST_BEAM = 4  # fewer find worse texts
@@ -43,6 +47,8 @@ class LocalGenerator(Generator):
         self.config = config
         self._longest = positive(config, "max_output_tokens")
         self._tokenizer = TextTokenizer(folder / "tokenizer.json", config.max_tokens)
+        if (folder / LEXICON).exists():
+            self.lexicon = _read_lexicon(folder / LEXICON)
 
     def generate(
         self, prompt: str, k: int, work: Work, checkpoint: Callable[[], None] = lambda: None
@@ -98,3 +104,10 @@ class LocalGenerator(Generator):
 
     @abstractmethod
     def _texts(self, result: Any) -> Iterator[tuple[str, float]]: ...
+
+
+def _read_lexicon(file: Path) -> dict[str, str]:
+    lexicon: Any = json.loads(read_plain(file))
+    if not isinstance(lexicon, dict) or not all(isinstance(value, str) for value in lexicon.values()):
+        raise ArtifactDamaged(f'"{file.name}" of the model is not an object of texts')
+    return lexicon

@@ -37,6 +37,18 @@ class KeyMaker:
             return None
         return np.frombuffer(self._masked(key, masked), np.float32)
 
+    def seal_text(self, key: bytes, text: str) -> bytes:
+        """A text as seal() has a vector."""
+        masked = self._masked(key, text.encode())
+        return masked + self._proof(key, masked)
+
+    def unseal_text(self, key: bytes, sealed: bytes) -> str | None:
+        """The text that was sealed under this key; None for anything else."""
+        masked, proof = sealed[:-_PROOF_BYTES], sealed[-_PROOF_BYTES:]
+        if not hmac.compare_digest(proof, self._proof(key, masked)):
+            return None
+        return self._masked(key, masked).decode()
+
     def _masked(self, key: bytes, content: bytes) -> bytes:
         # Who has seen a key, in a plan that the server printed, can neither read nor forge what lies under it.
         stream = hashlib.shake_256(self._secret + key).digest(len(content))

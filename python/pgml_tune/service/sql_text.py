@@ -15,7 +15,6 @@ from pgml_tune.service.schema import Schema
 from pgml_tune.service.sql_words import KEYWORDS
 
 LONGEST_SQL = 20_000  # characters that are parsed here
-UNKNOWN = "names a table or column that does not exist for you"
 _HIDDEN = "?"
 _DIALECTS = ("postgres", "mysql", "sqlite")  # how models quote: as they should, `so` or [so]
 _FENCE = re.compile(r"```(?:\w+\n|\s)?(.*?)(?:```|\Z)", re.DOTALL)
@@ -111,6 +110,12 @@ def names_unknown(sql: str, schema: Schema) -> bool:
         isinstance(column.this, exp.Identifier) and name_of(column.this) not in known
         for column in statement.find_all(exp.Column)
     )
+
+
+def words(sql: str) -> list[str]:
+    """The different words outside of texts and quotes, in lower case: what could name a function of the server."""
+    pieces = (piece for piece in _PIECE.finditer(sql[:LONGEST_SQL]) if piece.lastgroup == "word")
+    return list(dict.fromkeys(piece[0].lower() for piece in pieces))
 
 
 @lru_cache(maxsize=1024)
