@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -70,7 +70,28 @@ class Schema:
         return cls(tuple(Table.from_json(table) for table in tables))
 
     def to_json(self) -> list[dict[str, Any]]:
-        return [asdict(table) for table in self.tables]
+        # asdict() would take as long as the server for all it has to say.
+        return [
+            {
+                "name": table.name,
+                "comment": table.comment,
+                "columns": [
+                    {
+                        "name": column.name,
+                        "type": column.type,
+                        "comment": column.comment,
+                        "is_key": column.is_key,
+                        "values": list(column.values),
+                    }
+                    for column in table.columns
+                ],
+                "foreign_keys": [
+                    {"columns": list(key.columns), "table": key.table, "target_columns": list(key.target_columns)}
+                    for key in table.foreign_keys
+                ],
+            }
+            for table in self.tables
+        ]
 
     @cached_property
     def fingerprint(self) -> str:

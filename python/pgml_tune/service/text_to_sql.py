@@ -158,24 +158,20 @@ class _Inquiry:
 
     def judge(self, sql: str, score: float) -> Candidate:
         """What the server says of a statement."""
-        is_unknown = names_unknown(sql, self.readable.schema)
-        if is_unknown and self.readable.place.tables is not None:
-            return Candidate(self._masked(sql), score, "it names a table or column that is not among those given")
+        schema = self.readable.schema
+        if self.readable.place.tables is not None and names_unknown(sql, schema):
+            return self._refused(sql, score, "it names a table or column that is not among those given")
         with settings_of_caller(self.db, self.settings):
             verdict = check(self.db, sql, self.call.limits)
         if verdict.error is None:
             return Candidate(verdict.sql, score, None, verdict.cost)
-        said = [*self.said, *self._server_names(sql)]
-        schema = self.readable.schema
         # Whether there is such a table shall not be told by what else is wrong with the statement.
-        reason = HIDDEN if is_unknown else mask_reason(verdict.error, schema, said)
-        return Candidate(mask(sql, schema, said), score, reason)
+        return self._refused(sql, score, HIDDEN if names_unknown(sql, schema) else verdict.error)
 
-    def _masked(self, sql: str) -> str:
-        return mask(sql, self.readable.schema, [*self.said, *self._server_names(sql)])
-
-    def _server_names(self, sql: str) -> list[str]:
-        return store.server_names(self.db, words(sql))
+    def _refused(self, sql: str, score: float, reason: str) -> Candidate:
+        schema = self.readable.schema
+        said = [*self.said, *store.server_names(self.db, words(sql))]
+        return Candidate(mask(sql, schema, said), score, mask_reason(reason, schema, said))
 
 
 def _no_answer(refused: Sequence[Candidate]) -> InvalidArgument:
