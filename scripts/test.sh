@@ -24,8 +24,18 @@ installcheck() {
     stop_test_cluster
 }
 
-# Tests make a database each, and end processes, not the machine.
-integration() { PGML_TUNE_FSYNC=off on_test_cluster "${pytest[@]}" -m "not fuzz" tests/integration; }
+# Two processes with a cluster each. Tests make a database each, and end processes, not the machine.
+integration() {
+    export PGML_TUNE_FSYNC=off
+    test_cluster test_two
+    local other=$PGML_TUNE_TEST_HOME:$PGHOST
+    test_cluster
+    PGML_TUNE_TEST_CLUSTERS="$PGML_TUNE_TEST_HOME:$PGHOST $other" \
+        "${pytest[@]}" -n 2 --dist loadfile -m "not fuzz" tests/integration
+    stop_test_cluster test_two
+    stop_test_cluster
+    unset PGML_TUNE_FSYNC
+}
 
 clients() {
     PGML_TUNE_CLIENTS=$("$checkout/scripts/clients.sh")
@@ -53,38 +63,42 @@ bench-train() { on_test_cluster "$venv/bin/python" bench/train.py; }
 on_test_cluster() {
     test_cluster
     "$@"
-    # A crash of the server is a failure, whatever the test that caused it says.
-    if grep -E 'was terminated by signal|PANIC:' "$PGML_TUNE_TEST_HOME/log/postgres.log"; then
-        echo "FAILED: the server crashed, see $PGML_TUNE_TEST_HOME/log/postgres.log" >&2
-        exit 1
-    fi
     stop_test_cluster
 }
 
 # A new cluster, whose model root holds minilm in all precisions under the names minilm@v1, @v1-int8, @v1-int8-block.
 test_cluster() {
-    "$checkout/scripts/cluster.sh" create test
+    local name=${1:-test}
+    "$checkout/scripts/cluster.sh" create "$name"
     # Models are copied before the server starts: what a session has mapped must not be written.
     local imported
     imported=$home/imported-$(cat "$package"/pgml_tune/jobs/*.py python/constraints.txt | sha256sum | cut -c1-16)
-    [ ! -d "$imported" ] || cp -a "$imported/." "$home/test/models/"
-    "$checkout/scripts/cluster.sh" start test
-    eval "$("$checkout/scripts/cluster.sh" env test)"
-    export PGML_TUNE_TEST_HOME=$home/test
+    [ ! -d "$imported" ] || cp -a "$imported/." "$home/$name/models/"
+    "$checkout/scripts/cluster.sh" start "$name"
+    eval "$("$checkout/scripts/cluster.sh" env "$name")"
+    export PGML_TUNE_TEST_HOME=$home/$name
     if [ ! -d "$imported" ]; then
         rm -rf "$home"/imported-*
         local psql=("$("$PG_CONFIG" --bindir)/psql" --no-psqlrc --quiet)
         "${psql[@]}" -c 'CREATE DATABASE import'
         "${psql[@]}" -d import -c 'SET client_min_messages = warning' -c 'CREATE EXTENSION pgml_tune CASCADE'
         say "importing the model minilm, in fp32 and both 8-bit forms"
-        import_minilm test import --quantize int8_dynamic --quantize int8_block
+        import_minilm "$name" import --quantize int8_dynamic --quantize int8_block
         "${psql[@]}" -c 'DROP DATABASE import'
-        cp -a "$home/test/models" "$imported.new"
+        cp -a "$home/$name/models" "$imported.new"
         mv "$imported.new" "$imported"
     fi
 }
 
-stop_test_cluster() { "$checkout/scripts/cluster.sh" stop test; }
+stop_test_cluster() {
+    local name=${1:-test}
+    # A crash of the server is a failure, whatever the test that caused it says.
+    if grep -E 'was terminated by signal|PANIC:' "$home/$name/log/postgres.log"; then
+        echo "FAILED: the server crashed, see $home/$name/log/postgres.log" >&2
+        exit 1
+    fi
+    "$checkout/scripts/cluster.sh" stop "$name"
+}
 
 extras=(cli train model test)
 [[ " $*" != *" bench"* ]] || extras+=(bench)

@@ -21,6 +21,17 @@ CRASHES = ("was terminated by signal", "PANIC:")
 Connect = Callable[..., psycopg.Connection[Any]]
 
 
+def _choose_cluster() -> None:
+    """Gives each process of a parallel run a cluster of its own: PGML_TUNE_TEST_CLUSTERS is HOME:PGHOST for each."""
+    process = os.environ.get("PYTEST_XDIST_WORKER")
+    if process is not None:
+        cluster = os.environ["PGML_TUNE_TEST_CLUSTERS"].split()[int(process.removeprefix("gw"))]
+        os.environ["PGML_TUNE_TEST_HOME"], os.environ["PGHOST"] = cluster.split(":")
+
+
+_choose_cluster()
+
+
 def load_template(**connection: Any) -> None:
     """Fills the template database."""
     with psycopg.connect(**connection | {"autocommit": True}) as template:
