@@ -189,10 +189,13 @@ def test_a_collection_that_cannot_go_back_keeps_no_other_from_it(db: psycopg.Con
     assert back["left"] == ["public.late.body"]
     assert searched_by(db, "a question") == "v1"
     assert len(db.execute("SELECT * FROM semantic_search('public.late.body', 'a')").fetchall()) == 2
-    # The statements that it proposes bring it along.
-    for statement in back["do"].split("; "):
-        db.execute(statement)
-    routes = "SELECT array_agg(DISTINCT model_reference) FROM pgml_tune.collection_route"
+    # The statements that it proposes bring it along; a dry run of them does not.
+    routes = "SELECT array_agg(DISTINCT model_reference ORDER BY model_reference) FROM pgml_tune.collection_route"
+    prepare, roll = back["do"].split("; ")
+    db.execute(prepare)
+    assert roll_out(db, "v1", dry_run=True)["state"] == "promoted"
+    assert fetch_value(db, routes) == ["tiny@v1", "tiny@v2"]
+    db.execute(roll)
     assert fetch_value(db, routes) == ["tiny@v1"]
     assert fetch_value(db, "SELECT max(vector_dims(embedding)) FROM late_body_embedding") == 32
 

@@ -48,8 +48,10 @@ def roll_out(
     guardrails = Guardrails.parse(options.guardrails or {})
     facts = _checked_facts(db, name, version)
     if facts.to_version_id == facts.from_version_id:
-        left = store.bring_along(db, facts.model_id)
-        return {"model": name, "to_version": version, "state": "promoted", "left": left} | _follow(db, facts.model_id)
+        done = {"model": name, "to_version": version, "state": "promoted"}
+        if options.dry_run:
+            return done
+        return done | {"left": store.bring_along(db, facts.model_id)} | _follow(db, facts.model_id)
     blocking = [step for step in _missing_steps(db, facts) if not (step.what == "untracked" and options.untracked)]
     share = options.plan[0] if options.plan and percent == 100 else percent * 100
     plan: dict[str, Any] = {
