@@ -58,7 +58,7 @@ BEGIN
     WHERE pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.=) '@extschema@'
       AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[
           'embed', 'embed_pinned', 'semantic_similarity', 'token_count', 'last_call_id', 'classify',
-          'text_to_sql', 'text_to_sql_candidates',
+          'text_to_sql', 'text_to_sql_candidates', 'add_sql_example', 'drop_sql_example',
           'register_model', 'drop_model_version', 'cache_purge', 'stat_reset', 'configure', 'doctor',
           'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
@@ -713,7 +713,7 @@ COMMENT ON TABLE pgml_tune.preparation IS 'Progress of the prepare_rollout() cal
 CREATE TABLE pgml_tune.call_log (
     logged_at        timestamptz NOT NULL,
     call_id          bigint NOT NULL,
-    task             text NOT NULL,  -- embed, batch, search, passages, similarity, classify
+    task             text NOT NULL,  -- embed, batch, search, passages, similarity, classify, text_to_sql
     model            text NOT NULL,  -- no number: the row outlives the version
     version          text NOT NULL,  -- which answered
     variant          text,  -- serving or candidate: whose call it was by its unit, whoever answered; NULL: no rollout ran
@@ -796,22 +796,49 @@ CREATE TABLE pgml_tune.feedback (
     score       double precision,  -- 0 to 1, as a click or a star; NULL: not given
     label       text,  -- what the caller holds for right, of a classifier; NULL: not given
     expected    text,  -- the right answer, or a better text; NULL: not given
-    input_text  text,  -- as the caller gives it; NULL: not given, and the call cannot become a training row
+    input_text  text,  -- as the caller gives it, else as setting log_text has kept it; NULL: the call cannot become a training row
     given_by    text NOT NULL DEFAULT current_user,  -- by name: numbers of roles do not survive a dump
     created_by  text NOT NULL DEFAULT session_user,
     created_at  timestamptz NOT NULL DEFAULT now(),
+    search_path text,  -- of whoever gave it, by which SQL that he expects finds its tables; NULL: not known
     CONSTRAINT feedback_score_check CHECK (score BETWEEN 0 AND 1),
     -- Who inserts past record_feedback() meets these instead of the settings.
     CONSTRAINT feedback_length_check CHECK (
         length(label) <= 1000 AND octet_length(expected) <= 4194304 AND octet_length(input_text) <= 4194304
+        AND octet_length(search_path) <= 1048576
     ),
     CONSTRAINT feedback_given_check CHECK (num_nonnulls(score, label, expected) > 0)
 );
 CREATE INDEX feedback_rollout_id_idx ON pgml_tune.feedback (rollout_id) WHERE rollout_id IS NOT NULL;  -- ab_report()
+CREATE INDEX feedback_call_id_idx ON pgml_tune.feedback (call_id);  -- calls that are ingested after it
 CREATE INDEX feedback_created_at_idx ON pgml_tune.feedback (created_at);  -- quality_report()
 COMMENT ON TABLE pgml_tune.feedback IS 'What users thought of answers, by the identifier of the call.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.feedback', '');
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.feedback_feedback_id_seq', '');
+-- One row for each question whose SQL somebody has verified. It names no object by number: neither survives a dump, nor
+-- has to exist when the row comes back.
+CREATE TABLE pgml_tune.sql_example (
+    sql_example_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    question        text NOT NULL,
+    normal_question text NOT NULL,  -- as equal questions read the same: see service/questions.py
+    sql             text NOT NULL,
+    search_path     text NOT NULL,  -- where its names were found, as SET takes it
+    relations       jsonb NOT NULL,  -- what it reads: [{"schema": "shop", "name": "customer", "columns": ["city"]}]
+    model           text,  -- NULL: for every model
+    embedding       vector,  -- of the question; NULL, as what follows: no model has embedded it yet
+    space_id        text,
+    created_by      text NOT NULL DEFAULT current_user,  -- by name, as it is dumped
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT sql_example_question_check CHECK (length(question) BETWEEN 1 AND 10000 AND length(normal_question) BETWEEN 1 AND 40000),
+    CONSTRAINT sql_example_sql_check CHECK (octet_length(sql) BETWEEN 1 AND 65536 AND octet_length(search_path) <= 1048576),
+    CONSTRAINT sql_example_relations_check CHECK (jsonb_typeof(relations) = 'array'),
+    CONSTRAINT sql_example_embedding_check CHECK ((embedding IS NULL) = (space_id IS NULL))
+);
+-- text_to_sql() asks for the same question; a tree takes no text as long as one may be.
+CREATE INDEX sql_example_normal_question_idx ON pgml_tune.sql_example USING hash (normal_question);
+COMMENT ON TABLE pgml_tune.sql_example IS 'Questions with SQL that was verified: text_to_sql() answers with it, and models train on it.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.sql_example', '');
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.sql_example_sql_example_id_seq', '');
 -- What the Python package needs and callers must not have directly: SECURITY DEFINER, and no free text of users.
 
 CREATE OR REPLACE FUNCTION pgml_tune._move_serving(model_id bigint, model_version_id bigint, reason text)
@@ -7324,7 +7351,11 @@ BEGIN
         LIMIT 1;
     END IF;
     IF NOT FOUND THEN
-        RETURN NEW;
+        -- Between the two it may have been ingested.
+        SELECT c.* INTO v_call FROM pgml_tune.call_log AS c WHERE c.call_id = NEW.call_id LIMIT 1;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN NEW;  -- _ingest_logs() joins them, should the call come later
     END IF;
     IF NOT pgml_tune._may_judge(to_regrole(quote_ident(NEW.given_by)), v_call.role_id) THEN
         RAISE EXCEPTION 'call % is of another role', NEW.call_id USING ERRCODE = '42501';
@@ -7337,6 +7368,10 @@ BEGIN
     NEW.phase := v_call.phase;
     NEW.variant := v_call.variant;
     NEW.unit := v_call.unit;
+    IF NEW.input_text IS NULL AND NEW.expected IS NOT NULL
+        AND pgml_tune._may_see_job(to_regrole(quote_ident(NEW.given_by)), v_call.role_id) THEN
+        NEW.input_text := v_call.input_text;  -- NULL unless setting log_text is on, and not from the spool
+    END IF;
     RETURN NEW;
 END
 $$;
@@ -7350,8 +7385,7 @@ CREATE OR REPLACE FUNCTION @extschema@.record_feedback(
     input text DEFAULT NULL
 )
 RETURNS bigint
-LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE  -- not STRICT: most are NULL
-SET search_path = pg_catalog, pg_temp
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE  -- not STRICT: most are NULL; no SET clause: the path of the caller is kept with it
 AS $python$
 from pgml_tune.backend import monitoring
 return monitoring.record_feedback(call_id, score, label, expected, input)
@@ -7456,6 +7490,203 @@ return monitoring.drift_report(name, since, reference)
 $python$;
 COMMENT ON FUNCTION @extschema@.drift_report(text, interval, interval) IS
     'Whether a model is asked something else since then than in the time before: length of texts, share of unknown tokens, and the vectors themselves, with the size of the change and its p value.';
+-- Questions with verified SQL. What was verified is stored by name, and each reader sees what he may read himself.
+
+CREATE OR REPLACE FUNCTION pgml_tune._may_read(relations jsonb)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_item jsonb;
+    v_relation oid;
+BEGIN
+    FOR v_item IN SELECT r.item FROM jsonb_array_elements(relations) AS r (item) LOOP
+        SELECT c.oid INTO v_relation
+        FROM pg_class AS c
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = v_item ->> 'schema' AND c.relname = v_item ->> 'name'
+          AND has_schema_privilege(n.oid, 'USAGE');
+        IF NOT FOUND THEN
+            RETURN false;  -- gone, or not to be known
+        END IF;
+        IF NOT has_table_privilege(v_relation, 'SELECT') AND (
+            NOT has_any_column_privilege(v_relation, 'SELECT')
+            OR EXISTS (
+                SELECT FROM jsonb_path_query(v_item, '$.columns[*]') AS k (name)
+                LEFT JOIN pg_attribute AS a
+                    ON a.attrelid = v_relation AND a.attname = k.name #>> '{}' AND NOT a.attisdropped
+                WHERE a.attnum IS NULL OR NOT has_column_privilege(v_relation, a.attnum, 'SELECT')
+            )
+        ) THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._may_read(jsonb) IS 'Whether whoever asks may read all tables and columns of a verified example, as they are now.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._reads_only(relations jsonb, tables oid[])
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT NOT EXISTS (
+        SELECT FROM jsonb_array_elements(relations) AS r (item)
+        WHERE NOT EXISTS (
+            SELECT FROM pg_class AS c
+            JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE n.nspname = r.item ->> 'schema' AND c.relname = r.item ->> 'name' AND c.oid = ANY (tables)
+        )
+    )
+$$;
+COMMENT ON FUNCTION pgml_tune._reads_only(jsonb, oid[]) IS 'Whether a verified example reads no other tables than these.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._path_text(schemas text[])
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT string_agg(quote_ident(s.name), ', ' ORDER BY s.place) FROM unnest(schemas) WITH ORDINALITY AS s (name, place) $$;
+COMMENT ON FUNCTION pgml_tune._path_text(text[]) IS 'Schemas as SET search_path takes them.';
+
+-- By meaning where a vector is given, else the same question. As the caller, through a view that shows him what he may read.
+CREATE OR REPLACE FUNCTION pgml_tune._find_sql_examples(
+    normal_question text, question_vector text, model_version_id bigint, lowest double precision, model text,
+    search_path text, tables oid[], most integer
+)
+RETURNS TABLE (sql_example_id bigint, question text, sql text, similarity double precision)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF question_vector IS NULL THEN
+        RETURN QUERY
+        SELECT e.sql_example_id, e.question, e.sql, 1::double precision
+        FROM pgml_tune._readable_sql_examples AS e
+        WHERE e.normal_question = _find_sql_examples.normal_question
+          AND e.search_path = _find_sql_examples.search_path
+          AND (e.model IS NULL OR e.model = _find_sql_examples.model)
+          AND (tables IS NULL OR pgml_tune._reads_only(e.relations, tables))
+        ORDER BY e.sql_example_id DESC
+        LIMIT most;
+        RETURN;
+    END IF;
+    -- Vectors of other spaces may have other dimensions: they are left out before any is compared.
+    RETURN QUERY EXECUTE format(
+        'SELECT n.sql_example_id, n.question, n.sql, n.similarity
+         FROM (
+             SELECT e.sql_example_id, e.question, e.sql, 1 - (e.embedding OPERATOR(%1$s.<=>) $1::%1$s.vector) AS similarity
+             FROM (
+                 SELECT r.*
+                 FROM pgml_tune._embedded_sql_examples AS r
+                 JOIN pgml_tune.model_version AS v ON v.space_id = r.space_id
+                 WHERE v.model_version_id = $2 AND r.search_path = $3 AND (r.model IS NULL OR r.model = $4)
+                   AND ($5 IS NULL OR pgml_tune._reads_only(r.relations, $5))
+                 OFFSET 0
+             ) AS e
+         ) AS n
+         WHERE n.similarity >= $6
+         ORDER BY n.similarity DESC, n.sql_example_id DESC
+         LIMIT $7',
+        pgml_tune._vector_schema()
+    ) USING question_vector, model_version_id, search_path, model, tables, lowest, most;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._find_sql_examples(text, text, bigint, double precision, text, text, oid[], integer) IS
+    'Verified examples that the caller may read, of the same question or, given its vector, of questions that are at least so similar, best first.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._add_sql_example(
+    question text, normal_question text, sql text, search_path text, relations jsonb, model text,
+    question_vector text, model_version_id bigint
+)
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_id bigint;
+BEGIN
+    -- Who gives another answer to his own question means this one.
+    DELETE FROM pgml_tune._own_sql_examples AS e
+    WHERE e.normal_question = _add_sql_example.normal_question AND e.search_path = _add_sql_example.search_path
+      AND e.model IS NOT DISTINCT FROM _add_sql_example.model AND e.created_by = current_user;
+    EXECUTE format(
+        'INSERT INTO pgml_tune._own_sql_examples
+             (question, normal_question, sql, search_path, relations, model, embedding, space_id)
+         SELECT $1, $2, $3, $4, $5, $6, $7::%s.vector, v.space_id
+         FROM (VALUES ($8)) AS x (model_version_id)
+         LEFT JOIN pgml_tune.model_version AS v ON v.model_version_id = x.model_version_id
+         RETURNING sql_example_id',
+        pgml_tune._vector_schema()
+    ) INTO v_id USING question, normal_question, sql, search_path, relations, model, question_vector, model_version_id;
+    RETURN v_id;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._add_sql_example(text, text, text, text, jsonb, text, text, bigint) IS
+    'Keeps a verified example of the caller in place of the one he has given for the same question; its number.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._write_sql_vectors(ids bigint[], vectors text[], model_version_id bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format(
+        'UPDATE pgml_tune.sql_example AS e SET embedding = x.question_vector::%s.vector, space_id = v.space_id
+         FROM unnest($1, $2) AS x (id, question_vector), pgml_tune.model_version AS v
+         WHERE e.sql_example_id = x.id AND v.model_version_id = $3',
+        pgml_tune._vector_schema()
+    ) USING ids, vectors, model_version_id;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._write_sql_vectors(bigint[], text[], bigint) IS 'Keeps vectors of questions of verified examples.';
+
+-- Runs as its owner: whoever maintains may not read all questions, and gets none of them from it.
+CREATE OR REPLACE FUNCTION pgml_tune._embed_sql_examples()
+RETURNS integer
+LANGUAGE plpython3u VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import sql_examples
+return sql_examples.embed_sql_examples()
+$python$;
+COMMENT ON FUNCTION pgml_tune._embed_sql_examples() IS
+    'Embeds questions of verified examples that have no vector of the default embedding model, a few hundred at a time; how many.';
+
+-- No SET clause: the SQL is the caller's own and finds its names as he does.
+CREATE OR REPLACE FUNCTION @extschema@.add_sql_example(question text, sql text, model text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE  -- not STRICT: model may be NULL
+AS $python$
+from pgml_tune.backend import sql_examples
+return sql_examples.add_sql_example(question, sql, model)
+$python$;
+COMMENT ON FUNCTION @extschema@.add_sql_example(text, text, text) IS
+    'Keeps SQL as the right answer to a question, for text_to_sql() to give when it is asked again and for models to train on; checked as if text_to_sql() had written it. Returns its number.';
+
+CREATE OR REPLACE FUNCTION @extschema@.drop_sql_example(sql_example_id bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM pgml_tune._own_sql_examples AS e WHERE e.sql_example_id = drop_sql_example.sql_example_id;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    IF EXISTS (
+        SELECT FROM pgml_tune.sql_examples AS e WHERE e.sql_example_id = drop_sql_example.sql_example_id
+    ) THEN
+        RAISE EXCEPTION 'example % is of another role', sql_example_id
+            USING ERRCODE = '42501', DETAIL = 'Whoever has added it may drop it, and an administrator.';
+    END IF;
+    RAISE EXCEPTION 'example % does not exist', coalesce(sql_example_id::text, 'NULL')
+        USING ERRCODE = '42704', HINT = 'SELECT sql_example_id, question FROM pgml_tune.sql_examples';
+END
+$$;
+COMMENT ON FUNCTION @extschema@.drop_sql_example(bigint) IS 'Forgets a verified example; one of another role only for an administrator.';
 CREATE OR REPLACE FUNCTION @extschema@.configure(name text, value text)
 RETURNS text
 LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
@@ -7531,6 +7762,10 @@ BEGIN
     IF v_removed OPERATOR(pg_catalog.>) 0 THEN
         RAISE NOTICE 'model root: % folders that nothing uses removed', v_removed;
     END IF;
+    COMMIT;
+    WHILE pgml_tune._embed_sql_examples() OPERATOR(pg_catalog.>) 0 LOOP
+        COMMIT;
+    END LOOP;
     COMMIT;
     CALL pgml_tune._mend();
     CALL pgml_tune._retire();
@@ -7915,7 +8150,7 @@ SELECT c.logged_at,
        CASE WHEN t.is_telling AND coalesce(c.sqlstate, '57014') = '57014' THEN c.latency_ms END AS waited_ms
 FROM pgml_tune._calls AS c,
      LATERAL (SELECT c.cache = 'miss' AND NOT c.is_cold AND NOT c.is_fallback AND c.latency_ms > 0
-                 AND c.task IN ('embed', 'search', 'classify') AS is_telling) AS t;
+                 AND c.task IN ('embed', 'search', 'classify', 'text_to_sql') AS is_telling) AS t;
 COMMENT ON VIEW pgml_tune._timed_calls IS
     'Every logged call, with its time if that tells how fast the model is: one text, computed, by a model that had been loaded; waited_ms also of those that were cancelled.';
 
@@ -7933,11 +8168,73 @@ SELECT f.feedback_id,
        f.expected,
        f.input_text,
        f.given_by,
-       f.created_at
+       f.created_at,
+       f.search_path
 FROM pgml_tune.feedback AS f
 WHERE pgml_tune._may_judge(quote_ident(current_user)::regrole::oid, to_regrole(quote_ident(f.given_by)));
 COMMENT ON VIEW pgml_tune.feedback_rows IS
     'The feedback that you have given (whoever may read reports sees all), with the model and version that answered: rows to train on.';
+
+CREATE OR REPLACE VIEW pgml_tune._readable_sql_examples WITH (security_barrier) AS
+SELECT e.* FROM pgml_tune.sql_example AS e WHERE pgml_tune._may_read(e.relations);
+COMMENT ON VIEW pgml_tune._readable_sql_examples IS 'Verified examples whose tables and columns you may read.';
+
+-- Many examples read the same tables: what is looked at one by one is asked once for all of these.
+CREATE OR REPLACE VIEW pgml_tune._embedded_sql_examples WITH (security_barrier) AS
+SELECT e.*
+FROM pgml_tune.sql_example AS e
+WHERE e.embedding IS NOT NULL AND e.relations IN (
+    SELECT d.relations
+    FROM (SELECT DISTINCT o.relations FROM pgml_tune.sql_example AS o OFFSET 0) AS d
+    WHERE pgml_tune._may_read(d.relations)
+);
+COMMENT ON VIEW pgml_tune._embedded_sql_examples IS 'Verified examples that have a vector and whose tables and columns you may read.';
+
+-- add_sql_example() and drop_sql_example() write here, as their caller.
+CREATE OR REPLACE VIEW pgml_tune._own_sql_examples WITH (security_barrier) AS
+SELECT e.*
+FROM pgml_tune.sql_example AS e
+WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, to_regrole(quote_ident(e.created_by)));
+COMMENT ON VIEW pgml_tune._own_sql_examples IS 'Verified examples that you have added; an administrator has all.';
+
+CREATE OR REPLACE VIEW pgml_tune.sql_examples WITH (security_barrier) AS
+SELECT e.sql_example_id,
+       e.question,
+       e.sql,
+       e.search_path,
+       e.model,
+       e.embedding IS NOT NULL AS is_embedded,
+       e.created_by,
+       e.created_at
+FROM pgml_tune._readable_sql_examples AS e;
+COMMENT ON VIEW pgml_tune.sql_examples IS
+    'Verified examples whose tables and columns you may read: text_to_sql() answers with their SQL where the same is asked, found by the same search_path.';
+
+-- Of a call that was corrected twice the last word counts; question and SQL may have come one after the other.
+CREATE OR REPLACE VIEW pgml_tune.sql_training_rows WITH (security_barrier) AS
+SELECT t.question, t.sql, t.schema, t.origin, t.model, t.given_by, t.created_at
+FROM (
+    SELECT DISTINCT ON (e.normal_question, e.search_path, e.model)
+           e.question, e.sql, e.search_path AS schema, 'example' AS origin, e.model, e.created_by AS given_by, e.created_at
+    FROM pgml_tune._readable_sql_examples AS e
+    ORDER BY e.normal_question, e.search_path, e.model, e.sql_example_id DESC
+) AS t
+UNION ALL
+SELECT c.question, c.sql, c.schema, 'feedback', c.model, c.given_by, c.created_at
+FROM (
+    SELECT (array_agg(f.input_text ORDER BY f.feedback_id DESC) FILTER (WHERE f.input_text IS NOT NULL))[1] AS question,
+           (array_agg(f.expected ORDER BY f.feedback_id DESC) FILTER (WHERE f.expected IS NOT NULL))[1] AS sql,
+           (array_agg(f.search_path ORDER BY f.feedback_id DESC) FILTER (WHERE f.expected IS NOT NULL))[1] AS schema,
+           max(f.model) AS model,
+           f.given_by,
+           max(f.created_at) AS created_at
+    FROM pgml_tune.feedback_rows AS f
+    WHERE f.task = 'text_to_sql'
+    GROUP BY f.call_id, f.given_by
+) AS c
+WHERE c.question IS NOT NULL AND c.sql IS NOT NULL;
+COMMENT ON VIEW pgml_tune.sql_training_rows IS
+    'Rows for finetune_text_to_sql(): verified examples that you may read, and corrections of answers by record_feedback() that you may see; schema is the search_path by which the SQL was right.';
 
 CREATE OR REPLACE VIEW pgml_tune.embedding_collections AS
 SELECT t.name AS collection,
@@ -8150,7 +8447,22 @@ FROM (
     ('operate', 'SELECT', 'TABLE pgml_tune.rollouts, pgml_tune.rollout'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.record_feedback(bigint, double precision, text, text, text)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.feedback_rows'),
-    ('usage', 'INSERT (call_id, score, label, expected, input_text)', 'TABLE pgml_tune.feedback_rows'),
+    ('usage', 'INSERT (call_id, score, label, expected, input_text, search_path)', 'TABLE pgml_tune.feedback_rows'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.sql_examples, pgml_tune._readable_sql_examples, pgml_tune._embedded_sql_examples'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_read(jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._path_text(text[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._reads_only(jsonb, oid[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._find_sql_examples'),
+    -- What is added answers others, too, as far as they may read its tables: who trains models may do that.
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.add_sql_example(text, text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_sql_example(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_sql_example'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._embed_sql_examples()'),
+    ('operate', 'SELECT (sql_example_id, normal_question, search_path, model, created_by)', 'TABLE pgml_tune._own_sql_examples'),
+    ('operate', 'INSERT (question, normal_question, sql, search_path, relations, model, embedding, space_id)',
+        'TABLE pgml_tune._own_sql_examples'),
+    ('operate', 'DELETE', 'TABLE pgml_tune._own_sql_examples'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.sql_training_rows'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_judge(oid, oid)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.ab_report(text)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.quality_report(text, interval)'),

@@ -58,7 +58,7 @@ BEGIN
     WHERE pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.=) '@extschema@'
       AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[
           'embed', 'embed_pinned', 'semantic_similarity', 'token_count', 'last_call_id', 'classify',
-          'text_to_sql', 'text_to_sql_candidates',
+          'text_to_sql', 'text_to_sql_candidates', 'add_sql_example', 'drop_sql_example',
           'register_model', 'drop_model_version', 'cache_purge', 'stat_reset', 'configure', 'doctor',
           'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',

@@ -311,7 +311,7 @@ SELECT c.logged_at,
        CASE WHEN t.is_telling AND coalesce(c.sqlstate, '57014') = '57014' THEN c.latency_ms END AS waited_ms
 FROM pgml_tune._calls AS c,
      LATERAL (SELECT c.cache = 'miss' AND NOT c.is_cold AND NOT c.is_fallback AND c.latency_ms > 0
-                 AND c.task IN ('embed', 'search', 'classify') AS is_telling) AS t;
+                 AND c.task IN ('embed', 'search', 'classify', 'text_to_sql') AS is_telling) AS t;
 COMMENT ON VIEW pgml_tune._timed_calls IS
     'Every logged call, with its time if that tells how fast the model is: one text, computed, by a model that had been loaded; waited_ms also of those that were cancelled.';
 
@@ -329,11 +329,73 @@ SELECT f.feedback_id,
        f.expected,
        f.input_text,
        f.given_by,
-       f.created_at
+       f.created_at,
+       f.search_path
 FROM pgml_tune.feedback AS f
 WHERE pgml_tune._may_judge(quote_ident(current_user)::regrole::oid, to_regrole(quote_ident(f.given_by)));
 COMMENT ON VIEW pgml_tune.feedback_rows IS
     'The feedback that you have given (whoever may read reports sees all), with the model and version that answered: rows to train on.';
+
+CREATE OR REPLACE VIEW pgml_tune._readable_sql_examples WITH (security_barrier) AS
+SELECT e.* FROM pgml_tune.sql_example AS e WHERE pgml_tune._may_read(e.relations);
+COMMENT ON VIEW pgml_tune._readable_sql_examples IS 'Verified examples whose tables and columns you may read.';
+
+-- Many examples read the same tables: what is looked at one by one is asked once for all of these.
+CREATE OR REPLACE VIEW pgml_tune._embedded_sql_examples WITH (security_barrier) AS
+SELECT e.*
+FROM pgml_tune.sql_example AS e
+WHERE e.embedding IS NOT NULL AND e.relations IN (
+    SELECT d.relations
+    FROM (SELECT DISTINCT o.relations FROM pgml_tune.sql_example AS o OFFSET 0) AS d
+    WHERE pgml_tune._may_read(d.relations)
+);
+COMMENT ON VIEW pgml_tune._embedded_sql_examples IS 'Verified examples that have a vector and whose tables and columns you may read.';
+
+-- add_sql_example() and drop_sql_example() write here, as their caller.
+CREATE OR REPLACE VIEW pgml_tune._own_sql_examples WITH (security_barrier) AS
+SELECT e.*
+FROM pgml_tune.sql_example AS e
+WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, to_regrole(quote_ident(e.created_by)));
+COMMENT ON VIEW pgml_tune._own_sql_examples IS 'Verified examples that you have added; an administrator has all.';
+
+CREATE OR REPLACE VIEW pgml_tune.sql_examples WITH (security_barrier) AS
+SELECT e.sql_example_id,
+       e.question,
+       e.sql,
+       e.search_path,
+       e.model,
+       e.embedding IS NOT NULL AS is_embedded,
+       e.created_by,
+       e.created_at
+FROM pgml_tune._readable_sql_examples AS e;
+COMMENT ON VIEW pgml_tune.sql_examples IS
+    'Verified examples whose tables and columns you may read: text_to_sql() answers with their SQL where the same is asked, found by the same search_path.';
+
+-- Of a call that was corrected twice the last word counts; question and SQL may have come one after the other.
+CREATE OR REPLACE VIEW pgml_tune.sql_training_rows WITH (security_barrier) AS
+SELECT t.question, t.sql, t.schema, t.origin, t.model, t.given_by, t.created_at
+FROM (
+    SELECT DISTINCT ON (e.normal_question, e.search_path, e.model)
+           e.question, e.sql, e.search_path AS schema, 'example' AS origin, e.model, e.created_by AS given_by, e.created_at
+    FROM pgml_tune._readable_sql_examples AS e
+    ORDER BY e.normal_question, e.search_path, e.model, e.sql_example_id DESC
+) AS t
+UNION ALL
+SELECT c.question, c.sql, c.schema, 'feedback', c.model, c.given_by, c.created_at
+FROM (
+    SELECT (array_agg(f.input_text ORDER BY f.feedback_id DESC) FILTER (WHERE f.input_text IS NOT NULL))[1] AS question,
+           (array_agg(f.expected ORDER BY f.feedback_id DESC) FILTER (WHERE f.expected IS NOT NULL))[1] AS sql,
+           (array_agg(f.search_path ORDER BY f.feedback_id DESC) FILTER (WHERE f.expected IS NOT NULL))[1] AS schema,
+           max(f.model) AS model,
+           f.given_by,
+           max(f.created_at) AS created_at
+    FROM pgml_tune.feedback_rows AS f
+    WHERE f.task = 'text_to_sql'
+    GROUP BY f.call_id, f.given_by
+) AS c
+WHERE c.question IS NOT NULL AND c.sql IS NOT NULL;
+COMMENT ON VIEW pgml_tune.sql_training_rows IS
+    'Rows for finetune_text_to_sql(): verified examples that you may read, and corrections of answers by record_feedback() that you may see; schema is the search_path by which the SQL was right.';
 
 CREATE OR REPLACE VIEW pgml_tune.embedding_collections AS
 SELECT t.name AS collection,
@@ -546,7 +608,22 @@ FROM (
     ('operate', 'SELECT', 'TABLE pgml_tune.rollouts, pgml_tune.rollout'),
     ('usage', 'EXECUTE', 'FUNCTION @extschema@.record_feedback(bigint, double precision, text, text, text)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.feedback_rows'),
-    ('usage', 'INSERT (call_id, score, label, expected, input_text)', 'TABLE pgml_tune.feedback_rows'),
+    ('usage', 'INSERT (call_id, score, label, expected, input_text, search_path)', 'TABLE pgml_tune.feedback_rows'),
+    ('usage', 'SELECT', 'TABLE pgml_tune.sql_examples, pgml_tune._readable_sql_examples, pgml_tune._embedded_sql_examples'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_read(jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._path_text(text[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._reads_only(jsonb, oid[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._find_sql_examples'),
+    -- What is added answers others, too, as far as they may read its tables: who trains models may do that.
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.add_sql_example(text, text, text)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_sql_example(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_sql_example'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._embed_sql_examples()'),
+    ('operate', 'SELECT (sql_example_id, normal_question, search_path, model, created_by)', 'TABLE pgml_tune._own_sql_examples'),
+    ('operate', 'INSERT (question, normal_question, sql, search_path, relations, model, embedding, space_id)',
+        'TABLE pgml_tune._own_sql_examples'),
+    ('operate', 'DELETE', 'TABLE pgml_tune._own_sql_examples'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.sql_training_rows'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_judge(oid, oid)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.ab_report(text)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.quality_report(text, interval)'),

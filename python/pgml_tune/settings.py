@@ -135,7 +135,8 @@ SETTINGS = {
         Setting(
             "log_sample",
             "0.1",
-            "Share of the calls that are logged while no rollout runs, against time for each; failed calls always are.",
+            "Share of the calls that are logged while no rollout runs, against time for each; failed calls always are,"
+            " and those to text_to_sql().",
             0,
             1,
             is_fraction=True,
@@ -173,6 +174,14 @@ SETTINGS = {
             "on",
             "Frequent values, as far as a role may see statistics of them, in what a model reads to write SQL.",
             choices=("on", "off"),
+        ),
+        Setting(
+            "sql_example_similarity",
+            "0.85",
+            "Cosine from which on a question in the same words is a verified example asked again; 1: never.",
+            0,
+            1,
+            is_fraction=True,
         ),
         Setting("sql_max_rows", "1000", "Rows that ask() returns, against memory and time.", 1, 1000000),
         Setting("sql_max_bytes", "1048576", "Bytes that those rows may have as JSON.", 1024, 268435456),
@@ -251,6 +260,7 @@ class Limits:
     log_spool_bytes: int
     sql_attempts: int
     sql_values: str
+    sql_example_similarity: float
     sql_max_rows: int
     sql_max_bytes: int
     sql_seconds: int

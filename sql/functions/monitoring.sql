@@ -109,7 +109,11 @@ BEGIN
         LIMIT 1;
     END IF;
     IF NOT FOUND THEN
-        RETURN NEW;
+        -- Between the two it may have been ingested.
+        SELECT c.* INTO v_call FROM pgml_tune.call_log AS c WHERE c.call_id = NEW.call_id LIMIT 1;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN NEW;  -- _ingest_logs() joins them, should the call come later
     END IF;
     IF NOT pgml_tune._may_judge(to_regrole(quote_ident(NEW.given_by)), v_call.role_id) THEN
         RAISE EXCEPTION 'call % is of another role', NEW.call_id USING ERRCODE = '42501';
@@ -122,6 +126,10 @@ BEGIN
     NEW.phase := v_call.phase;
     NEW.variant := v_call.variant;
     NEW.unit := v_call.unit;
+    IF NEW.input_text IS NULL AND NEW.expected IS NOT NULL
+        AND pgml_tune._may_see_job(to_regrole(quote_ident(NEW.given_by)), v_call.role_id) THEN
+        NEW.input_text := v_call.input_text;  -- NULL unless setting log_text is on, and not from the spool
+    END IF;
     RETURN NEW;
 END
 $$;
@@ -135,8 +143,7 @@ CREATE OR REPLACE FUNCTION @extschema@.record_feedback(
     input text DEFAULT NULL
 )
 RETURNS bigint
-LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE  -- not STRICT: most are NULL
-SET search_path = pg_catalog, pg_temp
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE  -- not STRICT: most are NULL; no SET clause: the path of the caller is kept with it
 AS $python$
 from pgml_tune.backend import monitoring
 return monitoring.record_feedback(call_id, score, label, expected, input)

@@ -74,6 +74,10 @@ BEGIN
         RAISE NOTICE 'model root: % folders that nothing uses removed', v_removed;
     END IF;
     COMMIT;
+    WHILE pgml_tune._embed_sql_examples() OPERATOR(pg_catalog.>) 0 LOOP
+        COMMIT;
+    END LOOP;
+    COMMIT;
     CALL pgml_tune._mend();
     CALL pgml_tune._retire();
 END

@@ -2,7 +2,7 @@
 CREATE TABLE pgml_tune.call_log (
     logged_at        timestamptz NOT NULL,
     call_id          bigint NOT NULL,
-    task             text NOT NULL,  -- embed, batch, search, passages, similarity, classify
+    task             text NOT NULL,  -- embed, batch, search, passages, similarity, classify, text_to_sql
     model            text NOT NULL,  -- no number: the row outlives the version
     version          text NOT NULL,  -- which answered
     variant          text,  -- serving or candidate: whose call it was by its unit, whoever answered; NULL: no rollout ran
@@ -85,18 +85,21 @@ CREATE TABLE pgml_tune.feedback (
     score       double precision,  -- 0 to 1, as a click or a star; NULL: not given
     label       text,  -- what the caller holds for right, of a classifier; NULL: not given
     expected    text,  -- the right answer, or a better text; NULL: not given
-    input_text  text,  -- as the caller gives it; NULL: not given, and the call cannot become a training row
+    input_text  text,  -- as the caller gives it, else as setting log_text has kept it; NULL: the call cannot become a training row
     given_by    text NOT NULL DEFAULT current_user,  -- by name: numbers of roles do not survive a dump
     created_by  text NOT NULL DEFAULT session_user,
     created_at  timestamptz NOT NULL DEFAULT now(),
+    search_path text,  -- of whoever gave it, by which SQL that he expects finds its tables; NULL: not known
     CONSTRAINT feedback_score_check CHECK (score BETWEEN 0 AND 1),
     -- Who inserts past record_feedback() meets these instead of the settings.
     CONSTRAINT feedback_length_check CHECK (
         length(label) <= 1000 AND octet_length(expected) <= 4194304 AND octet_length(input_text) <= 4194304
+        AND octet_length(search_path) <= 1048576
     ),
     CONSTRAINT feedback_given_check CHECK (num_nonnulls(score, label, expected) > 0)
 );
 CREATE INDEX feedback_rollout_id_idx ON pgml_tune.feedback (rollout_id) WHERE rollout_id IS NOT NULL;  -- ab_report()
+CREATE INDEX feedback_call_id_idx ON pgml_tune.feedback (call_id);  -- calls that are ingested after it
 CREATE INDEX feedback_created_at_idx ON pgml_tune.feedback (created_at);  -- quality_report()
 COMMENT ON TABLE pgml_tune.feedback IS 'What users thought of answers, by the identifier of the call.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.feedback', '');

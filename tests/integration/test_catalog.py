@@ -19,6 +19,7 @@ DEFINERS = {
     "_drift_calls",
     "_drop_collection_row",
     "_drop_version",
+    "_embed_sql_examples",
     "_end_preparation",
     "_end_rollout",
     "_expire_jobs",
@@ -103,6 +104,9 @@ WITHOUT_SEARCH_PATH = {
     "_readable_values",
     "text_to_sql",
     "text_to_sql_candidates",
+    # So is what SQL names that is kept with a question, or expected by who corrects an answer.
+    "add_sql_example",
+    "record_feedback",
     *JOBS,
 }
 FUNCTIONS = """

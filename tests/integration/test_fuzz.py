@@ -235,6 +235,16 @@ def record_feedback(generator: Generator) -> Call:
     return Call(sql, arguments)
 
 
+def add_sql_example(generator: Generator) -> Call:
+    sql = generator.valid_mostly(["SELECT 1 AS a", "SELECT 'x' || 'y'"], [generator.rows()], 0.8)
+    arguments = (generator.text(), sql, generator.valid_mostly([None], [generator.name()], 0.9))
+    return Call("add_sql_example(%s::text, %s::text, %s::text)", arguments)
+
+
+def drop_sql_example(generator: Generator) -> Call:
+    return Call("drop_sql_example(%s::text::bigint)::text", (generator.number(),))
+
+
 SHARES: dict[Callable[[Generator], Call], float] = {
     embed: 0.18, embed_many: 0.11, embed_pinned: 0.1, semantic_similarity: 0.05, token_count: 0.05,
     register_model: 0.06, drop_model_version: 0.03, configure: 0.04, cache_purge: 0.02, stat_reset: 0.01, grant: 0.02,
@@ -242,7 +252,7 @@ SHARES: dict[Callable[[Generator], Call], float] = {
     prepare_rollout: 0.02, embed_table: 0.06, track_column: 0.03, auto_embed: 0.07, drop_auto_embed: 0.02,
     semantic_search: 0.08, hybrid_search: 0.06, finetune_sbert: 0.06, evaluate_model: 0.04,
     cancel_job: 0.01, model_card: 0.02,
-    report: 0.03, ab_selftest: 0.01, record_feedback: 0.03,
+    report: 0.03, ab_selftest: 0.01, record_feedback: 0.03, add_sql_example: 0.05, drop_sql_example: 0.01,
 }  # fmt: skip
 OF_TABLES = (embed_table, track_column, auto_embed)
 OF_COLLECTIONS = (drop_auto_embed, semantic_search, hybrid_search)
@@ -421,7 +431,7 @@ def run_cases(session: psycopg.Connection[Any], make: Callable[[Generator], Call
         assert not session.closed, faults
     assert not faults
     # Cases run in transaction blocks, where maintain() has to refuse; there is no job to cancel, no call to test with.
-    assert answered >= count * LEAST_ANSWERED or make in (grant, maintain, cancel_job, ab_selftest)
+    assert answered >= count * LEAST_ANSWERED or make in (grant, maintain, cancel_job, ab_selftest, drop_sql_example)
 
 
 @pytest.mark.parametrize("make", SHARES, ids=lambda make: make.__name__)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pgml_tune.service.models import Models
     from pgml_tune.service.routing import Router
     from pgml_tune.service.searches import Searches
+    from pgml_tune.service.sql_examples import SqlExamples
     from pgml_tune.service.text_to_sql import TextToSql
     from pgml_tune.service.vectors import Vectors
 
@@ -63,7 +64,15 @@ def text_to_sql() -> TextToSql:
         from pgml_tune.service.text_to_sql import TextToSql
     models, calls, router = _shared()
     generation = SqlGeneration(models, _vectors(), _keys(), vectors, table_cache)
-    return TextToSql(generation, calls, router, lambda *_: [])
+    return TextToSql(generation, calls, router, sql_examples().find)
+
+
+@cache
+def sql_examples() -> SqlExamples:
+    """Keeps and finds verified examples; made by the first call that needs it."""
+    with blocked_signals():
+        from pgml_tune.service.sql_examples import SqlExamples
+    return SqlExamples(_vectors())
 
 
 def last_call_id() -> int | None:

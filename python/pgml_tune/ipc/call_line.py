@@ -26,7 +26,7 @@ _TEXT = r"[^\0\t\n%]*(?:%(?:25|09|0A)[^\0\t\n%]*)*"
 _FIELDS = {  # as the columns of pgml_tune.call_log, and in their order
     "logged_at": r"\d{16}",  # microseconds since 1970
     "call_id": r"(?P<call_id>\d{1,19})",
-    "task": r"[a-z]{1,20}",
+    "task": r"[a-z_]{1,20}",
     "model": _NAME,
     "version": _NAME,
     "variant": _or_null(r"[a-z]{1,20}"),

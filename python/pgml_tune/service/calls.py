@@ -23,6 +23,7 @@ from pgml_tune.settings import Limits
 from pgml_tune.store.registry import Destination, Target
 
 _CALL_ID_BITS = 24
+_ALWAYS_LOGGED = frozenset({"text_to_sql"})  # takes its time, and who corrects it shall find it
 _UNEXPECTED = "38000"  # what PostgreSQL makes of an exception without a SQLSTATE
 
 
@@ -170,7 +171,8 @@ class Calls:
     def _write(self, db: Session, call: Call, latency_ms: float, sqlstate: str | None, *, is_fallback: bool) -> int:
         """Log a call, unless it is not in the sample, and say what its identifier is."""
         rate = 1.0
-        if sqlstate is None and not call.exposures and not call.destination.is_in_rollout:
+        is_sampled = sqlstate is None and call.task not in _ALWAYS_LOGGED
+        if is_sampled and not call.exposures and not call.destination.is_in_rollout:
             rate = call.limits.log_sample
             if random.random() >= rate:
                 return self._take_id()

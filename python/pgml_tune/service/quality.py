@@ -10,10 +10,12 @@ from typing import Any
 from pgml_tune.db import Database, Session
 from pgml_tune.errors import InvalidArgument, LimitExceeded
 from pgml_tune.service.ab_test import half_width, rate_bound
+from pgml_tune.service.own_settings import own_settings
 from pgml_tune.service.report_arguments import check_interval, check_model
 from pgml_tune.settings import Limits
 from pgml_tune.store import feedback
 from pgml_tune.store.feedback import ScoresRow
+from pgml_tune.store.schema import read_path
 from pgml_tune.store.setting import read_settings
 
 Line = dict[str, Any]
@@ -42,10 +44,12 @@ def record_feedback(
         raise InvalidArgument("score is not between 0 and 1")
     if label is not None and len(label) > _LONGEST_LABEL:
         raise LimitExceeded(f"label is longer than {_LONGEST_LABEL} characters")
-    longest = Limits.from_rows(read_settings(db)[1]).max_input_bytes
-    if any(given is not None and len(given.encode()) > longest for given in (expected, text)):
-        raise LimitExceeded(f"expected or input is longer than {longest} bytes")
-    feedback_id, is_logged = feedback.add_feedback(db, call_id, score, label, expected, text)
+    path = None if expected is None else read_path(db)
+    with own_settings(db):
+        longest = Limits.from_rows(read_settings(db)[1]).max_input_bytes
+        if any(given is not None and len(given.encode()) > longest for given in (expected, text)):
+            raise LimitExceeded(f"expected or input is longer than {longest} bytes")
+        feedback_id, is_logged = feedback.add_feedback(db, call_id, score, label, expected, text, path)
     if not is_logged:
         db.notice(f"call {call_id} is not in the log (see setting log_sample): no report will count this feedback")
     return feedback_id

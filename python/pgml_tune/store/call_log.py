@@ -21,7 +21,30 @@ WHERE l.done_xid IS NOT NULL
     AND ($1::boolean OR l.done_at < pg_catalog.now() - interval '1 hour')
 """
 _OPEN_CALLS = "SELECT o.file, o.call_id, o.line FROM pgml_tune.open_call AS o"
-_ADD_CALLS = "INSERT INTO pgml_tune.call_log SELECT c.* FROM pgml_tune._parse_calls($1::text) AS c"
+# With what was thought of them before they came, by roles that may judge them.
+_ADD_CALLS = """
+WITH added AS (
+    INSERT INTO pgml_tune.call_log SELECT c.* FROM pgml_tune._parse_calls($1::text) AS c RETURNING *
+)
+UPDATE pgml_tune.feedback AS f SET
+    model = c.model,
+    version = c.version,
+    task = c.task,
+    answer = c.answer,
+    rollout_id = c.rollout_id,
+    phase = c.phase,
+    variant = c.variant,
+    unit = c.unit,
+    input_text = coalesce(
+        f.input_text,
+        CASE WHEN f.expected IS NOT NULL AND pgml_tune._may_see_job(g.role, c.role_id) THEN c.input_text END
+    )
+FROM added AS c
+JOIN pgml_tune.feedback AS o ON o.call_id = c.call_id
+CROSS JOIN LATERAL (SELECT pg_catalog.to_regrole(pg_catalog.quote_ident(o.given_by))::oid AS role) AS g
+WHERE f.feedback_id = o.feedback_id AND pgml_tune._may_judge(g.role, c.role_id)
+    AND (f.model IS NULL OR f.input_text IS NULL AND f.expected IS NOT NULL AND c.input_text IS NOT NULL)
+"""
 _WRITE_LEDGER = """
 INSERT INTO pgml_tune.log_file AS l (file, bytes, done_xid, done_at)
 SELECT f.file,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pgml_tune.db import Database
 
 _ADD = """
-INSERT INTO pgml_tune.feedback_rows (call_id, score, label, expected, input_text)
-VALUES ($1::int8, $2::float8, $3::text, $4::text, $5::text)
+INSERT INTO pgml_tune.feedback_rows (call_id, score, label, expected, input_text, search_path)
+VALUES ($1::int8, $2::float8, $3::text, $4::text, $5::text, pgml_tune._path_text($6::text[]))
 RETURNING feedback_id, model
 """
 # Of a call that was judged twice the last word counts.
@@ -52,10 +52,16 @@ class AnswersRow:
 
 
 def add_feedback(
-    db: Database, call_id: int, score: float | None, label: str | None, expected: str | None, text: str | None
+    db: Database,
+    call_id: int,
+    score: float | None,
+    label: str | None,
+    expected: str | None,
+    text: str | None,
+    path: list[str] | None,
 ) -> tuple[int, bool]:
     """Add feedback on a call; its number, and whether the call is in the log."""
-    row = db.fetch(_ADD, call_id, score, label, expected, text)[0]
+    row = db.fetch(_ADD, call_id, score, label, expected, text, path)[0]
     return row["feedback_id"], row["model"] is not None
 
 

@@ -1,0 +1,120 @@
+"""Questions whose SQL somebody has verified: keeping them, and finding the one that is asked again."""
+
+from __future__ import annotations
+
+import json
+
+from pgml_tune.db import Session
+from pgml_tune.engine.embedder import Embedder
+from pgml_tune.errors import InvalidArgument, LimitExceeded, NotSupported, ObjectNotFound
+from pgml_tune.records import VERBS
+from pgml_tune.service.inputs import encoded
+from pgml_tune.service.own_settings import own_settings
+from pgml_tune.service.questions import ask_the_same, normal_form
+from pgml_tune.service.readable import Place
+from pgml_tune.service.resolution import Rules
+from pgml_tune.service.sql_check import check
+from pgml_tune.service.vectors import Vectors
+from pgml_tune.settings import Limits
+from pgml_tune.store import registry
+from pgml_tune.store import sql_example as store
+from pgml_tune.store.schema import read_path
+from pgml_tune.store.setting import read_settings
+from pgml_tune.store.sql_example import NewExample, QuestionVector, SqlExample
+
+TASK = "text_to_sql"
+LONGEST_QUESTION = 10_000  # characters
+_MOST_FOUND = 4
+_MOST_NEAR = 8  # looked at, to find those that ask the same
+_MOST_EMBEDDED = 256  # of one transaction of maintain()
+_ADD = "SELECT add_sql_example('how many customers are there', 'SELECT count(*) FROM customer')"
+
+
+class SqlExamples:
+    """What the functions of sql/functions/sql_examples.sql do, for one session, and what text_to_sql() asks of them."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self._vectors = vectors
+        self._rules = Rules()
+
+    def add(self, db: Session, question: str | None, sql: str | None, model: str | None) -> int:
+        """Keep SQL as the right answer to a question, if text_to_sql() might give it; its number."""
+        path = read_path(db)
+        with own_settings(db):
+            limits = Limits.from_rows(read_settings(db)[1])
+            asked, normal = _check_question(question, limits)
+            name = None if model is None else _check_model(db, model)
+        if sql is None or not sql.strip():
+            raise InvalidArgument("sql is empty", hint=_ADD)
+        verdict = check(db, sql, limits)
+        if verdict.error is not None:
+            raise InvalidArgument("this SQL is not accepted", detail=f"Why: {verdict.error}.")
+        relations = json.dumps([read.to_json() for read in verdict.relations])
+        with own_settings(db):
+            target = self._embedding_model(db)
+            vector = None if target is None else self._vector_of(db, normal, *target)
+            example = NewExample(asked, normal, verdict.sql, path, relations, name, vector)
+            return store.add_example(db, example)
+
+    def find(self, db: Session, question: str, model: str, place: Place, limits: Limits) -> list[SqlExample]:
+        """The examples that answer a question of the caller, the newest of the same question first.
+
+        Their SQL may no longer be valid, or not for him: it has to be checked like any other.
+        """
+        normal, path, tables = normal_form(question), place.path, place.tables
+        found = store.same_questions(db, normal, model, path, tables, _MOST_FOUND)
+        if found or limits.sql_example_similarity >= 1:
+            return found
+        target = self._embedding_model(db)
+        if target is None or not store.has_vectors(db, path, target[0]):
+            return []
+        vector = self._vector_of(db, normal, *target)
+        near = store.near_questions(db, vector, limits.sql_example_similarity, model, path, tables, _MOST_NEAR)
+        return [example for example in near if ask_the_same(question, example.question)][:_MOST_FOUND]
+
+    def embed_stale(self, db: Session) -> int:
+        """Embed examples that the default embedding model has not seen; how many."""
+        target = self._embedding_model(db)
+        if target is None:
+            return 0
+        version_id, digest = target
+        stale = store.stale_questions(db, version_id, _MOST_EMBEDDED)
+        vectors = []
+        for _, normal_question in stale:
+            vectors.append(self._vector_of(db, normal_question, version_id, digest).vector)
+            db.checkpoint()
+        if stale:
+            store.write_vectors(db, [example_id for example_id, _ in stale], vectors, version_id)
+        return len(stale)
+
+    def _vector_of(self, db: Session, normal_question: str, version_id: int, digest: str) -> QuestionVector:
+        return QuestionVector(self._vectors.alone(digest, normal_question, "query", db.role()), version_id)
+
+    def _embedding_model(self, db: Session) -> tuple[int, str] | None:
+        """The default embedding model: number and digest of the version that serves; None: there is no such model."""
+        try:
+            target, _ = self._rules.read(db, None, Embedder.task)
+        except ObjectNotFound:
+            return None
+        return target.model_version_id, target.digest
+
+
+def _check_question(question: str | None, limits: Limits) -> tuple[str, str]:
+    """A question as it was put, and in its normal form."""
+    normal = normal_form(question or "")
+    if question is None or not normal:
+        raise InvalidArgument("question is empty", hint=_ADD)
+    if len(question) > LONGEST_QUESTION:
+        raise LimitExceeded(f"question is longer than {LONGEST_QUESTION} characters")
+    encoded(question, limits)
+    return question, normal
+
+
+def _check_model(db: Session, model: str) -> str:
+    """The name of a model that writes SQL."""
+    versions = registry.versions_of(db, model)
+    if not versions:
+        raise ObjectNotFound(f'model "{model}" does not exist', hint="SELECT model, task FROM pgml_tune.models")
+    if versions[0].task != TASK:
+        raise NotSupported(f'model "{model}" does not {VERBS[TASK]}', detail=f"Its task is {versions[0].task}.")
+    return model

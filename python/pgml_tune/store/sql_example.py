@@ -1,0 +1,124 @@
+"""Statements on verified examples of questions and their SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pgml_tune.db import Database
+
+_ADD = """
+SELECT pgml_tune._add_sql_example(
+    $1::text, $2::text, $3::text, pgml_tune._path_text($4::text[]), $5::jsonb, $6::text, $7::text, $8::bigint
+) AS sql_example_id
+"""
+_FIND = """
+SELECT e.sql_example_id, e.question, e.sql, e.similarity
+FROM pgml_tune._find_sql_examples(
+    $1::text, $2::text, $3::bigint, $4::float8, $5::text, pgml_tune._path_text($6::text[]), $7::oid[], $8::integer
+) AS e
+"""
+_HAS_VECTORS = """
+SELECT EXISTS (
+    SELECT FROM pgml_tune._embedded_sql_examples AS e
+    WHERE e.search_path = pgml_tune._path_text($1::text[]) AND e.space_id = (
+        SELECT v.space_id FROM pgml_tune.model_version AS v WHERE v.model_version_id = $2::bigint
+    )
+) AS has_vectors
+"""
+_STALE = """
+SELECT e.sql_example_id, e.normal_question
+FROM pgml_tune.sql_example AS e
+WHERE e.space_id IS DISTINCT FROM (
+    SELECT v.space_id FROM pgml_tune.model_version AS v WHERE v.model_version_id = $1::bigint
+)
+ORDER BY e.sql_example_id
+LIMIT $2::integer
+"""
+_WRITE_VECTORS = "SELECT pgml_tune._write_sql_vectors($1::bigint[], $2::text[], $3::bigint)"
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionVector:
+    """Where a question lies, and the version of the embedding model that says so."""
+
+    vector: str
+    model_version_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SqlExample:
+    """A question whose SQL somebody has verified, and how near it is to the one that was asked."""
+
+    sql_example_id: int
+    question: str
+    sql: str
+    similarity: float  # 1: the same question
+
+
+@dataclass(frozen=True, slots=True)
+class NewExample:
+    """A verified example to keep."""
+
+    question: str
+    normal_question: str
+    sql: str
+    path: list[str]  # the schemas in which its names were found
+    relations: str  # JSON: [{"schema": "shop", "name": "customer", "columns": ["city"]}]
+    model: str | None  # None: for every model
+    vector: QuestionVector | None  # None: there is no model to embed it
+
+
+def add_example(db: Database, example: NewExample) -> int:
+    """Keep an example; its number."""
+    vector = example.vector
+    row = db.fetch(
+        _ADD,
+        example.question,
+        example.normal_question,
+        example.sql,
+        example.path,
+        example.relations,
+        example.model,
+        None if vector is None else vector.vector,
+        None if vector is None else vector.model_version_id,
+    )[0]
+    found: int = row["sql_example_id"]
+    return found
+
+
+def same_questions(
+    db: Database, normal_question: str, model: str, path: list[str], tables: list[int] | None, most: int
+) -> list[SqlExample]:
+    """The examples of the same question that the caller may read, newest first."""
+    rows = db.fetch(_FIND, normal_question, None, None, None, model, path, tables, most)
+    return [SqlExample(**row) for row in rows]
+
+
+def near_questions(
+    db: Database,
+    vector: QuestionVector,
+    lowest: float,
+    model: str,
+    path: list[str],
+    tables: list[int] | None,
+    most: int,
+) -> list[SqlExample]:
+    """The examples of similar questions that the caller may read, most similar first."""
+    rows = db.fetch(_FIND, None, vector.vector, vector.model_version_id, lowest, model, path, tables, most)
+    return [SqlExample(**row) for row in rows]
+
+
+def has_vectors(db: Database, path: list[str], model_version_id: int) -> bool:
+    """Whether there are examples that a vector of this version can be compared with."""
+    return bool(db.fetch(_HAS_VECTORS, path, model_version_id)[0]["has_vectors"])
+
+
+def stale_questions(db: Database, model_version_id: int, most: int) -> list[tuple[int, str]]:
+    """The number and the normal form of the question of examples without a vector of the space of this version."""
+    return [(row["sql_example_id"], row["normal_question"]) for row in db.fetch(_STALE, model_version_id, most)]
+
+
+def write_vectors(db: Database, ids: Sequence[int], vectors: Sequence[str], model_version_id: int) -> None:
+    """Keep the vectors of examples."""
+    db.fetch(_WRITE_VECTORS, list(ids), list(vectors), model_version_id)
