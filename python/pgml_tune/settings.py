@@ -209,6 +209,15 @@ SETTINGS = {
             is_for_superusers=True,
         ),
         Setting(
+            "sql_endpoint",
+            "",
+            "The server that is asked where a model is one of a server's, and so sees questions and names of columns.",
+            pattern=r"((http://(localhost|127(\.\d{1,3}){3}|\[::1\])|https://[A-Za-z0-9.-]+)(:\d{1,5})?(/[\w.-]+)*"
+            r"/completions)?",
+            form="http://127.0.0.1:PORT/v1/chat/completions or /v1/completions; https:// of another machine; or empty",
+            is_for_superusers=True,
+        ),
+        Setting(
             "ask_privileged",
             "off",
             "Whether ask() runs for superusers, readers of server files, who passes row security, and after SET ROLE.",
@@ -267,6 +276,7 @@ class Limits:
     sql_max_cost: int
     sql_memory_bytes: int
     sql_functions: str
+    sql_endpoint: str
     ask_privileged: str
 
     @classmethod

@@ -1,9 +1,13 @@
-"""What a model that chats says, without what it says round the statement."""
+"""What a model that chats is told to do, and what it says, without what it says round the statement."""
 
 from __future__ import annotations
 
 import re
 
+INSTRUCTION = (
+    "Write one PostgreSQL SELECT statement that answers the question about the tables described below."
+    " Reply with the statement alone."
+)
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _FENCED = re.compile(r"```[ \t]*\w*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 

@@ -10,6 +10,7 @@ chat template puts round a prompt, and end_tokens; of a server's model `model`, 
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pgml_tune.errors import ArtifactDamaged, NotSupported
 from pgml_tune.records import VERBS, ArtifactConfig
 
 _MOST_TOKENS = 100_000
+_UNFIT = re.compile("[\0\ud800-\udfff]")
 CT2, CT2_CAUSAL, ENDPOINT = "ctranslate2", "ctranslate2_causal", "endpoint"  # engines
 
 
@@ -83,14 +85,18 @@ def open_folder(folder: Path, config: ArtifactConfig, threads: int) -> Generator
         from pgml_tune.engine.causal import CausalGenerator
 
         return CausalGenerator(folder, config, threads)
+    if config.engine == ENDPOINT:
+        from pgml_tune.engine.endpoint import Endpoint
+
+        return Endpoint(config)
     raise NotSupported(f'engine "{config.engine}" of the model is not one of this version')
 
 
 def different(found: Iterable[tuple[str, float]]) -> list[Generated]:
-    """Texts with their scores, those left out that are empty or were there before."""
+    """Texts with their scores, those left out that are empty, were there before or that PostgreSQL cannot keep."""
     first: dict[str, float] = {}
     for text, score in found:
-        if text:
+        if text and not _UNFIT.search(text):
             first.setdefault(text, float(score))
     return [Generated(text, score) for text, score in first.items()]
 

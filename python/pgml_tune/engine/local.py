@@ -47,8 +47,7 @@ class LocalGenerator(Generator):
         self.config = config
         self._longest = positive(config, "max_output_tokens")
         self._tokenizer = TextTokenizer(folder / "tokenizer.json", config.max_tokens)
-        if (folder / LEXICON).exists():
-            self.lexicon = _read_lexicon(folder / LEXICON)
+        self.lexicon = _lexicon(folder / LEXICON)
 
     def generate(
         self, prompt: str, k: int, work: Work, checkpoint: Callable[[], None] = lambda: None
@@ -106,8 +105,13 @@ class LocalGenerator(Generator):
     def _texts(self, result: Any) -> Iterator[tuple[str, float]]: ...
 
 
-def _read_lexicon(file: Path) -> dict[str, str]:
-    lexicon: Any = json.loads(read_plain(file))
-    if not isinstance(lexicon, dict) or not all(isinstance(value, str) for value in lexicon.values()):
-        raise ArtifactDamaged(f'"{file.name}" of the model is not an object of texts')
-    return lexicon
+def _lexicon(file: Path) -> dict[str, str]:
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(read_plain(file))
+    except (ValueError, RecursionError):
+        found = None
+    if type(found) is not dict or not all(type(value) is str for value in found.values()):
+        raise ArtifactDamaged(f'file "{file.name}" of the artifact does not map phrases to values')
+    return found

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pgml_tune.engine.answers import INSTRUCTION
 from pgml_tune.errors import NotSupported
 
-INSTRUCTION = (
-    "Write one PostgreSQL SELECT statement that answers the question about the tables described below."
-    " Reply with the statement alone."
-)
 _PLACE = "QUESTION-GOES-HERE"
 
 

@@ -15,6 +15,7 @@ from pgml_tune.jobs.deriving import quantize_artifact
 from pgml_tune.jobs.job import Job
 from pgml_tune.jobs.publishing import Site, existing, export_model
 from pgml_tune.jobs.reports import Reporter
+from pgml_tune.jobs.serving import PREFIX, publish_served
 from pgml_tune.jobs.source import Source, is_hub_name, stage
 from pgml_tune.records import STORAGE_SUFFIXES
 
@@ -22,7 +23,7 @@ from pgml_tune.records import STORAGE_SUFFIXES
 def run(job: Job, report: Reporter) -> dict[str, Any]:
     """Import what `import_model()` names."""
     source = job.parameters["source"]
-    if not is_hub_name(source):
+    if not is_hub_name(source) and not source.startswith(PREFIX):
         source = _allowed(source, job.import_dirs)
     return import_model(source, job.parameters["task"], job.parameters["quantize"], Site.of(job, report))
 
@@ -54,6 +55,10 @@ def _import_generator(source: str, methods: Sequence[str], site: Site) -> dict[s
     """Make the one artifact of a model that writes SQL, in 8 bits, and report it."""
     if methods:
         raise NotSupported("a model that writes SQL is stored in 8 bits anyway", hint="Leave the option quantize out.")
+    if source.startswith(PREFIX):
+        served = publish_served(source, site)
+        site.report.artifact(served.digest, "", served.config().to_json(), existed=False)
+        return {"summary": f"{source.removeprefix(PREFIX)} of the server that sql_endpoint names", "source": source}
     site.report.progress(f"reading {source}")
     with new_artifact(site.model_root, site.label) as folder:
         staged = stage(source, folder)

@@ -109,6 +109,11 @@ def publish_measured(
     """Write the configuration with what was measured, and make the folder an artifact."""
     is_invariant, invariance = (measure_same_labels if config.labels else measure_invariance)(runner)
     config = replace(config, is_batch_invariant=is_invariant, metrics={**parity, **invariance})
+    return publish_configured(folder, config, site)
+
+
+def publish_configured(folder: Path, config: ArtifactConfig, site: Site) -> Artifact:
+    """Write the configuration, and make the folder an artifact."""
     site.report.progress("publishing")
     content = json.dumps(config.to_json(), ensure_ascii=False, indent=1, sort_keys=True)
     (folder / "config.json").write_text(content + "\n", encoding="utf-8")

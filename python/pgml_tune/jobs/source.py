@@ -18,7 +18,7 @@ from typing import Any
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotReady, NotSupported, ObjectNotFound
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+\Z", re.ASCII)
-_SUFFIXES = (".json", ".safetensors", ".txt", ".model")  # configuration, weights, vocabularies
+_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")  # configuration, weights, vocabularies, templates
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack")
 _MODULES = ("Transformer", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout")
 _MAX_TEXT_BYTES = 64 << 20
@@ -121,7 +121,7 @@ def _copy_file(path: Path, target: Path) -> str:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InvalidArgument(f'"{target.name}" of the model is not a plain file')
-        if target.suffix == ".json" and status.st_size > _MAX_TEXT_BYTES:
+        if target.suffix in (".json", ".jinja") and status.st_size > _MAX_TEXT_BYTES:
             raise InvalidArgument(f'"{target.name}" of the model is larger than {_MAX_TEXT_BYTES} bytes')
         while chunk := reader.read(_CHUNK_BYTES):
             digest.update(chunk)

@@ -9,15 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pgml_tune.engine.artifact import CT2_CONFIG, LEXICON, Artifact, new_artifact, publish
+from pgml_tune.engine.artifact import CT2_CONFIG, LEXICON, Artifact, new_artifact
 from pgml_tune.errors import NotSupported
-from pgml_tune.jobs.publishing import EXPORTER, Site, scratch
-from pgml_tune.jobs.sequence_model import SequenceModel, load_sequence_model
+from pgml_tune.jobs.publishing import EXPORTER, Site, publish_configured, scratch
+from pgml_tune.jobs.sequence_model import SequenceModel, describe, load_network
 from pgml_tune.jobs.source import Source
 from pgml_tune.jobs.texts import PARITY_TEXTS
 from pgml_tune.jobs.writing_checks import PROMPTS, check_conversion, measure_storage
 from pgml_tune.records import ArtifactConfig
+from pgml_tune.service.prompt import PromptFormat
 
+_UNTOLD = {  # what the converter asks of a configuration, and transformers says in its code alone
+    "bart": {"normalize_before": False, "normalize_embedding": True},
+    "mbart": {"normalize_before": True, "normalize_embedding": True},
+}
 STORAGE = {"int8": "int8", "fp32": "float32"}  # as CTranslate2 calls it
 
 
@@ -38,45 +43,40 @@ def publish_generator(
     `generation` adds to what the model says of itself; some of the `prompts` are what is compared.
     """
     site.report.progress("loading the model")
-    model = load_sequence_model(staged)
-    config = _config(model, staged, storage, generation or {}, max_tokens, made_by)
+    model = describe(staged)
+    config = _config(model, storage, generation or {}, max_tokens, made_by)
     with new_artifact(site.model_root, site.label) as folder, scratch() as aside:
         if lexicon is not None:
             content = json.dumps(lexicon, ensure_ascii=False, sort_keys=True)
             (folder / LEXICON).write_text(content, encoding="utf-8")
         site.report.progress("converting to CTranslate2")
         plain = aside / "plain"
-        _convert(model, staged, "fp32", plain)
+        _convert(load_network(model), model, "fp32", plain)
         site.report.progress("comparing with the original")
         chosen = prompts[:: max(1, len(prompts) // PROMPTS)][:PROMPTS]
-        figures = check_conversion(plain, config, model, chosen, site.threads)
+        network = load_network(model)
+        figures = check_conversion(plain, config, network, model.tokenizer, chosen, site.threads)
         if storage == "fp32":
             shutil.copytree(plain, folder, dirs_exist_ok=True)
         else:
-            # Last of all: quantizing changes the weights in the network that is loaded.
-            _convert(model, staged, storage, folder)
+            _convert(network, model, storage, folder)
             figures |= measure_storage(plain, folder, config, chosen, site.threads)
-        config = replace(config, metrics={**(metrics or {}), **figures})
-        site.report.progress("publishing")
-        content = json.dumps(config.to_json(), ensure_ascii=False, indent=1, sort_keys=True)
-        (folder / "config.json").write_text(content + "\n", encoding="utf-8")
-        return publish(site.model_root, folder)
+        return publish_configured(folder, replace(config, metrics={**(metrics or {}), **figures}), site)
 
 
 def _config(
     model: SequenceModel,
-    staged: Source,
     storage: str,
     generation: Mapping[str, Any],
     max_tokens: int | None,
     made_by: Mapping[str, Any] | None,
 ) -> ArtifactConfig:
     source: dict[str, Any] = {
-        "name": staged.name,
-        "weights_sha256": staged.weights_sha256,
-        "files_sha256": staged.files_sha256,
+        "name": model.source.name,
+        "weights_sha256": model.source.weights_sha256,
+        "files_sha256": model.source.files_sha256,
         "exporter": EXPORTER,
-        "architecture": type(model.network).__name__,
+        "architecture": model.architecture,
     }
     if made_by is not None:
         source["made_by"] = dict(made_by)
@@ -91,15 +91,15 @@ def _config(
         prompt_passage="",
         pad_token_id=model.pad_token_id,
         storage=storage,
-        space_id=staged.weights_sha256[:32],  # it makes no vectors
+        space_id=model.source.weights_sha256[:32],  # it makes no vectors
         is_batch_invariant=False,
         source=source,
-        generation={**model.generation, **generation},
+        generation={"prompt": PromptFormat().to_json(), **model.generation, **generation},
     )
 
 
-def _convert(model: SequenceModel, staged: Source, storage: str, folder: Path) -> None:
-    """Write the files of CTranslate2 into a folder that may hold others, and the tokenizer."""
+def _convert(network: Any, model: SequenceModel, storage: str, folder: Path) -> None:
+    """Write the files of CTranslate2 and the tokenizer into a folder that may hold others; takes the network apart."""
     from ctranslate2.converters import TransformersConverter
     from ctranslate2.specs import TransformerDecoderModelSpec, TransformerSpec
 
@@ -107,30 +107,33 @@ def _convert(model: SequenceModel, staged: Source, storage: str, folder: Path) -
         """Converts the network that is loaded already, and checked to be whole."""
 
         def load_model(self, *arguments: Any, **options: Any) -> Any:
-            return model.network
+            return network
 
         def load_tokenizer(self, *arguments: Any, **options: Any) -> Any:
             return model.tokenizer
 
         def _load(self) -> Any:
+            for name, value in _UNTOLD.get(network.config.model_type, {}).items():
+                setattr(network.config, name, value)
             spec = super()._load()
             if isinstance(spec, TransformerSpec):
-                _scale(spec, model.network.config)
+                _scale(spec, network.config)
             elif not isinstance(spec, TransformerDecoderModelSpec):
-                raise ValueError(f"{type(model.network).__name__} does not read and write text")
+                raise ValueError(f"{type(network).__name__} does not read and write text")
             return spec
 
     with scratch() as aside:
         try:
-            Converter(str(staged.folder)).convert(str(aside / "converted"), quantization=STORAGE[storage], force=True)
+            converter = Converter(str(model.source.folder))
+            converter.convert(str(aside / "converted"), quantization=STORAGE[storage])
         except (ValueError, NotImplementedError, AttributeError, KeyError) as error:
             raise NotSupported(
-                f'model "{staged.name}" cannot be converted for CTranslate2',
-                detail=f"{type(model.network).__name__}: {error}",
+                f'model "{model.source.name}" cannot be converted for CTranslate2',
+                detail=f"{type(network).__name__}: {error}",
             ) from None
         (aside / "converted" / "config.json").rename(aside / "converted" / CT2_CONFIG)
         shutil.copytree(aside / "converted", folder, dirs_exist_ok=True)
-    (folder / "tokenizer.json").write_text(model.tokenizer_json, encoding="utf-8")
+    (folder / "tokenizer.json").write_text(model.tokenizer_json(), encoding="utf-8")
 
 
 def _scale(spec: Any, config: Any) -> None:

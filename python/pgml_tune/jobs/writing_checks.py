@@ -14,7 +14,6 @@ from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.generator import Generated, open_folder
 from pgml_tune.engine.local import LocalGenerator
 from pgml_tune.errors import NotSupported
-from pgml_tune.jobs.sequence_model import SequenceModel
 from pgml_tune.records import ArtifactConfig
 
 PROMPTS = 32
@@ -25,7 +24,7 @@ _DIGITS = 6
 
 
 def check_conversion(
-    folder: Path, config: ArtifactConfig, model: SequenceModel, prompts: Sequence[str], threads: int
+    folder: Path, config: ArtifactConfig, network: Any, tokenizer: Any, prompts: Sequence[str], threads: int
 ) -> dict[str, Any]:
     """Compare how probable both find the same texts, token by token; refuse the converted one where they differ."""
     converted = _open(folder, config, threads)
@@ -33,7 +32,7 @@ def check_conversion(
     for prompt, found in zip(prompts, _write(converted, prompts), strict=True):
         pieces = converted.written(found[0].text if found else "a")[:_LONGEST]
         ours = np.array(converted.score(prompt, pieces))
-        theirs = np.array(_score(model, converted.read(prompt), pieces))
+        theirs = np.array(_score(network, converted.read(prompt), tokenizer.convert_tokens_to_ids(pieces)))
         differences += np.abs(ours - theirs).tolist()
     mean, most = float(np.mean(differences)), float(np.max(differences))
     if not mean <= CONVERTED_DIFFERENCE:
@@ -76,16 +75,15 @@ def _texts(found: Sequence[Generated]) -> list[str]:
     return [candidate.text for candidate in found]
 
 
-def _score(model: SequenceModel, source: list[int], pieces: list[str]) -> list[float]:
+def _score(network: Any, source: list[int], target: list[int]) -> list[float]:
     """The log probability of each token by the original network."""
-    target = [model.tokenizer.convert_tokens_to_ids(piece) for piece in pieces]
     with torch.no_grad():
-        if model.network.config.is_encoder_decoder:
-            start = model.network.config.decoder_start_token_id
-            logits = model.network(
+        if network.config.is_encoder_decoder:
+            start = network.config.decoder_start_token_id
+            logits = network(
                 input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([[start, *target[:-1]]])
             ).logits[0]
         else:
-            logits = model.network(input_ids=torch.tensor([[*source, *target]])).logits[0][-len(target) - 1 : -1]
+            logits = network(input_ids=torch.tensor([[*source, *target]])).logits[0][-len(target) - 1 : -1]
         probabilities = torch.log_softmax(logits.float(), dim=-1)
     return [float(probabilities[place, number]) for place, number in enumerate(target)]
