@@ -101,14 +101,13 @@ class Endpoint(Generator):
         )
         try:
             headers = {"Content-Type": "application/json", "Accept": "application/json", "Connection": "close"}
-            connection.request("POST", address.path, json.dumps(body).encode(), headers)
-            response = connection.getresponse()
-            content = response.read(_MOST_BYTES + 1)
+            with connection:
+                connection.request("POST", address.path, json.dumps(body).encode(), headers)
+                response = connection.getresponse()
+                content = response.read(_MOST_BYTES + 1)
         except (OSError, http.client.HTTPException) as error:
             reason = f"{error.strerror or error}" if isinstance(error, OSError) else type(error).__name__
             raise self._silent(f"{reason}.") from None
-        finally:
-            connection.close()
         if response.status in accepted:
             return response.status, {}
         if response.status != http.client.OK:
