@@ -16,10 +16,10 @@ from sql_server import SqlServer, chat, completion
 
 from pgml_tune.engine import endpoint
 from pgml_tune.engine.artifact import Artifact
-from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.endpoint import Endpoint
 from pgml_tune.engine.generator import Generator, open_generator
 from pgml_tune.engine.trial import try_out
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotReady, SystemFault
 from pgml_tune.jobs.serving import publish_served
 from pgml_tune.records import ArtifactConfig

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pgml_tune.engine.answers import INSTRUCTION, statement_in
-from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.generator import Generated, Generator, different, positive
 from pgml_tune.engine.patience import PatientConnection
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged, NotReady, SystemFault
 from pgml_tune.records import ArtifactConfig
 

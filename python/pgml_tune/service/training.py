@@ -143,7 +143,7 @@ def distill_model(
 ) -> Request:
     """A request to teach a smaller model."""
     values = parse_job_options("distill_model", options)
-    from_model = _find(db, teacher, what="teacher")
+    from_model = _without_writers(_find(db, teacher, what="teacher"))
     if student is None:
         raise InvalidArgument(
             "student must not be NULL", hint="CALL distill_model('teacher', 'layers:3', 'SELECT ...')"
@@ -272,9 +272,20 @@ def _find(db: Session, model: str | None, task: str | None = None, what: str = "
     return facts
 
 
+def _without_writers(found: VersionFacts) -> VersionFacts:
+    """The version itself, unless it writes SQL."""
+    if found.task == "text_to_sql":
+        raise NotSupported(
+            f'model "{found.reference}" writes SQL',
+            detail="Such a model is stored in 8 bits from the start; models that embed or classify can be quantized,"
+            " exported and distilled.",
+        )
+    return found
+
+
 def _find_full(db: Session, model: str | None) -> VersionFacts:
     """The version that a reference means, which must be one in full precision."""
-    found = _find(db, model)
+    found = _without_writers(_find(db, model))
     if found.storage != "fp32":
         raise NotSupported(
             f'version "{found.reference}" is stored as {found.storage}',
