@@ -62,7 +62,7 @@ BEGIN
           'register_model', 'drop_model_version', 'cache_purge', 'stat_reset', 'configure', 'doctor',
           'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
-          'import_model', 'finetune_sbert', 'finetune_classifier', 'distill_model', 'quantize_model',
+          'import_model', 'finetune_sbert', 'finetune_classifier', 'finetune_text_to_sql', 'distill_model', 'quantize_model',
           'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log',
           'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick',
           'ab_report', 'ab_selftest', 'record_feedback', 'quality_report', 'drift_report'
@@ -595,9 +595,9 @@ CREATE TABLE pgml_tune.job_rows (
     lines    text NOT NULL,  -- a JSON object per line
     role_id  oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     CONSTRAINT job_rows_pkey PRIMARY KEY (job_id, part, chunk_no),
-    CONSTRAINT job_rows_part_check CHECK (part IN ('train', 'eval', 'calibration'))
+    CONSTRAINT job_rows_part_check CHECK (part IN ('train', 'eval', 'calibration', 'schema', 'values'))
 );
-COMMENT ON TABLE pgml_tune.job_rows IS 'Snapshots of training, evaluation and calibration rows of jobs that have not ended.';
+COMMENT ON TABLE pgml_tune.job_rows IS 'Snapshots of the rows that jobs which have not ended work on.';
 
 -- What those rows were: stays as long as the job, and goes into the version that is made of them.
 CREATE TABLE pgml_tune.job_part (
@@ -610,7 +610,7 @@ CREATE TABLE pgml_tune.job_part (
     shape       text NOT NULL,
     role_id     oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     CONSTRAINT job_part_pkey PRIMARY KEY (job_id, part),
-    CONSTRAINT job_part_part_check CHECK (part IN ('train', 'eval', 'calibration'))  -- files are named by it
+    CONSTRAINT job_part_part_check CHECK (part IN ('train', 'eval', 'calibration', 'schema', 'values'))  -- files are named by it
 );
 COMMENT ON TABLE pgml_tune.job_part IS 'The queries of a job: their text, and number, hash, columns and shape of the rows.';
 
@@ -4703,6 +4703,18 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._add_rows(bigint, text, integer, text[]) IS 'Keeps a chunk of rows for a job; says how many bytes it is.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._schemas_of_path(path text)
+RETURNS name[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp  -- put back at the end, so that the other one lasts no longer than this
+AS $$
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', path, true);
+    RETURN pg_catalog.current_schemas(false);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._schemas_of_path(text) IS 'The schemas that a search path names, of those that the caller may use.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._worker_is_alive()
 RETURNS boolean
 LANGUAGE sql VOLATILE
@@ -5136,6 +5148,18 @@ $python$;
 COMMENT ON PROCEDURE @extschema@.finetune_classifier(text, text, text, text, jsonb, boolean, bigint) IS
     'Trains a classifier for classify() on rows (text, label): a head on an embedding model, as model new_model, or a classifier further, as its next version.';
 
+CREATE OR REPLACE PROCEDURE @extschema@.finetune_text_to_sql(
+    model text, train_query text, new_version text DEFAULT NULL, eval_query text DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.finetune_text_to_sql(model, train_query, new_version, eval_query, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.finetune_text_to_sql(text, text, text, text, jsonb, boolean, bigint) IS
+    'Trains a model for text_to_sql() on rows (question, sql) or (question, sql, search path), which it runs with the rights of the caller: from scratch, or a version further; prints the execution accuracy.';
+
 CREATE OR REPLACE PROCEDURE @extschema@.distill_model(
     teacher text, student text, train_query text, eval_query text DEFAULT NULL,
     options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
@@ -5193,7 +5217,7 @@ from pgml_tune.backend import training
 return training.evaluate_model(model, eval_query, metrics, options, wait)
 $python$;
 COMMENT ON PROCEDURE @extschema@.evaluate_model(text, text, text[], jsonb, boolean, bigint) IS
-    'Measures a version on rows (text, text, score), (query, document, grade) or (text, label) and keeps the figures in pgml_tune.evaluations; scores times 100, latency in ms.';
+    'Measures a version on rows (text, text, score), (query, document, grade), (text, label) or (question, sql) and keeps the figures in pgml_tune.evaluations; scores times 100, latency in ms.';
 
 CREATE OR REPLACE FUNCTION @extschema@.model_card(name text, version text DEFAULT NULL)
 RETURNS jsonb
@@ -8640,6 +8664,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rows_query(text, text[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._foreign_types(oid[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_rows(bigint, text, integer, text[])'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._schemas_of_path(text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._server_address()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._job_status(bigint)'),
@@ -8650,6 +8675,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.job_log(bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.finetune_sbert(text, text, text, text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.finetune_classifier(text, text, text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.finetune_text_to_sql(text, text, text, text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.distill_model(text, text, text, text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.quantize_model(text, text, text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.export_onnx(text, jsonb, boolean, bigint)'),
