@@ -65,7 +65,6 @@ JOBS = {
     "export_tensorrt",
     "finetune_classifier",
     "finetune_sbert",
-    "finetune_text_to_sql",
     "import_model",
     "quantize_model",
 }

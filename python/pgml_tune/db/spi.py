@@ -88,17 +88,11 @@ class SpiDatabase:
             pass
 
     def why_no_cursor(self, sql: str) -> Failure | None:
-        return self._failure_of(lambda: plpy.cursor(plpy.prepare(check_value(sql))).close())
-
-    def why_not_prepared(self, sql: str) -> Failure | None:
-        return self._failure_of(lambda: plpy.prepare(check_value(sql)))
-
-    def _failure_of(self, work: Callable[[], Any]) -> Failure | None:
         _refuse_parallel_mode()
         try:
-            work()
+            plpy.cursor(plpy.prepare(check_value(sql))).close()
         except plpy.SPIError as error:
-            if error.sqlstate == _LOCKED or error.sqlstate.startswith(_NOT_ITS_FAULT):
+            if error.sqlstate.startswith(_OPERATOR_INTERVENTION):
                 raise
             return Failure(error.sqlstate, str(error))
         return None

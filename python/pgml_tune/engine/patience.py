@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import io
 import os
@@ -11,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 SLICE = 0.1  # seconds
 
@@ -19,7 +18,7 @@ SLICE = 0.1  # seconds
 class PatientConnection(http.client.HTTPConnection):
     """A connection to a web server that calls `checkpoint`, which may raise, while it waits; TimeoutError at `until`.
 
-    Leaving its block closes it. Finding out a server's address is the one step that it cannot be interrupted in.
+    Finding out a server's address is the one step that it cannot be interrupted in.
     """
 
     def __init__(self, host: str, port: int, is_secure: bool, until: float, checkpoint: Callable[[], None]) -> None:
@@ -27,25 +26,19 @@ class PatientConnection(http.client.HTTPConnection):
         self._is_secure = is_secure
         self._until = until
         self._checkpoint = checkpoint
-        self._opened = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._opened.close()
 
     def connect(self) -> None:
         error: OSError = ConnectionRefusedError("it has no address")
         for family, kind, protocol, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-            connection = self._opened.enter_context(socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol))
+            connection = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
             try:
                 self._connect(connection, address)
                 if self._is_secure:
                     connection = self._secured(connection)
-            except TimeoutError:
-                raise
-            except OSError as failure:
+            except BaseException as failure:
+                connection.close()
+                if not isinstance(failure, OSError) or isinstance(failure, TimeoutError):
+                    raise
                 error = failure
             else:
                 self.sock = PatientSocket(connection, self._wait)
@@ -67,10 +60,8 @@ class PatientConnection(http.client.HTTPConnection):
         connection.settimeout(SLICE)
 
     def _secured(self, connection: socket.socket) -> socket.socket:
-        secured = self._opened.enter_context(
-            ssl.create_default_context().wrap_socket(
-                connection, server_hostname=self.host, do_handshake_on_connect=False
-            )
+        secured = ssl.create_default_context().wrap_socket(
+            connection, server_hostname=self.host, do_handshake_on_connect=False
         )
         while True:
             try:
@@ -104,7 +95,7 @@ class PatientSocket:
         return io.BufferedReader(_Incoming(self._connection, self._wait))
 
     def close(self) -> None:
-        """Nothing: http.client lets go of it before the answer is read to its end."""
+        self._connection.close()
 
 
 class _Incoming(io.RawIOBase):

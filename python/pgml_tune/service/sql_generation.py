@@ -10,8 +10,8 @@ import numpy as np
 
 from pgml_tune.db import Session
 from pgml_tune.engine.embedder import Embedder
+from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.generator import Generated, Generator, open_generator
-from pgml_tune.engine.work import Work
 from pgml_tune.errors import LimitExceeded, ObjectNotFound
 from pgml_tune.service.calls import Call
 from pgml_tune.service.keys import KeyMaker
@@ -65,7 +65,8 @@ class SqlGeneration:
 
     def write(self, db: Session, call: Call, preference: str, question: str, readable: Readable, k: int) -> Drafts:
         """At most `k` drafts of SQL for a question."""
-        generator = self._models.get(open_generator, call.target.digest, call.limits.threads)
+        loaded = self._models.get(open_generator, call.target.digest, call.limits.threads)
+        generator = loaded.using(call.limits.sql_endpoint)
         form = PromptFormat.from_json(generator.config.generation.get("prompt", {}))
         if form.schema != "none" and call.limits.sql_values == "on":
             readable = read(db, readable.place, with_values=True)

@@ -95,7 +95,8 @@ class TextToSql:
             with self._calls.measuring(db, call):
                 call.text, call.sizes = question, (len(encoded(question, call.limits)),)
                 self._router.send(db, call, question)
-                inquiry = _Inquiry(db, settings, call, question, preference, readables.read(db, place, False))
+                readable = readables.read(db, place, with_values=False)
+                inquiry = _Inquiry(db, settings, call, question, preference, readable, shows_texts=k is not None)
                 found = self._find(inquiry, k)
                 call.output_count = len(found)
                 if k is None and (not found or found[-1].error is not None):
@@ -127,7 +128,8 @@ class TextToSql:
         written = self._router.answer(
             call, lambda: self._generation.write(db, call, inquiry.preference, question, readable, k)
         )
-        inquiry.said = [question, *written.values]
+        if inquiry.shows_texts:
+            inquiry.said = [question, *written.values]
         for draft in written.drafts:
             sql = tidy(draft.text)
             for text in (corrected(sql, readable.schema, inquiry.values_beside), sql):
@@ -146,7 +148,8 @@ class _Inquiry:
     question: str
     preference: str  # on | session | off
     readable: Readable
-    said: list[str] = field(default_factory=list)  # the question, and the values that it names
+    shows_texts: bool  # of the asker; not in an error, which the server logs
+    said: list[str] = field(default_factory=list)  # the question, and the values that it names, where they are shown
     _beside: dict[tuple[str, str, str], list[str] | None] = field(default_factory=dict)
 
     def values_beside(self, table: str, column: str, text: str) -> list[str] | None:

@@ -13,7 +13,7 @@ from typing import Any
 from pgml_tune.db import Database
 
 _PATH = "SELECT pg_catalog.current_schemas(false)::pg_catalog.text[] AS path"
-_RELATIONS = "SELECT ($1::pg_catalog.text[]::pg_catalog.regclass[])::pg_catalog.oid[] AS relations"
+_RELATIONS = "SELECT $1::pg_catalog.regclass[]::pg_catalog.oid[] AS relations"
 _TABLES = """
 SELECT s.relation::bigint AS relation, s.name, s.comment, s.columns, s.foreign_keys
 FROM pgml_tune._schema_along($1::text[]::name[], $2::oid[]::regclass[], NULL, $3::boolean) AS s

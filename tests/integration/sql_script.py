@@ -1,0 +1,73 @@
+"""A model that writes what a test has written down, in place of the network of a registered version."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+from conditions import fetch_value
+
+MODEL = "scripted"
+WHOLE = {"version": 1, "schema": "full", "values": "hint"}  # prompts with the whole schema
+ALONE = {"version": 1, "schema": "none", "values": "placeholder", "lower": True}  # the question alone
+_REGISTER = """
+SELECT pgml_tune._register_version(%s, 'text_to_sql', NULL, 'v1', NULL, v.artifact_sha256, 1,
+    to_jsonb(v) || '{"task": "text_to_sql", "engine": "ctranslate2", "metrics": {}, "source": {}}')
+FROM pgml_tune.model_version AS v ORDER BY v.model_version_id LIMIT 1
+"""
+# The module is the same for all functions of a session; GD is, too.
+_REPLACE = """
+DO LANGUAGE plpython3u $python$
+import json
+from types import SimpleNamespace
+from pgml_tune.backend import session
+session.text_to_sql()
+from pgml_tune.engine.generator import Generated, Generator
+from pgml_tune.service import sql_generation
+
+class Scripted(Generator):
+    def __init__(self):
+        self.config = SimpleNamespace(generation={{"prompt": GD["form"]}}, max_tokens=GD["most_words"])
+
+    def count_tokens(self, prompt):
+        return len(prompt.split())
+
+    def generate(self, prompt, k, work, checkpoint=lambda: None):
+        GD["prompts"].append(prompt)
+        answers = next((GD["answers"][part] for part in GD["answers"] if part in prompt), [])
+        return [Generated(text, -0.1 * place) for place, text in enumerate(answers[:k])]
+
+GD.update(json.loads({script}))
+GD["prompts"] = []
+sql_generation.open_generator = lambda artifact, threads: Scripted()
+$python$
+"""
+
+
+def register(db: psycopg.Connection[Any]) -> None:
+    """Adds the version that sessions let the script speak for."""
+    db.execute(_REGISTER, (MODEL,))
+    db.execute(
+        "CREATE FUNCTION prompts() RETURNS text[] LANGUAGE plpython3u AS"
+        " $$ found = list(GD['prompts']); GD['prompts'].clear(); return found $$"
+    )
+
+
+def follow(
+    session: psycopg.Connection[Any],
+    answers: Mapping[str, Sequence[str]],
+    form: Mapping[str, Any] = WHOLE,
+    most_words: int = 100_000,
+) -> None:
+    """Lets the model of a superuser's session answer a prompt that contains a key with what stands under it."""
+    script = json.dumps({"answers": dict(answers), "form": dict(form), "most_words": most_words})
+    session.execute(_REPLACE.format(script=repr(script)))
+
+
+def prompts(session: psycopg.Connection[Any]) -> list[str]:
+    """The prompts that the model has got since this was asked last."""
+    role = fetch_value(session, "SELECT current_user")
+    session.execute("RESET ROLE")
+    found: list[str] = fetch_value(session, "SELECT public.prompts()")
+    session.execute(f"SET ROLE {role}")
+    return found
