@@ -92,6 +92,7 @@ BEGIN
                  JOIN pgml_tune.model_version AS v ON v.space_id = r.space_id
                  WHERE v.model_version_id = $2 AND r.search_path = $3 AND (r.model IS NULL OR r.model = $4)
                    AND ($5 IS NULL OR pgml_tune._reads_only(r.relations, $5))
+                   AND %1$s.vector_dims(r.embedding) = %1$s.vector_dims($1::%1$s.vector)
                  OFFSET 0
              ) AS e
          ) AS n
