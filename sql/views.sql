@@ -358,18 +358,23 @@ FROM pgml_tune.sql_example AS e
 WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, to_regrole(quote_ident(e.created_by)));
 COMMENT ON VIEW pgml_tune._own_sql_examples IS 'Verified examples that you have added; an administrator has all.';
 
+-- Who has added one may drop it, and an administrator, even where they may no longer read what it says.
 CREATE OR REPLACE VIEW pgml_tune.sql_examples WITH (security_barrier) AS
 SELECT e.sql_example_id,
-       e.question,
-       e.sql,
+       CASE WHEN r.is_readable THEN e.question END AS question,
+       CASE WHEN r.is_readable THEN e.sql END AS sql,
        e.search_path,
        e.model,
+       r.is_readable,
        e.embedding IS NOT NULL AS is_embedded,
        e.created_by,
        e.created_at
-FROM pgml_tune._readable_sql_examples AS e;
+FROM pgml_tune.sql_example AS e
+CROSS JOIN LATERAL (SELECT pgml_tune._may_read(e.relations) AS is_readable OFFSET 0) AS r
+WHERE r.is_readable
+   OR pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, to_regrole(quote_ident(e.created_by)));
 COMMENT ON VIEW pgml_tune.sql_examples IS
-    'Verified examples whose tables and columns you may read: text_to_sql() answers with their SQL where the same is asked, found by the same search_path.';
+    'Verified examples whose tables and columns you may read: text_to_sql() answers with their SQL where the same is asked by the same search_path. Of those that you may drop and not read (is_readable) there is no text.';
 
 -- Of a call that was corrected twice the last word counts; question and SQL may have come one after the other.
 CREATE OR REPLACE VIEW pgml_tune.sql_training_rows WITH (security_barrier) AS
@@ -611,6 +616,7 @@ FROM (
     ('usage', 'INSERT (call_id, score, label, expected, input_text, search_path)', 'TABLE pgml_tune.feedback_rows'),
     ('usage', 'SELECT', 'TABLE pgml_tune.sql_examples, pgml_tune._readable_sql_examples, pgml_tune._embedded_sql_examples'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_read(jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid, oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._path_text(text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._reads_only(jsonb, oid[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._find_sql_examples'),
@@ -794,7 +800,6 @@ FROM (
     ('operate', 'INSERT (job_id)', 'TABLE pgml_tune.job_cancel'),
     ('operate', 'INSERT (job_id, part, chunk_no, row_count, lines)', 'TABLE pgml_tune.job_rows'),
     ('operate', 'INSERT (job_id, part, query, row_count, rows_sha256, column_names, shape)', 'TABLE pgml_tune.job_part'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid, oid)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_job(text, jsonb, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._next_rows(refcursor)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._take_rows(bigint, text, text, text[], bigint, bigint)'),
