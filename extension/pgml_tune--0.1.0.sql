@@ -62,7 +62,7 @@ BEGIN
           'register_model', 'drop_model_version', 'cache_purge', 'stat_reset', 'configure', 'doctor',
           'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
-          'import_model', 'finetune_sbert', 'finetune_classifier', 'distill_model', 'quantize_model',
+          'import_model', 'finetune_sbert', 'finetune_classifier', 'finetune_text_to_sql', 'distill_model', 'quantize_model',
           'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log',
           'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick',
           'ab_report', 'ab_selftest', 'record_feedback', 'quality_report', 'drift_report'
@@ -595,9 +595,9 @@ CREATE TABLE pgml_tune.job_rows (
     lines    text NOT NULL,  -- a JSON object per line
     role_id  oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     CONSTRAINT job_rows_pkey PRIMARY KEY (job_id, part, chunk_no),
-    CONSTRAINT job_rows_part_check CHECK (part IN ('train', 'eval', 'calibration'))
+    CONSTRAINT job_rows_part_check CHECK (part IN ('train', 'eval', 'calibration', 'schema', 'values'))
 );
-COMMENT ON TABLE pgml_tune.job_rows IS 'Snapshots of training, evaluation and calibration rows of jobs that have not ended.';
+COMMENT ON TABLE pgml_tune.job_rows IS 'Snapshots of the rows that jobs which have not ended work on.';
 
 -- What those rows were: stays as long as the job, and goes into the version that is made of them.
 CREATE TABLE pgml_tune.job_part (
@@ -610,7 +610,7 @@ CREATE TABLE pgml_tune.job_part (
     shape       text NOT NULL,
     role_id     oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     CONSTRAINT job_part_pkey PRIMARY KEY (job_id, part),
-    CONSTRAINT job_part_part_check CHECK (part IN ('train', 'eval', 'calibration'))  -- files are named by it
+    CONSTRAINT job_part_part_check CHECK (part IN ('train', 'eval', 'calibration', 'schema', 'values'))  -- files are named by it
 );
 COMMENT ON TABLE pgml_tune.job_part IS 'The queries of a job: their text, and number, hash, columns and shape of the rows.';
 
@@ -4334,22 +4334,34 @@ COMMENT ON FUNCTION pgml_tune._try_sql(text, integer) IS
     'The verdict of _check_sql() on a text, and the rows of one that passes.';
 
 -- The text is one SELECT, or its parentheses could end those round it. The view never outlives the block.
-CREATE OR REPLACE FUNCTION pgml_tune._analyse_sql(query text, OUT view_id oid, OUT tree text)
+CREATE OR REPLACE FUNCTION pgml_tune._analyse_sql(
+    query text, is_temporary boolean, max_bytes integer, OUT view_id oid, OUT tree text
+)
 RETURNS record
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    v_view pg_catalog.text := pg_catalog.format('pgml_tune_scratch.%I', pg_catalog.gen_random_uuid());
+    v_name pg_catalog.text := pg_catalog.quote_ident(pg_catalog.gen_random_uuid()::pg_catalog.text);
 BEGIN
-    EXECUTE pg_catalog.format(E'CREATE VIEW %s AS SELECT 1 AS one FROM (\n%s\n) AS q', v_view, query);
+    IF is_temporary THEN
+        v_name := pg_catalog.concat('pg_temp.', v_name);
+        EXECUTE pg_catalog.format(E'CREATE TEMPORARY VIEW %s AS SELECT 1 AS one FROM (\n%s\n) AS q', v_name, query);
+    ELSE
+        v_name := pg_catalog.concat('pgml_tune_scratch.', v_name);
+        EXECUTE pg_catalog.format(E'CREATE VIEW %s AS SELECT 1 AS one FROM (\n%s\n) AS q', v_name, query);
+    END IF;
     SELECT r.ev_class, r.ev_action::pg_catalog.text INTO STRICT view_id, tree
-    FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class OPERATOR(pg_catalog.=) v_view::pg_catalog.regclass;
+    FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class OPERATOR(pg_catalog.=) v_name::pg_catalog.regclass;
+    IF pg_catalog.octet_length(tree) OPERATOR(pg_catalog.>) max_bytes THEN
+        tree := NULL;
+    END IF;
     RAISE EXCEPTION USING ERRCODE = 'PGML0';
 EXCEPTION WHEN SQLSTATE 'PGML0' THEN
     NULL;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._analyse_sql(text) IS 'What the server understands by a SELECT, as it keeps it for a view.';
+COMMENT ON FUNCTION pgml_tune._analyse_sql(text, boolean, integer) IS
+    'What the server understands by a SELECT, as it keeps it for a view; NULL if that is longer than allowed.';
 
 -- What may not be written is refused by the transaction being read-only. No worker of a parallel plan: limits of time and
 -- memory are those of this process. No CHECK of a table is evaluated while it is planned.
@@ -4442,30 +4454,159 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._sql_functions(oid[], oid[]) IS 'What functions, and those of operators, are.';
 
+-- Which columns may be read is only told where not all may.
 CREATE OR REPLACE FUNCTION pgml_tune._sql_relations(relation_ids oid[])
 RETURNS TABLE (
-    relation_id oid, schema_name text, name text, kind text, is_own boolean, columns text, tree text, policies text[]
+    relation_id oid, schema_name text, name text, kind text, is_own boolean, may_read boolean, columns text,
+    readable_columns integer[], tree text, policies text[], function_ids oid[]
 )
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.oid, n.nspname, c.relname, c.relkind,
-           n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgml_tune'),
+           n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgml_tune', 'pgml_tune_scratch'),
+           has_table_privilege(c.oid, 'SELECT'),
            (
                SELECT json_object_agg(a.attnum, a.attname)::text FROM pg_attribute AS a
-               WHERE a.attrelid = c.oid AND NOT a.attisdropped
+               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
            ),
+           CASE WHEN NOT has_table_privilege(c.oid, 'SELECT') THEN ARRAY(
+               SELECT a.attnum::integer FROM pg_attribute AS a
+               WHERE a.attrelid = c.oid AND NOT a.attisdropped AND has_column_privilege(c.oid, a.attnum, 'SELECT')
+           ) END,
            CASE c.relkind WHEN 'v' THEN (
                SELECT r.ev_action::text FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND r.rulename = '_RETURN'
            ) END,
            CASE WHEN c.relrowsecurity THEN ARRAY(
-               SELECT p.polqual::text FROM pg_policy AS p WHERE p.polrelid = c.oid AND p.polqual IS NOT NULL
-           ) END
+               SELECT p.polqual::text FROM pg_policy AS p
+               WHERE p.polrelid = c.oid AND p.polqual IS NOT NULL AND p.polcmd IN ('r', '*')
+           ) END,
+           CASE WHEN c.relkind IN ('r', 'p', 'm', 'f') THEN pgml_tune._planned_functions(c.oid, c.relhassubclass) END
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = ANY (relation_ids)
 $$;
 COMMENT ON FUNCTION pgml_tune._sql_relations(oid[]) IS
-    'What relations are, and what else is evaluated when they are read: the queries of views and the policies of rows.';
+    'What relations are, what of them the caller may read, and what else is evaluated when they are read: the queries of views and the policies of rows.';
+
+-- The planner folds what is constant in them. Those of the server itself leave no trace in pg_depend, and an index has
+-- none that do anything but compute.
+CREATE OR REPLACE FUNCTION pgml_tune._planned_functions(relation_id oid, has_children boolean)
+RETURNS oid[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relations oid[] := ARRAY[relation_id];
+BEGIN
+    IF has_children THEN
+        v_relations := ARRAY(
+            WITH RECURSIVE child AS (
+                SELECT _planned_functions.relation_id AS oid
+                UNION
+                SELECT i.inhrelid FROM child AS c JOIN pg_inherits AS i ON i.inhparent = c.oid
+            )
+            SELECT c.oid FROM child AS c
+        );
+    END IF;
+    RETURN ARRAY(
+        SELECT coalesce(o.oprcode, d.refobjid)
+        FROM (
+            SELECT 'pg_class'::regclass AS class_id, i.indexrelid AS object_id FROM pg_index AS i
+            WHERE i.indrelid = ANY (v_relations) AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
+            UNION ALL
+            SELECT 'pg_statistic_ext'::regclass, x.oid FROM pg_statistic_ext AS x
+            WHERE x.stxrelid = ANY (v_relations) AND x.stxexprs IS NOT NULL
+            UNION ALL
+            SELECT 'pg_class'::regclass, p.partrelid FROM pg_partitioned_table AS p
+            WHERE p.partrelid = ANY (v_relations) AND p.partexprs IS NOT NULL
+        ) AS e
+        JOIN pg_depend AS d ON d.classid = e.class_id AND d.objid = e.object_id
+            AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+        LEFT JOIN pg_operator AS o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._planned_functions(oid, boolean) IS
+    'Functions of users that the planner may run for a table: in its indexes, statistics and partition keys, and those of its children.';
+
+-- Parse analysis turns a constant into its type, and so runs the checks of a domain, also of one inside an array, a row or a
+-- range; JSON runs casts to itself; a range runs its functions.
+CREATE OR REPLACE FUNCTION pgml_tune._type_code()
+RETURNS TABLE (type_id oid, tree text, function_ids oid[])
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.contypid, c.conbin::text, '{}'::oid[] FROM pg_constraint AS c
+    WHERE c.conrelid = 0 AND c.contypid >= 16384 AND c.contype = 'c'
+    UNION ALL
+    SELECT c.castsource, NULL, ARRAY[c.castfunc] FROM pg_cast AS c
+    WHERE c.castsource >= 16384 AND c.casttarget IN ('json'::regtype, 'jsonb'::regtype) AND c.castfunc <> 0
+    UNION ALL
+    SELECT r.rngtypid, NULL, array_remove(ARRAY[r.rngcanonical::oid, r.rngsubdiff::oid], 0::oid) FROM pg_range AS r
+    WHERE r.rngtypid >= 16384 AND (r.rngcanonical <> 0 OR r.rngsubdiff <> 0)
+$$;
+COMMENT ON FUNCTION pgml_tune._type_code() IS 'Checks of domains, casts to JSON and functions of ranges that somebody has made.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._type_users(INOUT type_ids oid[], OUT names text[])
+RETURNS record
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_count integer := 0;
+BEGIN
+    WHILE cardinality(type_ids) > v_count LOOP
+        v_count := cardinality(type_ids);
+        type_ids := ARRAY(
+            SELECT t.oid FROM unnest(type_ids) AS t (oid)
+            UNION
+            SELECT t.oid FROM pg_type AS t WHERE t.typbasetype = ANY (type_ids) OR t.typelem = ANY (type_ids)
+            UNION
+            SELECT r.rngtypid FROM pg_range AS r WHERE r.rngsubtype = ANY (type_ids)
+            UNION
+            SELECT r.rngmultitypid FROM pg_range AS r WHERE r.rngtypid = ANY (type_ids)
+            UNION
+            SELECT c.reltype FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+            WHERE a.atttypid = ANY (type_ids) AND c.reltype <> 0
+        );
+    END LOOP;
+    names := ARRAY(
+        SELECT t.typname::text FROM pg_type AS t WHERE t.oid = ANY (type_ids)
+        UNION
+        SELECT c.relname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+        WHERE a.atttypid = ANY (type_ids) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
+        UNION
+        SELECT p.proname FROM pg_proc AS p
+        WHERE p.prorettype = ANY (type_ids) OR p.proargtypes::oid[] && type_ids OR p.proallargtypes && type_ids
+        UNION
+        SELECT o.oprname FROM pg_operator AS o
+        WHERE o.oprleft = ANY (type_ids) OR o.oprright = ANY (type_ids) OR o.oprresult = ANY (type_ids)
+    );
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._type_users(oid[]) IS
+    'Types that hold one of these types, and the names of all that has to do with them.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._hides_one(words text[])
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_class AS c
+        WHERE c.relname = ANY (words) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+          AND NOT has_table_privilege(c.oid, 'SELECT')
+          AND (
+              NOT has_any_column_privilege(c.oid, 'SELECT')
+              OR EXISTS (
+                  SELECT FROM pg_attribute AS a
+                  WHERE a.attrelid = c.oid AND a.attname = ANY (words) AND NOT has_column_privilege(c.oid, a.attnum, 'SELECT')
+              )
+          )
+    )
+$$;
+COMMENT ON FUNCTION pgml_tune._hides_one(text[]) IS
+    'Whether one of these words is the name of a table or column that the caller may not read.';
 CREATE OR REPLACE FUNCTION pgml_tune._may_see_job(viewer_id oid, role_id oid)
 RETURNS boolean
 LANGUAGE sql STABLE
@@ -4702,6 +4843,18 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._add_rows(bigint, text, integer, text[]) IS 'Keeps a chunk of rows for a job; says how many bytes it is.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._schemas_of_path(path text)
+RETURNS name[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp  -- put back at the end, so that the other one lasts no longer than this
+AS $$
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', path, true);
+    RETURN pg_catalog.current_schemas(false);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._schemas_of_path(text) IS 'The schemas that a search path names, of those that the caller may use.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._worker_is_alive()
 RETURNS boolean
@@ -5136,6 +5289,18 @@ $python$;
 COMMENT ON PROCEDURE @extschema@.finetune_classifier(text, text, text, text, jsonb, boolean, bigint) IS
     'Trains a classifier for classify() on rows (text, label): a head on an embedding model, as model new_model, or a classifier further, as its next version.';
 
+CREATE OR REPLACE PROCEDURE @extschema@.finetune_text_to_sql(
+    model text, train_query text, new_version text DEFAULT NULL, eval_query text DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.finetune_text_to_sql(model, train_query, new_version, eval_query, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.finetune_text_to_sql(text, text, text, text, jsonb, boolean, bigint) IS
+    'Trains a model for text_to_sql() on rows (question, sql) or (question, sql, search path), which it runs with the rights of the caller: from scratch, or a version further; prints the execution accuracy.';
+
 CREATE OR REPLACE PROCEDURE @extschema@.distill_model(
     teacher text, student text, train_query text, eval_query text DEFAULT NULL,
     options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
@@ -5193,7 +5358,7 @@ from pgml_tune.backend import training
 return training.evaluate_model(model, eval_query, metrics, options, wait)
 $python$;
 COMMENT ON PROCEDURE @extschema@.evaluate_model(text, text, text[], jsonb, boolean, bigint) IS
-    'Measures a version on rows (text, text, score), (query, document, grade) or (text, label) and keeps the figures in pgml_tune.evaluations; scores times 100, latency in ms.';
+    'Measures a version on rows (text, text, score), (query, document, grade), (text, label) or (question, sql) and keeps the figures in pgml_tune.evaluations; scores times 100, latency in ms.';
 
 CREATE OR REPLACE FUNCTION @extschema@.model_card(name text, version text DEFAULT NULL)
 RETURNS jsonb
@@ -8442,11 +8607,15 @@ FROM (
     -- What a model has written is judged as its caller, who could run it by himself.
     ('usage', 'USAGE, CREATE', 'SCHEMA pgml_tune_scratch'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._check_sql(text)'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._analyse_sql(text)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._analyse_sql(text, boolean, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._guard_sql()'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._plan_sql(text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._sql_functions(oid[], oid[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._sql_relations(oid[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._planned_functions(oid, boolean)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._type_code()'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._type_users(oid[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_one(text[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._try_sql(text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._run_sql(text, integer, bigint)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history, pgml_tune.traffic'),
@@ -8646,6 +8815,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._rows_query(text, text[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._foreign_types(oid[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_rows(bigint, text, integer, text[])'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._schemas_of_path(text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._worker_is_alive()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._server_address()'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._job_status(bigint)'),
@@ -8656,6 +8826,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.job_log(bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.finetune_sbert(text, text, text, text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.finetune_classifier(text, text, text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.finetune_text_to_sql(text, text, text, text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.distill_model(text, text, text, text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.quantize_model(text, text, text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.export_onnx(text, jsonb, boolean, bigint)'),

@@ -235,6 +235,18 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._add_rows(bigint, text, integer, text[]) IS 'Keeps a chunk of rows for a job; says how many bytes it is.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._schemas_of_path(path text)
+RETURNS name[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp  -- put back at the end, so that the other one lasts no longer than this
+AS $$
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', path, true);
+    RETURN pg_catalog.current_schemas(false);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._schemas_of_path(text) IS 'The schemas that a search path names, of those that the caller may use.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._worker_is_alive()
 RETURNS boolean
 LANGUAGE sql VOLATILE

@@ -35,6 +35,18 @@ $python$;
 COMMENT ON PROCEDURE @extschema@.finetune_classifier(text, text, text, text, jsonb, boolean, bigint) IS
     'Trains a classifier for classify() on rows (text, label): a head on an embedding model, as model new_model, or a classifier further, as its next version.';
 
+CREATE OR REPLACE PROCEDURE @extschema@.finetune_text_to_sql(
+    model text, train_query text, new_version text DEFAULT NULL, eval_query text DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.finetune_text_to_sql(model, train_query, new_version, eval_query, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.finetune_text_to_sql(text, text, text, text, jsonb, boolean, bigint) IS
+    'Trains a model for text_to_sql() on rows (question, sql) or (question, sql, search path), which it runs with the rights of the caller: from scratch, or a version further; prints the execution accuracy.';
+
 CREATE OR REPLACE PROCEDURE @extschema@.distill_model(
     teacher text, student text, train_query text, eval_query text DEFAULT NULL,
     options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
@@ -92,7 +104,7 @@ from pgml_tune.backend import training
 return training.evaluate_model(model, eval_query, metrics, options, wait)
 $python$;
 COMMENT ON PROCEDURE @extschema@.evaluate_model(text, text, text[], jsonb, boolean, bigint) IS
-    'Measures a version on rows (text, text, score), (query, document, grade) or (text, label) and keeps the figures in pgml_tune.evaluations; scores times 100, latency in ms.';
+    'Measures a version on rows (text, text, score), (query, document, grade), (text, label) or (question, sql) and keeps the figures in pgml_tune.evaluations; scores times 100, latency in ms.';
 
 CREATE OR REPLACE FUNCTION @extschema@.model_card(name text, version text DEFAULT NULL)
 RETURNS jsonb

@@ -66,9 +66,9 @@ CREATE TABLE pgml_tune.job_rows (
     lines    text NOT NULL,  -- a JSON object per line
     role_id  oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     CONSTRAINT job_rows_pkey PRIMARY KEY (job_id, part, chunk_no),
-    CONSTRAINT job_rows_part_check CHECK (part IN ('train', 'eval', 'calibration'))
+    CONSTRAINT job_rows_part_check CHECK (part IN ('train', 'eval', 'calibration', 'schema', 'values'))
 );
-COMMENT ON TABLE pgml_tune.job_rows IS 'Snapshots of training, evaluation and calibration rows of jobs that have not ended.';
+COMMENT ON TABLE pgml_tune.job_rows IS 'Snapshots of the rows that jobs which have not ended work on.';
 
 -- What those rows were: stays as long as the job, and goes into the version that is made of them.
 CREATE TABLE pgml_tune.job_part (
@@ -81,7 +81,7 @@ CREATE TABLE pgml_tune.job_part (
     shape       text NOT NULL,
     role_id     oid NOT NULL DEFAULT quote_ident(current_user)::regrole::oid,
     CONSTRAINT job_part_pkey PRIMARY KEY (job_id, part),
-    CONSTRAINT job_part_part_check CHECK (part IN ('train', 'eval', 'calibration'))  -- files are named by it
+    CONSTRAINT job_part_part_check CHECK (part IN ('train', 'eval', 'calibration', 'schema', 'values'))  -- files are named by it
 );
 COMMENT ON TABLE pgml_tune.job_part IS 'The queries of a job: their text, and number, hash, columns and shape of the rows.';
 

@@ -65,6 +65,7 @@ JOBS = {
     "export_tensorrt",
     "finetune_classifier",
     "finetune_sbert",
+    "finetune_text_to_sql",
     "import_model",
     "quantize_model",
 }

@@ -266,13 +266,22 @@ REFUSED = [
     ("CALL finetune_sbert('minilm', 'SELECT a, b FROM pair', options => '{\"max_seq_length\": 8000}')", "22023"),
     (
         "CALL finetune_sbert('minilm', 'SELECT a, b FROM pair',"
-        " options => '{\"early_stopping\": 1, \"eval_share\": 0}')",
+        ' options => \'{"early_stopping": 1, "eval_share": 0}\')',
         "22023",
     ),
     ("CALL finetune_classifier('minilm', 'SELECT a, b FROM pair')", "22023"),
     ("CALL finetune_classifier('minilm', 'SELECT a, id FROM pair', 'sorter')", "22023"),
     ("CALL finetune_classifier('minilm', 'SELECT a, 1 FROM pair', 'sorter')", "22023"),
     ("CALL finetune_classifier('minilm', 'SELECT a, id % 2 FROM pair', 'minilm')", "42710"),
+    ("CALL finetune_text_to_sql('minilm', 'SELECT a, b FROM pair')", "0A000"),
+    ("CALL finetune_text_to_sql('fresh@v1', 'SELECT a, b FROM pair')", "22023"),
+    ("CALL finetune_text_to_sql(NULL, 'SELECT a, b FROM pair')", "22023"),
+    ("CALL finetune_text_to_sql('fresh', 'SELECT a, id FROM pair')", "42804"),
+    (
+        "CALL finetune_text_to_sql('fresh', 'SELECT a, b FROM pair', options => '{\"base\": \"fresh@v1\"}')",
+        "42704",
+    ),
+    ("CALL finetune_text_to_sql('fresh', 'SELECT a, b FROM pair', options => '{\"base\": \"minilm@v1\"}')", "0A000"),
     ("CALL distill_model('minilm', 'layers:0', 'SELECT a FROM pair')", "22023"),
     ("CALL distill_model('minilm', 'nothere', 'SELECT a FROM pair')", "42704"),
     ("CALL distill_model('minilm', NULL, 'SELECT a FROM pair')", "22023"),

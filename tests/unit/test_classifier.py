@@ -6,7 +6,7 @@ import pytest
 from pgml_tune.engine import encoder
 from pgml_tune.engine.classifier import Classifier, softmax
 from pgml_tune.engine.embedder import Embedder
-from pgml_tune.engine.encoder import Work
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import InvalidArgument, NotSupported
 from tests.unit.test_embedder import publish_model
 from tests.unit.test_records import LABELS

@@ -1,5 +1,6 @@
 """What `doctor()` says of damage; the server's facts are made up."""
 
+import json
 import os
 import subprocess
 import time
@@ -8,7 +9,7 @@ import pytest
 
 from pgml_tune import __version__
 from pgml_tune.db import Place
-from pgml_tune.engine.artifact import bind_name
+from pgml_tune.engine.artifact import bind_name, new_artifact, publish
 from pgml_tune.ipc.spool import database_folder
 from pgml_tune.records import ModelReference
 from pgml_tune.service import doctor
@@ -108,3 +109,15 @@ def test_a_spool_that_nobody_empties_is_a_warning_with_a_fix(tmp_path, checks, s
     (folder / "0123456789ab-1-a-0.log").write_bytes(b"x" * (spooled << 20))
     check = checks(settings={"log_spool_bytes": str(16 << 20)}, log=LogFacts(0, 0, is_late))["log of calls"]
     assert (check.status, check.fix) == (status, "CALL maintain()" if status == "warn" else "")
+
+
+def test_a_model_of_a_server_wants_the_server_to_be_set(tmp_path, checks):
+    from tests.unit.test_endpoint import CONFIG
+
+    with new_artifact(tmp_path) as folder:
+        (folder / "config.json").write_text(json.dumps(CONFIG.to_json()))
+        digest = publish(tmp_path, folder).digest
+    bind_name(tmp_path, V1, digest)
+    assert checks((V1, digest))["model minilm@v1"].status == "warn"
+    settings = {"sql_endpoint": "http://127.0.0.1:8000/v1/completions"}
+    assert checks((V1, digest), settings=settings)["model minilm@v1"].status == "ok"

@@ -7,7 +7,7 @@ import pytest
 
 from pgml_tune.engine.artifact import Artifact
 from pgml_tune.engine.classifier import Classifier, softmax
-from pgml_tune.engine.encoder import Work
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import InvalidArgument, NotSupported
 from tests.unit.labelled_rows import COLUMNS, WORDS, labelled_rows
 

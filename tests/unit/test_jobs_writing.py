@@ -15,10 +15,10 @@ import pytest
 
 from pgml_tune.engine import checkpoint
 from pgml_tune.engine.artifact import CT2_MODEL, LEXICON, Artifact, new_artifact
-from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.generator import Generator, open_folder, open_generator
 from pgml_tune.engine.local import LocalGenerator, Sampling
 from pgml_tune.engine.trial import try_out
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotSupported
 from pgml_tune.jobs.importing import import_model
 from pgml_tune.jobs.publishing import Site
@@ -278,7 +278,7 @@ from pathlib import Path
 from pgml_tune.engine.signals import blocked_signals
 with blocked_signals():  # as backend/session.py imports it
     from pgml_tune.engine.artifact import Artifact
-    from pgml_tune.engine.encoder import Work
+    from pgml_tune.engine.work import Work
     from pgml_tune.engine.generator import open_generator
 generator = open_generator(Artifact(Path(sys.argv[1]), sys.argv[2]), 2)
 generator.generate("name of the state", 4, Work())

@@ -10,7 +10,7 @@ from pgml_tune.service.job_options import OPTIONS
 from pgml_tune.service.training_rows import SHAPES
 
 TRAINING = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-TRAININGS = ("finetune_sbert", "finetune_classifier", "distill_model")
+TRAININGS = ("finetune_sbert", "finetune_classifier", "finetune_text_to_sql", "distill_model")
 
 
 def options_told_in(heading):

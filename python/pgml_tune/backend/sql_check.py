@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from pgml_tune.backend import entrypoint
 from pgml_tune.db import Session
@@ -14,17 +13,14 @@ from pgml_tune.store.setting import read_settings
 
 @entrypoint
 def check_sql(db: Session, query: str | None) -> str | None:
-    return None if query is None else _json(sql_check.check(db, query, _limits(db)).to_json())
+    return None if query is None else json.dumps(sql_check.check(db, query, _limits(db)).to_json(), ensure_ascii=False)
 
 
 @entrypoint
 def try_sql(db: Session, query: str | None, max_rows: int | None) -> str | None:
-    return None if query is None else _json(sql_check.try_sql(db, query, max_rows, _limits(db)).to_json())
+    return None if query is None else sql_check.try_sql(db, query, max_rows, _limits(db)).to_json_text()
 
 
 def _limits(db: Session) -> Limits:
     return Limits.from_rows(read_settings(db)[1])
 
-
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -65,6 +65,25 @@ def finetune_classifier(
 
 
 @entrypoint
+def finetune_text_to_sql(
+    db: Session,
+    model: str | None,
+    train_query: str | None,
+    new_version: str | None,
+    eval_query: str | None,
+    options: str | None,
+    wait: bool | None,
+) -> list[int]:
+    return _run(
+        db,
+        wait,
+        lambda: training.finetune_text_to_sql(
+            db, _check_checkpoint, model, train_query, new_version, eval_query, options
+        ),
+    )
+
+
+@entrypoint
 def distill_model(
     db: Session,
     teacher: str | None,

@@ -81,6 +81,10 @@ class Session(Database, Protocol):
         """Why a statement, which is parsed and neither analysed nor run, cannot be opened as a cursor."""
         ...
 
+    def why_not_prepared(self, sql: str) -> Failure | None:
+        """Why a statement, which is analysed and not run, cannot be prepared."""
+        ...
+
     def checkpoint(self) -> None:
         """Let a cancel or a timeout that has arrived take effect."""
         ...

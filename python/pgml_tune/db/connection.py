@@ -56,6 +56,13 @@ class ConnectionDatabase:
         return self._connection.info.dbname
 
     @property
+    def dsn(self) -> str:
+        """Where another session of the same role in the same database is opened; may hold a password."""
+        info = self._connection.info
+        known: dict[str, Any] = {**info.get_parameters(), "password": info.password or None, "application_name": None}
+        return make_conninfo(**known | {"host": info.host, "port": info.port, "user": info.user, "dbname": info.dbname})
+
+    @property
     def is_lost(self) -> bool:
         return self._connection.broken or self._connection.closed
 

@@ -88,11 +88,17 @@ class SpiDatabase:
             pass
 
     def why_no_cursor(self, sql: str) -> Failure | None:
+        return self._failure_of(lambda: plpy.cursor(plpy.prepare(check_value(sql))).close())
+
+    def why_not_prepared(self, sql: str) -> Failure | None:
+        return self._failure_of(lambda: plpy.prepare(check_value(sql)))
+
+    def _failure_of(self, work: Callable[[], Any]) -> Failure | None:
         _refuse_parallel_mode()
         try:
-            plpy.cursor(plpy.prepare(check_value(sql))).close()
+            work()
         except plpy.SPIError as error:
-            if error.sqlstate.startswith(_OPERATOR_INTERVENTION):
+            if error.sqlstate == _LOCKED or error.sqlstate.startswith(_NOT_ITS_FAULT):
                 raise
             return Failure(error.sqlstate, str(error))
         return None

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgml_tune.engine.contract import VectorArray
-from pgml_tune.engine.encoder import Encoder, Work
+from pgml_tune.engine.encoder import Encoder
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import InvalidArgument
 
 ProbabilityArray = NDArray[np.float64]  # [texts, labels]

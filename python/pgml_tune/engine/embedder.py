@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pgml_tune.engine.contract import VectorArray
-from pgml_tune.engine.encoder import Encoder, Work
+from pgml_tune.engine.encoder import Encoder
 from pgml_tune.engine.tokenizer import Spans
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import InvalidArgument
 
 _SMALLEST_NORM = 1e-6

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,20 +18,11 @@ from pgml_tune.engine.onnx import ENGINE, OnnxRuntime
 from pgml_tune.engine.padding import pad
 from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.engine.tokenizer import TextTokenizer
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotSupported
 from pgml_tune.records import VERBS, ArtifactConfig
 
 _SPEED_BEFORE_MEASURED = 2048.0  # tokens per second
-
-
-@dataclass(slots=True)
-class Work:
-    """What it took to compute."""
-
-    tokens: int = 0
-    unknown: int = 0  # tokens for what the vocabulary has no word for
-    truncated: int = 0
-    seconds: float = 0.0
 
 
 class Encoder(ABC):

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pgml_tune.engine.answers import INSTRUCTION, statement_in
-from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.generator import Generated, Generator, different, positive
 from pgml_tune.engine.patience import PatientConnection
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged, NotReady, SystemFault
 from pgml_tune.records import ArtifactConfig
 
@@ -101,14 +101,13 @@ class Endpoint(Generator):
         )
         try:
             headers = {"Content-Type": "application/json", "Accept": "application/json", "Connection": "close"}
-            connection.request("POST", address.path, json.dumps(body).encode(), headers)
-            response = connection.getresponse()
-            content = response.read(_MOST_BYTES + 1)
+            with connection:
+                connection.request("POST", address.path, json.dumps(body).encode(), headers)
+                response = connection.getresponse()
+                content = response.read(_MOST_BYTES + 1)
         except (OSError, http.client.HTTPException) as error:
             reason = f"{error.strerror or error}" if isinstance(error, OSError) else type(error).__name__
             raise self._silent(f"{reason}.") from None
-        finally:
-            connection.close()
         if response.status in accepted:
             return response.status, {}
         if response.status != http.client.OK:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from pgml_tune.engine.artifact import Artifact
-from pgml_tune.engine.encoder import Work
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged, NotSupported
 from pgml_tune.records import VERBS, ArtifactConfig
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from pgml_tune.engine.artifact import LEXICON
 from pgml_tune.engine.ct2 import library, running, wait
-from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.files import read_plain
 from pgml_tune.engine.generator import Generated, Generator, different, positive
 from pgml_tune.engine.tokenizer import TextTokenizer, Tokens
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged
 from pgml_tune.records import ArtifactConfig
 

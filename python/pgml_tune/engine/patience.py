@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import os
@@ -10,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 SLICE = 0.1  # seconds
 
@@ -18,7 +19,7 @@ SLICE = 0.1  # seconds
 class PatientConnection(http.client.HTTPConnection):
     """A connection to a web server that calls `checkpoint`, which may raise, while it waits; TimeoutError at `until`.
 
-    Finding out a server's address is the one step that it cannot be interrupted in.
+    Leaving its block closes it. Finding out a server's address is the one step that it cannot be interrupted in.
     """
 
     def __init__(self, host: str, port: int, is_secure: bool, until: float, checkpoint: Callable[[], None]) -> None:
@@ -26,19 +27,25 @@ class PatientConnection(http.client.HTTPConnection):
         self._is_secure = is_secure
         self._until = until
         self._checkpoint = checkpoint
+        self._opened = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._opened.close()
 
     def connect(self) -> None:
         error: OSError = ConnectionRefusedError("it has no address")
         for family, kind, protocol, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-            connection = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+            connection = self._opened.enter_context(socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol))
             try:
                 self._connect(connection, address)
                 if self._is_secure:
                     connection = self._secured(connection)
-            except BaseException as failure:
-                connection.close()
-                if not isinstance(failure, OSError) or isinstance(failure, TimeoutError):
-                    raise
+            except TimeoutError:
+                raise
+            except OSError as failure:
                 error = failure
             else:
                 self.sock = PatientSocket(connection, self._wait)
@@ -60,8 +67,10 @@ class PatientConnection(http.client.HTTPConnection):
         connection.settimeout(SLICE)
 
     def _secured(self, connection: socket.socket) -> socket.socket:
-        secured = ssl.create_default_context().wrap_socket(
-            connection, server_hostname=self.host, do_handshake_on_connect=False
+        secured = self._opened.enter_context(
+            ssl.create_default_context().wrap_socket(
+                connection, server_hostname=self.host, do_handshake_on_connect=False
+            )
         )
         while True:
             try:
@@ -95,7 +104,7 @@ class PatientSocket:
         return io.BufferedReader(_Incoming(self._connection, self._wait))
 
     def close(self) -> None:
-        self._connection.close()
+        """Nothing: http.client lets go of it before the answer is read to its end."""
 
 
 class _Incoming(io.RawIOBase):

@@ -26,6 +26,7 @@ MODULES = {  # kind -> module with run(job, report) -> result, loaded when such 
     "import_model": "importing",
     "finetune_sbert": "finetune_sbert",
     "finetune_classifier": "finetune_classifier",
+    "finetune_text_to_sql": "finetune_text_to_sql",
     "distill_model": "distill",
     "quantize_model": "quantizing",
     "export_onnx": "exporting",

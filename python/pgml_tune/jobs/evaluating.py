@@ -18,6 +18,10 @@ _SPEED = {"latency": "latency_ms", "throughput": "texts_per_second"}  # as it is
 
 def run(job: Job, report: Reporter) -> dict[str, Any]:
     """Measure what `evaluate_model()` asks for."""
+    if job.models["model"].task == "text_to_sql":
+        from pgml_tune.jobs import sql_evaluating
+
+        return sql_evaluating.run(job, report)
     artifact, rows, wanted = job.artifact("model"), job.rows["eval"], job.parameters["metrics"]
     report.progress("loading the model")
     runner = Runner(artifact.folder, artifact.config(), job.thread_count)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pgml_tune.engine.artifact import Artifact
+from pgml_tune.errors import PermissionDenied
 
 
 def texts_of(rows: Iterable[Sequence[Any]]) -> list[str]:
@@ -59,6 +60,14 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """Where a job reaches the database, and the role whose rights it uses there."""
+
+    dsn: str = field(repr=False)  # may hold a password
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What a job is to do, and with what."""
 
@@ -72,6 +81,14 @@ class Job:
     parameters: dict[str, Any]
     rows: dict[str, Rows]
     folder: Path
+    database: Access | None = None  # None: the job has nothing to do there
+
+    @property
+    def access(self) -> Access:
+        """The database, for a job that runs SQL in it."""
+        if self.database is None:
+            raise PermissionDenied("the job was given no access to the database")
+        return self.database
 
     @property
     def thread_count(self) -> int:
@@ -96,6 +113,7 @@ class Job:
                 for part, rows in values["rows"].items()
             },
             folder=folder,
+            database=Access(**values["database"]) if values.get("database") else None,
         )
 
     def artifact(self, role: str) -> Artifact:

@@ -44,14 +44,14 @@ def publish_generator(
     """
     site.report.progress("loading the model")
     model = describe(staged)
-    config = _config(model, storage, generation or {}, max_tokens, made_by)
+    config = configure(model, storage, generation or {}, max_tokens, made_by)
     with new_artifact(site.model_root, site.label) as folder, scratch() as aside:
         if lexicon is not None:
             content = json.dumps(lexicon, ensure_ascii=False, sort_keys=True)
             (folder / LEXICON).write_text(content, encoding="utf-8")
         site.report.progress("converting to CTranslate2")
         plain = aside / "plain"
-        _convert(load_network(model), model, "fp32", plain)
+        convert(load_network(model), model, "fp32", plain)
         site.report.progress("comparing with the original")
         chosen = prompts[:: max(1, len(prompts) // PROMPTS)][:PROMPTS]
         network = load_network(model)
@@ -59,18 +59,19 @@ def publish_generator(
         if storage == "fp32":
             shutil.copytree(plain, folder, dirs_exist_ok=True)
         else:
-            _convert(network, model, storage, folder)
+            convert(network, model, storage, folder)
             figures |= measure_storage(plain, folder, config, chosen, site.threads)
         return publish_configured(folder, replace(config, metrics={**(metrics or {}), **figures}), site)
 
 
-def _config(
+def configure(
     model: SequenceModel,
     storage: str,
     generation: Mapping[str, Any],
     max_tokens: int | None,
     made_by: Mapping[str, Any] | None,
 ) -> ArtifactConfig:
+    """What the artifact of a model says of itself."""
     source: dict[str, Any] = {
         "name": model.source.name,
         "weights_sha256": model.source.weights_sha256,
@@ -98,7 +99,7 @@ def _config(
     )
 
 
-def _convert(network: Any, model: SequenceModel, storage: str, folder: Path) -> None:
+def convert(network: Any, model: SequenceModel, storage: str, folder: Path) -> None:
     """Write the files of CTranslate2 and the tokenizer into a folder that may hold others; takes the network apart."""
     from ctranslate2.converters import TransformersConverter
     from ctranslate2.specs import TransformerDecoderModelSpec, TransformerSpec

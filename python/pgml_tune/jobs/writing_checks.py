@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.generator import Generated, open_folder
 from pgml_tune.engine.local import LocalGenerator
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import NotSupported
 from pgml_tune.records import ArtifactConfig
 

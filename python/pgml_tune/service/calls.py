@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from pgml_tune.db import Session
-from pgml_tune.engine.encoder import Work
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import OutOfMemory, QueryCanceled
 from pgml_tune.records import Exposure
 from pgml_tune.service.call_log import CallLog, CallRecord, CallStart

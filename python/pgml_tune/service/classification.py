@@ -6,7 +6,7 @@ import numpy as np
 
 from pgml_tune.db import Session
 from pgml_tune.engine.classifier import Classifier
-from pgml_tune.engine.encoder import Work
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import InvalidArgument
 from pgml_tune.service.calls import Call, Calls
 from pgml_tune.service.inputs import encoded, refuse_cut

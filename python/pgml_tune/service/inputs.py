@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgml_tune.engine.encoder import Work
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import LimitExceeded
 from pgml_tune.settings import SETTINGS, Limits
 

@@ -23,6 +23,7 @@ from pgml_tune.service.progress import duration
 from pgml_tune.service.training_rows import examine
 from pgml_tune.settings import Limits
 from pgml_tune.store import job as store
+from pgml_tune.store import job_schema
 from pgml_tune.store.job import JobStatus
 from pgml_tune.store.setting import read_settings
 
@@ -52,6 +53,7 @@ class Request:
     kind: str
     parameters: dict[str, Any]
     queries: tuple[RowQuery, ...] = field(default=())
+    takes_schema: bool = False  # also the tables, columns and values that the caller may read, where its rows are SQL
 
     def text(self) -> str:
         """The request as a text that is equal for equal requests."""
@@ -71,14 +73,27 @@ def submit(db: Session, request: Request, limits: Limits) -> int:
     if not is_new:
         db.notice(f"job {job_id} is the same request and has not ended")
         return job_id
+    paths = []
     for query in request.queries:
         columns = _columns(db, query)
-        outcome = store.take_rows(db, job_id, query.part, query.text, columns, limits.job_rows, limits.job_row_bytes)
-        if outcome != "taken":
-            raise _too_many(query.part, outcome, limits)
+        _take(db, job_id, query.part, query.text, columns, limits)
         with own_settings(db):
             _describe(db, job_id, query, limits)
+        paths.append((query.text, columns[2] if len(columns) > 2 else None))
+    if request.takes_schema:
+        for part, text in job_schema.snapshots(paths).items():
+            columns = [name for name, _ in store.query_columns(db, text)]
+            _take(db, job_id, part, text, columns, limits)
+            with own_settings(db):
+                _describe_snapshot(db, job_id, part, text, columns)
     return job_id
+
+
+def _take(db: Session, job_id: int, part: str, text: str, columns: list[str], limits: Limits) -> None:
+    """Keep the rows of a query of the caller."""
+    outcome = store.take_rows(db, job_id, part, text, columns, limits.job_rows, limits.job_row_bytes)
+    if outcome != "taken":
+        raise _too_many(part, outcome, limits)
 
 
 def _columns(db: Session, query: RowQuery) -> list[str]:
@@ -110,6 +125,12 @@ def _describe(db: Session, job_id: int, query: RowQuery, limits: Limits) -> None
     lines = _lines(db, job_id, query.part, digest.update)
     facts = examine(lines, query.part, query.shapes, limits.max_input_bytes)
     store.describe_part(db, job_id, query.part, query.text, facts.count, digest.hexdigest(), facts.columns, facts.shape)
+
+
+def _describe_snapshot(db: Session, job_id: int, part: str, text: str, columns: list[str]) -> None:
+    digest = hashlib.sha256()
+    count = sum(1 for _ in _lines(db, job_id, part, digest.update))
+    store.describe_part(db, job_id, part, text, count, digest.hexdigest(), columns, job_schema.SHAPE)
 
 
 def _lines(db: Session, job_id: int, part: str, hash_bytes: Callable[[bytes], None]) -> Iterator[str]:

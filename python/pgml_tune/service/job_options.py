@@ -109,6 +109,36 @@ def _is_shape(value: Any) -> bool:
     )
 
 
+_REFINE = {
+    "rounds": lambda value: _is_integer(value, 1, 10),
+    "samples": lambda value: _is_integer(value, 1, 64),
+    "temperature": lambda value: _is_number(value, 0.05, 5),
+}
+_PROMPT = {
+    "schema": lambda value: value in ("full", "linked", "none"),
+    "values": lambda value: value in ("placeholder", "hint", "none"),
+}
+
+
+def _fits(keys: dict[str, Callable[[Any], bool]]) -> Callable[[Any], bool]:
+    """Whether a value is an object with some of these keys, each with what fits it."""
+    return lambda value: (
+        type(value) is dict
+        and set(value) <= set(keys)
+        and all(type(entry) is not list and keys[key](entry) for key, entry in value.items())
+    )
+
+
+_SCRATCH = ("scratch:tiny", "scratch:small", "scratch:base")
+
+
+def _is_base(value: Any) -> bool:
+    if type(value) is not str:
+        return False
+    name, _, version = value.partition("@")
+    return value in _SCRATCH or (is_valid_name(name) and is_valid_name(version))
+
+
 _THREADS = _integer("threads", 0, 0, 1024, "Cores to use; 0 means the setting job_threads.")
 _DESCRIPTION = _text("description", "A line about the new version, for people.")
 _NEW_VERSION = _name("new_version", "Name of the new version; by default the next of v1, v2, ...")
@@ -176,6 +206,38 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         _number("learning_rate", None, 1e-8, 1, "Peak learning rate; 1e-4, or 2e-3 with freeze_encoder."),
         _flag("freeze_encoder", False, "Train the head alone: fast, and less accurate."),
         _NEW_VERSION,
+        *_TRAINING,
+    ),
+    "finetune_text_to_sql": (
+        Option(
+            "base",
+            None,
+            f"{' | '.join(_SCRATCH)} | name@version",
+            "What to start from; by default the model's own version, and scratch:small where there is no such model.",
+            _is_base,
+        ),
+        _integer("epochs", None, 1, 1000, "Times that all rows are seen; 60 from scratch, else 10."),
+        _integer("batch_size", 32, 2, 4096, "Rows per step."),
+        _number("learning_rate", None, 1e-8, 1, "Peak learning rate; 1e-3 from scratch, else 3e-4."),
+        _integer(
+            "max_seconds", None, 10, 10_000_000, "Training ends after so long, the learning rate having run down."
+        ),
+        _integer("vocabulary_size", 1200, 300, 64_000, "Most tokens of a model from scratch; few rows need fewer."),
+        _flag("augment", True, "Vary the questions: other values of the same column, and words left out."),
+        Option(
+            "refine",
+            None,
+            '{"rounds": 1 .. 10, "samples": 1 .. 64, "temperature": 0.05 .. 5}; any of them',
+            "Train on with what the model itself writes and what gives the right rows; 1, 8 and 0.8 where left out.",
+            _fits(_REFINE),
+        ),
+        Option(
+            "prompt",
+            None,
+            '{"schema": "full" | "linked" | "none", "values": "placeholder" | "hint" | "none"}; any of them',
+            "What the model is shown; by default as its base was, none and placeholder from scratch.",
+            _fits(_PROMPT),
+        ),
         *_TRAINING,
     ),
     "distill_model": (

@@ -160,7 +160,9 @@ def _asked(question: str, matches: Sequence[Match], form: PromptFormat) -> tuple
         hints = {match.value: _hint(match.value, match) for match in matches}
         return _plain(question, form), list(hints.values()), ()
     # What a question has of these signs by itself must not be taken for a placeholder.
-    pieces, found, at = [], {}, 0
+    pieces: list[str] = []
+    found: dict[str, str] = {}
+    at = 0
     for match in _in_order(question, matches):
         if match.value not in found:
             if len(found) == len(PLACEHOLDERS):

@@ -8,6 +8,10 @@ from typing import Any
 
 # A backslash takes the meaning from what follows it.
 _TOKENS = re.compile(r"[(){}]|(?:\\[\s\S]|[^\s(){}\\])+")
+_ESCAPED = re.compile(r"\\([\s\S])")
+_NOTHING = "<>"
+_BYTES = "constbytes"  # which the server does not print
+_MOST_BYTES = 10  # of a value that is kept: a number with its brackets
 
 
 class TreeError(Exception):
@@ -26,13 +30,35 @@ class Node:
     def __getitem__(self, name: str) -> Any:
         return self.fields.get(name)
 
+    def items(self, name: str) -> list[Any]:
+        """The items of a list, none where there is no list."""
+        value = self.fields.get(name, _NOTHING)
+        if type(value) is list:
+            return value
+        if value != _NOTHING:
+            raise TreeError
+        return []
+
+    def numbers(self, name: str) -> list[int]:
+        """The number of a field or those of its list, which begins with a letter that says of what."""
+        value = self.fields.get(name, _NOTHING)
+        words = value[1:] if type(value) is list else [] if value == _NOTHING else [value]
+        try:
+            return [int(word) for word in words]
+        except (TypeError, ValueError):
+            raise TreeError from None
+
+    def is_empty(self, name: str) -> bool:
+        """Whether the field is there and holds nothing."""
+        return bool(self.fields.get(name) == _NOTHING)
+
 
 def parse(text: str) -> list[Any]:
     """What a tree consists of, outermost first; a loop, since queries nest as deep as whoever writes them likes."""
     tokens = _TOKENS.findall(text)
     root: list[Any] = []
     container: Any = root
-    above: list[tuple[Any, str | None]] = []
+    above: list[Any] = []
     field: str | None = None
     place, count = 0, len(tokens)
     try:
@@ -40,35 +66,37 @@ def parse(text: str) -> list[Any]:
             token = tokens[place]
             place += 1
             if token == "}" or token == ")":
-                container, field = above.pop()
-                if type(container) is Node:
-                    field = None
+                if field is not None or (type(container) is Node) != (token == "}"):
+                    raise TreeError
+                container = above.pop()
                 continue
-            if type(container) is Node and field is None:
+            is_node = type(container) is Node
+            if is_node and field is None:
                 # A word that only looks like a field is the value of the one before it.
                 if token[0] != ":" or token[1:] in container.fields:
                     raise TreeError
                 field = token[1:]
                 continue
-            value: Any
+            value: Any = token
             if token == "{":
                 value = Node(tokens[place])
                 place += 1
             elif token == "(":
                 value = []
-            else:
-                value = token
-                if field == "constvalue" and token != "<>":
-                    # Its length, and its bytes in brackets.
-                    place = tokens.index("]", place) + 1
-            if type(container) is Node:
-                container.fields[field] = value  # type: ignore[index]
+            elif field == "constvalue" and token != _NOTHING:
+                # Its length is the value; its bytes, which are printed as signed, follow in brackets.
+                end = tokens.index("]", place)
+                if end - place <= _MOST_BYTES:
+                    container.fields[_BYTES] = [int(byte) & 255 for byte in tokens[place + 1 : end]]
+                place = end + 1
+            if is_node:
+                container.fields[field] = value
+                field = None
             else:
                 container.append(value)
-            if token == "{" or token == "(":
-                above.append((container, field))
+            if value is not token:
+                above.append(container)
                 container = value
-            field = None
     except (IndexError, ValueError):
         raise TreeError from None
     if above:
@@ -83,6 +111,29 @@ def nodes(tree: Any) -> Iterator[Node]:
         item = waiting.pop()
         if type(item) is Node:
             yield item
-            waiting.extend(item.fields.values())
+            waiting.extend(value for name, value in item.fields.items() if type(value) is not str and name != _BYTES)
         elif type(item) is list:
-            waiting.extend(item)
+            waiting.extend(value for value in item if type(value) is not str)
+
+
+Scope = tuple[Node, "Scope"] | None  # the query that a node is in, and the one which that is in
+
+
+def scoped_nodes(tree: Any) -> Iterator[tuple[Node, Scope]]:
+    """All nodes of a tree, with the queries round them."""
+    waiting: list[tuple[Any, Any]] = [(tree, None)]
+    while waiting:
+        item, scope = waiting.pop()
+        if type(item) is Node:
+            yield item, scope
+            inner = (item, scope) if item.tag == "QUERY" else scope
+            waiting.extend(
+                (value, inner) for name, value in item.fields.items() if type(value) is not str and name != _BYTES
+            )
+        elif type(item) is list:
+            waiting.extend((value, scope) for value in item if type(value) is not str)
+
+
+def name(word: str) -> str:
+    """A name as it is, without the signs that keep it one word."""
+    return "" if word in ('""', _NOTHING) else _ESCAPED.sub(r"\1", word)

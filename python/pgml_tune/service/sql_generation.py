@@ -10,8 +10,8 @@ import numpy as np
 
 from pgml_tune.db import Session
 from pgml_tune.engine.embedder import Embedder
-from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.generator import Generated, Generator, open_generator
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import LimitExceeded, ObjectNotFound
 from pgml_tune.service.calls import Call
 from pgml_tune.service.keys import KeyMaker

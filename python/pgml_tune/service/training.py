@@ -27,6 +27,12 @@ METRICS = {
     "pair_score": ("spearman", "pearson"),
     "retrieval": ("ndcg", "recall", "mrr"),
     "text_label": ("accuracy", "macro_f1"),
+    "question_sql": ("execution_accuracy", "exact_match", "valid_rate"),
+}
+_SHAPES = {  # of the rows that a model of a task is measured on
+    "embedding": ("pair_score", "retrieval"),
+    "classification": ("text_label",),
+    "text_to_sql": ("question_sql",),
 }
 SPEED = ("latency", "throughput")
 _RANKED = METRICS["retrieval"]
@@ -99,9 +105,13 @@ def _check_training(base: VersionFacts, values: dict[str, Any], eval_query: str 
             f'option "max_seq_length" is {length}, model "{base.reference}" reads {base.max_tokens} tokens'
         )
     if values["early_stopping"] and eval_query is None and values["eval_share"] == 0:
-        raise InvalidArgument(
-            'option "early_stopping" needs rows to measure with', hint="Pass an eval_query, or an eval_share above 0."
-        )
+        raise _nothing_to_measure_with()
+
+
+def _nothing_to_measure_with() -> InvalidArgument:
+    return InvalidArgument(
+        'option "early_stopping" needs rows to measure with', hint="Pass an eval_query, or an eval_share above 0."
+    )
 
 
 def finetune_classifier(
@@ -132,6 +142,50 @@ def finetune_classifier(
     return Request("finetune_classifier", values | {"models": {"model": _start(base)}, "target": target}, queries)
 
 
+def finetune_text_to_sql(
+    db: Session,
+    check_checkpoint: CheckCheckpoint,
+    model: str | None,
+    train_query: str | None,
+    new_version: str | None,
+    eval_query: str | None,
+    options: str | None,
+) -> Request:
+    """A request to train a model that writes SQL."""
+    values = parse_job_options("finetune_text_to_sql", options)
+    if model is None:
+        raise InvalidArgument("model must not be NULL", hint=_SHOW_VERSIONS)
+    reference = ModelReference.parse(model)
+    base = _sql_base(db, reference, values["base"])
+    if base is not None:
+        _check_training(base, values, eval_query)
+    elif values["early_stopping"] and eval_query is None and values["eval_share"] == 0:
+        raise _nothing_to_measure_with()
+    queries = _queries(train_query, eval_query, ("question_sql",))
+    _check_target(db, reference.name, new_version, "text_to_sql")
+    models = {}
+    if base is not None:
+        check_checkpoint(base.reference, base.digest)
+        models["model"] = _start(base)
+    base_version = base.version if base is not None and base.name == reference.name else None
+    target = _target(reference.name, new_version, base_version, "text_to_sql", values)
+    parameters = values | {"models": models, "target": target}
+    return Request("finetune_text_to_sql", parameters, queries, takes_schema=True)
+
+
+def _sql_base(db: Session, reference: ModelReference, base: str | None) -> VersionFacts | None:
+    """The version that training starts from; None: from scratch."""
+    if base is None and registry.versions_of(db, reference.name):
+        return _find(db, str(reference), "text_to_sql")
+    if reference.version is not None:
+        raise InvalidArgument(
+            f'model "{reference}" is named with a version, as what is made is not',
+            detail="Where training starts is the option base, what is made is named by new_version.",
+            hint=f"CALL finetune_text_to_sql('{reference.name}', ..., options => '{{\"base\": \"{reference}\"}}')",
+        )
+    return _find(db, base, "text_to_sql", "base") if base is not None and "@" in base else None
+
+
 def distill_model(
     db: Session,
     check_checkpoint: CheckCheckpoint,
@@ -143,7 +197,7 @@ def distill_model(
 ) -> Request:
     """A request to teach a smaller model."""
     values = parse_job_options("distill_model", options)
-    from_model = _find(db, teacher, what="teacher")
+    from_model = _without_writers(_find(db, teacher, what="teacher"))
     if student is None:
         raise InvalidArgument(
             "student must not be NULL", hint="CALL distill_model('teacher', 'layers:3', 'SELECT ...')"
@@ -185,8 +239,7 @@ def quantize_model(
     elif calibration_query is not None:
         raise InvalidArgument(f'method "{method}" needs no calibration_query', detail="Only int8_static does.")
     if values["eval_query"] is not None:
-        shapes = ("text_label",) if base.task == "classification" else ("pair_score", "retrieval")
-        queries += (_query("eval", values["eval_query"], shapes),)
+        queries += (_query("eval", values["eval_query"], _SHAPES[base.task]),)
     version = values["new_version"] or _derived(base, STORAGE_SUFFIXES[method])
     _check_target(db, base.name, version, base.task)
     target = _target(base.name, version, base.version, base.task, values)
@@ -225,11 +278,10 @@ def evaluate_model(
     """A request to measure a version."""
     values = parse_job_options("evaluate_model", options)
     measured = _find(db, model)
-    possible = ("text_label",) if measured.task == "classification" else ("pair_score", "retrieval")
-    names, shapes = _metrics(metrics, possible, values["k"])
+    names, shapes = _metrics(metrics, _SHAPES[measured.task], values["k"])
     queries = (_query("eval", eval_query, shapes),)
     parameters = values | {"metrics": names, "models": {"model": _start(measured)}, "target": None}
-    return Request("evaluate_model", parameters, queries)
+    return Request("evaluate_model", parameters, queries, takes_schema=measured.task == "text_to_sql")
 
 
 def _metrics(
@@ -272,9 +324,20 @@ def _find(db: Session, model: str | None, task: str | None = None, what: str = "
     return facts
 
 
+def _without_writers(found: VersionFacts) -> VersionFacts:
+    """The version itself, unless it writes SQL."""
+    if found.task == "text_to_sql":
+        raise NotSupported(
+            f'model "{found.reference}" writes SQL',
+            detail="Such a model is stored in 8 bits from the start; models that embed or classify can be quantized,"
+            " exported and distilled.",
+        )
+    return found
+
+
 def _find_full(db: Session, model: str | None) -> VersionFacts:
     """The version that a reference means, which must be one in full precision."""
-    found = _find(db, model)
+    found = _without_writers(_find(db, model))
     if found.storage != "fp32":
         raise NotSupported(
             f'version "{found.reference}" is stored as {found.storage}',

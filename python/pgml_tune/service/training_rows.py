@@ -23,6 +23,7 @@ _GRADES = ("grade", "relevance")  # names of a last column that says how well a 
 _MOST_LABELS = 10_000
 _LONGEST_KEPT = 200  # bytes
 
+SQL_SHAPE = "question_sql"
 SHAPES = {
     "pair_score": "(text, text, score)",
     "pair_label": "(text, text, label 0 or 1)",
@@ -31,6 +32,7 @@ SHAPES = {
     "text_label": "(text, label)",
     "text": "(text)",
     "retrieval": "(query, document) or (query, document, grade)",
+    SQL_SHAPE: "(question, sql) or (question, sql, search path)",
 }
 
 
@@ -217,6 +219,7 @@ _FITS: dict[str, Callable[[list[_Column]], bool]] = {
     "text_label": _has_classes,
     "text": lambda columns: _all_texts(columns, 1),
     "retrieval": lambda columns: _all_texts(columns, 2) or _has_number(columns),
+    SQL_SHAPE: lambda columns: _all_texts(columns, 2) or _all_texts(columns, 3),
 }
 
 

@@ -60,30 +60,35 @@ def link(question: str, values: ValueIndex, lexicon: Mapping[str, str] | None = 
     """The values that a question names, in its order: long ones before short ones, and none over another.
 
     The lexicon says which value a phrase means that is not written as the value, as in another language; one that means
-    '' there means no value, however it looks.
+    '' there is no value, however it looks, though words in it may be.
     """
     pieces = sorted(_pieces(_folded(question)), key=lambda piece: (piece[0] - piece[1], piece[0]))
     taken: list[Match] = []
     for begin, end, term in pieces:
         meant = lexicon.get(term, term) if lexicon else term
-        spellings = values.get(meant.lower())
-        if (spellings or not meant) and all(end <= match.begin or match.end <= begin for match in taken):
-            taken.append(_match(begin, end, question[begin:end], spellings or {}))
-    return sorted((match for match in taken if match.columns), key=lambda match: match.begin)
+        spellings = values.get(meant.lower()) if meant else None
+        if spellings and all(end <= match.begin or match.end <= begin for match in taken):
+            taken.append(_match(begin, end, question[begin:end], spellings))
+    return sorted(taken, key=lambda match: match.begin)
 
 
 def _match(begin: int, end: int, written: str, spellings: Mapping[str, tuple[tuple[str, str], ...]]) -> Match:
     """A match with the spelling that most columns have, in doubt with that of the question."""
-    value = max(spellings, key=lambda spelling: (len(spellings[spelling]), spelling == written), default="")
-    return Match(begin, end, value, spellings.get(value, ()))
+    value = max(spellings, key=lambda spelling: (len(spellings[spelling]), spelling == written))
+    return Match(begin, end, value, spellings[value])
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """Where each word of a text begins and ends; without spaces between them each character is one."""
+    return [match.span() for match in _WORD.finditer(text)]
 
 
 def _pieces(folded: str) -> Iterator[tuple[int, int, str]]:
     """Every run of words that may be a value: where it begins and ends, and how it reads."""
-    words = [match.span() for match in _WORD.finditer(folded)]
-    for first, (begin, _) in enumerate(words):
+    found = words(folded)
+    for first, (begin, _) in enumerate(found):
         spaced = 0
-        for place, (word_begin, end) in enumerate(words[first : first + _MOST_CHARACTERS]):
+        for place, (word_begin, end) in enumerate(found[first : first + _MOST_CHARACTERS]):
             spaced += not _IS_UNSPACED.match(folded, word_begin)
             if spaced > _MOST_WORDS:
                 break

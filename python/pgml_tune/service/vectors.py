@@ -11,8 +11,8 @@ import orjson
 from pgml_tune.db import Session
 from pgml_tune.engine.contract import VectorArray
 from pgml_tune.engine.embedder import Embedder
-from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.sketch import sketch
+from pgml_tune.engine.work import Work
 from pgml_tune.service.calls import Call
 from pgml_tune.service.inputs import encoded, refuse_cut
 from pgml_tune.service.keys import KeyMaker

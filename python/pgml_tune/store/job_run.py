@@ -40,6 +40,7 @@ _PARTS = """
 SELECT p.part, p.query, p.row_count, p.rows_sha256, p.column_names, p.shape
 FROM pgml_tune.job_part AS p WHERE p.job_id = $1::int8 ORDER BY p.part
 """
+_OWNER = "SELECT pg_catalog.pg_get_userbyid(j.role_id)::text AS name FROM pgml_tune.job AS j WHERE j.job_id = $1::int8"
 _CHUNK = """
 SELECT r.chunk_no, r.lines FROM pgml_tune.job_rows AS r
 WHERE r.job_id = $1::int8 AND r.part = $2::text AND r.chunk_no > $3::int4
@@ -180,6 +181,11 @@ def may_leave(db: Database) -> bool:
 def parts(db: Database, job_id: int) -> list[Part]:
     """What the rows of a job are."""
     return [Part(**row) for row in db.fetch(_PARTS, job_id)]
+
+
+def owner(db: Database, job_id: int) -> str:
+    """The role whose job it is, and with whose rights it runs SQL."""
+    return str(db.fetch(_OWNER, job_id)[0]["name"])
 
 
 def chunks(db: Database, job_id: int, part: str) -> Iterator[str]:

@@ -15,7 +15,10 @@ from pgml_tune.db.bounds import Bounds
 _PROBE = "CREATE TEMPORARY VIEW pg_temp.x AS "
 _COMMAND = "CREATE VIEW"
 _NOT_FOR_A_CURSOR = "42P11"
-_ANALYSE = "SELECT a.view_id::pg_catalog.int8 AS view_id, a.tree FROM pgml_tune._analyse_sql($1::pg_catalog.text) AS a"
+_ANALYSE = """
+SELECT a.view_id::pg_catalog.int8 AS view_id, a.tree
+FROM pgml_tune._analyse_sql($1::pg_catalog.text, $2::pg_catalog.bool, $3::pg_catalog.int4) AS a
+"""
 _PLAN = "SELECT pgml_tune._plan_sql($1::pg_catalog.text) AS cost"
 _RUN = """
 SELECT r.lines, r.is_cut FROM pgml_tune._run_sql($1::pg_catalog.text, $2::pg_catalog.int4, $3::pg_catalog.int8) AS r
@@ -25,9 +28,17 @@ SELECT f.function_id::pg_catalog.int8 AS function_id, f.operator_id::pg_catalog.
        f.signature, f.schema_name, f.volatility, f.kind, f.is_builtin, f.extension, f.argument_types
 FROM pgml_tune._sql_functions($1::pg_catalog.oid[], $2::pg_catalog.oid[]) AS f
 """
+_TYPE_CODE = """
+SELECT c.type_id::pg_catalog.int8 AS type_id, c.tree, c.function_ids::pg_catalog.int8[] AS function_ids
+FROM pgml_tune._type_code() AS c
+"""
+_TYPE_USERS = """
+SELECT u.type_ids::pg_catalog.int8[] AS type_ids, u.names FROM pgml_tune._type_users($1::pg_catalog.oid[]) AS u
+"""
+_HIDES = "SELECT pgml_tune._hides_one($1::pg_catalog.text[]) AS hides"
 _RELATIONS = """
-SELECT r.relation_id::pg_catalog.int8 AS relation_id, r.schema_name, r.name, r.kind, r.is_own, r.columns, r.tree,
-       r.policies
+SELECT r.relation_id::pg_catalog.int8 AS relation_id, r.schema_name, r.name, r.kind, r.is_own, r.may_read, r.columns,
+       r.readable_columns, r.tree, r.policies, r.function_ids::pg_catalog.int8[] AS function_ids
 FROM pgml_tune._sql_relations($1::pg_catalog.oid[]) AS r
 """
 
@@ -57,9 +68,29 @@ class Relation:
     name: str
     kind: str
     is_own: bool  # the server's or ours
+    may_read: bool  # all of it
     columns: dict[int, str]
+    readable_columns: list[int] | None  # if not all of it
     tree: str | None
     policies: list[str] | None
+    function_ids: list[int] | None  # of users, that the planner may run
+
+    def is_readable(self, columns: set[int]) -> bool:
+        """Whether the caller may read these columns; 0 is the whole row, none of them is any."""
+        if self.may_read:
+            return True
+        readable = set(self.readable_columns or ())
+        wanted = (columns | set(self.columns)) - {0} if 0 in columns else columns
+        return bool(readable) and wanted <= readable
+
+
+@dataclass(frozen=True, slots=True)
+class TypeCode:
+    """What runs when a value of a type is made."""
+
+    type_id: int
+    tree: str | None
+    function_ids: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +109,16 @@ def single_query_error(db: Session, sql: str) -> Failure | None:
     return failure
 
 
-def analyse(db: Session, bounds: Bounds, sql: str) -> tuple[int, str] | Failure:
-    """The view that the server has made of a query, and its tree."""
-    rows = db.try_fetch(bounds, _ANALYSE, sql)
+def parse_error(db: Session, sql: str) -> Failure | None:
+    """What the analysis says of a query by itself, without a view round it."""
+    return db.why_not_prepared(sql)
+
+
+def analyse(
+    db: Session, bounds: Bounds, sql: str, is_temporary: bool, max_bytes: int
+) -> tuple[int, str | None] | Failure:
+    """The view that the server has made of a query, and its tree; None if that is too long."""
+    rows = db.try_fetch(bounds, _ANALYSE, sql, is_temporary, max_bytes)
     return rows if isinstance(rows, Failure) else (rows[0]["view_id"], rows[0]["tree"])
 
 
@@ -108,3 +146,19 @@ def relations(db: Database, relation_ids: list[int]) -> list[Relation]:
         columns = {int(number): name for number, name in json.loads(row["columns"] or "{}").items()}
         found.append(Relation(**(row | {"columns": columns})))
     return found
+
+
+def type_code(db: Database) -> list[TypeCode]:
+    """What runs when values of types are made that somebody has made."""
+    return [TypeCode(**row) for row in db.fetch(_TYPE_CODE)]
+
+
+def type_users(db: Database, type_ids: list[int]) -> tuple[set[int], list[str]]:
+    """The types that hold one of these types, and the names of all that has to do with them."""
+    row = db.fetch(_TYPE_USERS, type_ids)[0]
+    return set(row["type_ids"]), row["names"]
+
+
+def hides_one(db: Database, words: list[str]) -> bool:
+    """Whether one of these words is the name of something that the caller may not read."""
+    return bool(db.fetch(_HIDES, words)[0]["hides"])

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pgml_tune.db import Database
+from pgml_tune.db.connection import ConnectionDatabase
 from pgml_tune.engine.artifact import BUILDING
 from pgml_tune.engine.files import explained
 from pgml_tune.engine.orphans import JOBS, Stored, choose
 from pgml_tune.errors import InvalidArgument, NotReady
 from pgml_tune.records import ModelReference
+from pgml_tune.service.training_rows import SQL_SHAPE
 from pgml_tune.settings import Paths
 from pgml_tune.store import job_run
 from pgml_tune.store.job import file_users
@@ -27,7 +29,7 @@ def folder_of(paths: Paths, held: Claim) -> Path:
     return paths.spool_dir / JOBS / held.label
 
 
-def lay_out(db: Database, paths: Paths, held: Claim, threads: int, keep_up: Callable[[], None]) -> list[Part]:
+def lay_out(db: ConnectionDatabase, paths: Paths, held: Claim, threads: int, keep_up: Callable[[], None]) -> list[Part]:
     """Write the rows and the description of a job; what its rows are."""
     folder = folder_of(paths, held)
     parameters = dict(held.parameters)
@@ -60,9 +62,18 @@ def lay_out(db: Database, paths: Paths, held: Claim, threads: int, keep_up: Call
                 }
                 for part in parts
             },
+            "database": _access(db, held, parts),
         }
         (folder / "job.json").write_text(json.dumps(description, ensure_ascii=False), encoding="utf-8")
     return parts
+
+
+def _access(db: ConnectionDatabase, held: Claim, parts: list[Part]) -> dict[str, str] | None:
+    """Where a job runs SQL, and with whose rights; None for one whose rows are no SQL."""
+    if not any(part.shape == SQL_SHAPE for part in parts):
+        return None
+    # The folder is closed to others, and the file is gone with it when the job ends.
+    return {"dsn": db.dsn, "role": job_run.owner(db, held.job_id)}
 
 
 def _file_name(part: Part) -> str:

@@ -1,0 +1,128 @@
+"""What a query may consist of, and what may be evaluated when it is read."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pgml_tune.db import Session
+from pgml_tune.service.query_tree import TreeError
+from pgml_tune.service.sql_amplifiers import find_amplifier
+from pgml_tune.service.sql_functions import Functions, is_allowed, named_functions
+from pgml_tune.service.sql_parts import Parts, parts_of
+from pgml_tune.settings import Limits
+from pgml_tune.store import sql_check as store
+from pgml_tune.store.sql_check import Relation
+
+_READABLE_KINDS = ("r", "p", "v", "m", "f")
+# A value of these types is the number of something, and shows its name.
+_NAMING_TYPES = frozenset((24, 2202, 2203, 2204, 2205, 2206, 4089, 4096, 4191))
+_FIRST_OF_USERS = 16384
+_MOST_RELATIONS = 500
+_ESCAPED = re.compile(r"u&[\"']", re.IGNORECASE)
+_known = Functions()  # of the server itself, the same for all
+
+
+class Refusal(Exception):
+    """A query that is not allowed; no reason where it names what does not exist for its caller."""
+
+    def __init__(self, reason: str | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Rules:
+    """The rules for one caller and one text."""
+
+    def __init__(self, db: Session, limits: Limits) -> None:
+        self._db = db
+        self._extra = named_functions(limits.sql_functions)
+        self._risky_types: set[int] = set()
+
+    def names_code(self, text: str) -> bool:
+        """Whether analysing a text could run code of users: it has the name of a type that does, or of its users."""
+        risky = [code.type_id for code in store.type_code(self._db) if not self._is_harmless(code)]
+        if not risky:
+            return False
+        self._risky_types, names = store.type_users(self._db, risky)
+        plain = text.replace('""', '"').lower()
+        return bool(_ESCAPED.search(text)) or any(name.lower() in plain for name in names)
+
+    def check(self, tree: Any, parts: Parts) -> dict[int, Relation]:
+        """The relations that a query reads, if all it consists of is allowed; else a Refusal."""
+        relations = self._read_relations(parts)
+        if any(not relation.is_readable(parts.reads[number]) for number, relation in relations.items()):
+            raise Refusal(None)
+        if any(relation.is_own for relation in relations.values()):
+            raise Refusal("it reads tables of the server or of this extension")
+        if not _NAMING_TYPES.isdisjoint(parts.type_ids):
+            raise Refusal("it asks for names of the server's objects")
+        self._check_parts(parts, tree)
+        self._check_inside(relations)
+        return relations
+
+    def _check_inside(self, relations: dict[int, Relation]) -> None:
+        """Refuse what would be evaluated with these relations: views through all of theirs, policies, indexes."""
+        seen, waiting = set(relations), list(relations.values())
+        while waiting:
+            relation = waiting.pop()
+            self._check_planned(relation)
+            trees = [] if relation.tree is None else [parts_of(relation.tree, relation.relation_id)]
+            trees += [parts_of(policy) for policy in relation.policies or ()]
+            for parts in trees:
+                self._check_parts(parts, None)
+                inner = self._read_relations(parts, seen)
+                seen.update(inner)
+                waiting.extend(inner.values())
+            if len(seen) > _MOST_RELATIONS:
+                raise Refusal("its views read too many tables")
+
+    def _read_relations(self, parts: Parts, seen: set[int] | frozenset[int] = frozenset()) -> dict[int, Relation]:
+        new = sorted(parts.reads.keys() - seen)
+        relations = {one.relation_id: one for one in store.relations(self._db, new)} if new else {}
+        if len(relations) < len(new):
+            raise Refusal(None)
+        if any(relation.kind not in _READABLE_KINDS for relation in relations.values()):
+            raise Refusal("it reads something that is no table")
+        return relations
+
+    def _check_parts(self, parts: Parts, tree: Any) -> None:
+        """Refuse kinds of nodes, types and functions; `tree` is that of the query itself, None inside a relation."""
+        if parts.fault:
+            raise Refusal(parts.fault if tree is not None else "it reads a view or policy that does more than compute")
+        if not self._risky_types.isdisjoint(parts.type_ids):
+            raise Refusal("it has a value of a type whose checks call functions")
+        functions, operators = _known.read(self._db, parts.function_ids, parts.operator_ids)
+        if len(functions) < len(parts.function_ids) or len(operators) < len(parts.operator_ids):
+            raise TreeError
+        for function in (*functions.values(), *operators.values()):
+            if not is_allowed(function, self._extra, tree is None):
+                if tree is None:
+                    raise Refusal("it reads a view or policy with a function that is not allowed")
+                raise Refusal(f"function {function.name}({', '.join(function.argument_types)}) is not allowed")
+        if tree is None:
+            return
+        names = ({number: one.name for number, one in known.items()} for known in (functions, operators))
+        amplifier = find_amplifier(tree, *names)
+        if amplifier is not None:
+            raise Refusal(f"function {amplifier}() is not allowed with arguments of any length")
+
+    def _check_planned(self, relation: Relation) -> None:
+        if relation.function_ids and not self._are_allowed(set(relation.function_ids)):
+            raise Refusal("it reads a table whose indexes call a function that is not allowed")
+
+    def _are_allowed(self, function_ids: set[int]) -> bool:
+        functions, _ = _known.read(self._db, function_ids, set())
+        return all(is_allowed(function, self._extra, True) for function in functions.values())
+
+    def _is_harmless(self, code: store.TypeCode) -> bool:
+        if code.tree is None:
+            return self._are_allowed(set(code.function_ids))
+        try:
+            parts = parts_of(code.tree)
+        except TreeError:
+            return False
+        functions, operators = _known.read(self._db, parts.function_ids, parts.operator_ids)
+        return parts.fault is None and all(
+            is_allowed(function, self._extra, True) for function in (*functions.values(), *operators.values())
+        )
