@@ -115,63 +115,74 @@ COMMENT ON FUNCTION pgml_tune._run_sql(text, integer, bigint) IS
 
 CREATE OR REPLACE FUNCTION pgml_tune._sql_functions(function_ids oid[], operator_ids oid[])
 RETURNS TABLE (
-    function_id oid, operator_id oid, name text, signature text, schema_name text, volatility text, kind text,
+    function_id oid, operator_id oid, name text, schema_name text, volatility text, kind text,
     is_builtin boolean, extension text, argument_types text[]
 )
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT p.oid, o.oid, p.proname, p.oid::regprocedure::text, n.nspname, p.provolatile, p.prokind,
-           p.oid < 16384 AND n.nspname = 'pg_catalog' AND l.lanname IN ('internal', 'sql'),
-           CASE WHEN l.lanname IN ('c', 'internal', 'sql') THEN (
-               SELECT e.extname FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid
-               JOIN pg_roles AS r ON r.oid = p.proowner AND r.rolsuper
-               WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
-                 AND d.refclassid = 'pg_extension'::regclass
-           ) END,
-           ARRAY(SELECT a.type_id::regtype::text FROM unnest(p.proargtypes) WITH ORDINALITY AS a (type_id, place) ORDER BY a.place)
-    FROM (
-        SELECT f.function_id, NULL::oid AS operator_id FROM unnest(function_ids) AS f (function_id)
-        UNION ALL
-        SELECT o.oprcode, o.oid FROM pg_operator AS o WHERE o.oid = ANY (operator_ids)
-    ) AS f
-    LEFT JOIN pg_operator AS o ON o.oid = f.operator_id
-    JOIN pg_proc AS p ON p.oid = f.function_id
-    JOIN pg_namespace AS n ON n.oid = p.pronamespace
-    JOIN pg_language AS l ON l.oid = p.prolang
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT p.oid, o.oid, p.proname::text, n.nspname::text, p.provolatile::text, p.prokind::text,
+               p.oid < 16384 AND n.nspname = 'pg_catalog' AND l.lanname IN ('internal', 'sql'),
+               CASE WHEN l.lanname IN ('c', 'internal', 'sql') THEN (
+                   SELECT e.extname::text FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid
+                   JOIN pg_roles AS r ON r.oid = p.proowner AND r.rolsuper
+                   WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+                     AND d.refclassid = 'pg_extension'::regclass
+               ) END,
+               ARRAY(
+                   SELECT a.type_id::regtype::text
+                   FROM unnest(p.proargtypes) WITH ORDINALITY AS a (type_id, place) ORDER BY a.place
+               )
+        FROM (
+            SELECT f.function_id, NULL::oid AS operator_id FROM unnest(function_ids) AS f (function_id)
+            UNION ALL
+            SELECT o.oprcode, o.oid FROM pg_operator AS o WHERE o.oid = ANY (operator_ids)
+        ) AS f
+        LEFT JOIN pg_operator AS o ON o.oid = f.operator_id
+        JOIN pg_proc AS p ON p.oid = f.function_id
+        JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        JOIN pg_language AS l ON l.oid = p.prolang;
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._sql_functions(oid[], oid[]) IS 'What functions, and those of operators, are.';
 
--- Which columns may be read is only told where not all may.
+-- Plans of plpgsql are kept, those of SQL functions are not. Which columns may be read is only told where not all may.
 CREATE OR REPLACE FUNCTION pgml_tune._sql_relations(relation_ids oid[])
 RETURNS TABLE (
     relation_id oid, schema_name text, name text, kind text, is_own boolean, may_read boolean, columns text,
     readable_columns integer[], tree text, policies text[], function_ids oid[]
 )
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT c.oid, n.nspname, c.relname, c.relkind,
-           n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgml_tune', 'pgml_tune_scratch'),
-           has_table_privilege(c.oid, 'SELECT'),
-           (
-               SELECT json_object_agg(a.attnum, a.attname)::text FROM pg_attribute AS a
-               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-           ),
-           CASE WHEN NOT has_table_privilege(c.oid, 'SELECT') THEN ARRAY(
-               SELECT a.attnum::integer FROM pg_attribute AS a
-               WHERE a.attrelid = c.oid AND NOT a.attisdropped AND has_column_privilege(c.oid, a.attnum, 'SELECT')
-           ) END,
-           CASE c.relkind WHEN 'v' THEN (
-               SELECT r.ev_action::text FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND r.rulename = '_RETURN'
-           ) END,
-           CASE WHEN c.relrowsecurity THEN ARRAY(
-               SELECT p.polqual::text FROM pg_policy AS p
-               WHERE p.polrelid = c.oid AND p.polqual IS NOT NULL AND p.polcmd IN ('r', '*')
-           ) END,
-           CASE WHEN c.relkind IN ('r', 'p', 'm', 'f') THEN pgml_tune._planned_functions(c.oid, c.relhassubclass) END
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.oid = ANY (relation_ids)
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
+               n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgml_tune', 'pgml_tune_scratch'),
+               has_table_privilege(c.oid, 'SELECT'),
+               (
+                   SELECT json_object_agg(a.attnum, a.attname)::text FROM pg_attribute AS a
+                   WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+               ),
+               CASE WHEN NOT has_table_privilege(c.oid, 'SELECT') THEN ARRAY(
+                   SELECT a.attnum::integer FROM pg_attribute AS a
+                   WHERE a.attrelid = c.oid AND NOT a.attisdropped AND has_column_privilege(c.oid, a.attnum, 'SELECT')
+               ) END,
+               CASE c.relkind WHEN 'v' THEN (
+                   SELECT r.ev_action::text FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND r.rulename = '_RETURN'
+               ) END,
+               CASE WHEN c.relrowsecurity THEN ARRAY(
+                   SELECT p.polqual::text FROM pg_policy AS p
+                   WHERE p.polrelid = c.oid AND p.polqual IS NOT NULL AND p.polcmd IN ('r', '*')
+               ) END,
+               CASE WHEN c.relkind IN ('r', 'p', 'm', 'f') THEN pgml_tune._planned_functions(c.oid, c.relhassubclass) END
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.oid = ANY (relation_ids);
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._sql_relations(oid[]) IS
     'What relations are, what of them the caller may read, and what else is evaluated when they are read: the queries of views and the policies of rows.';
@@ -221,17 +232,21 @@ COMMENT ON FUNCTION pgml_tune._planned_functions(oid, boolean) IS
 -- range; JSON runs casts to itself; a range runs its functions.
 CREATE OR REPLACE FUNCTION pgml_tune._type_code()
 RETURNS TABLE (type_id oid, tree text, function_ids oid[])
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT c.contypid, c.conbin::text, '{}'::oid[] FROM pg_constraint AS c
-    WHERE c.conrelid = 0 AND c.contypid >= 16384 AND c.contype = 'c'
-    UNION ALL
-    SELECT c.castsource, NULL, ARRAY[c.castfunc] FROM pg_cast AS c
-    WHERE c.castsource >= 16384 AND c.casttarget IN ('json'::regtype, 'jsonb'::regtype) AND c.castfunc <> 0
-    UNION ALL
-    SELECT r.rngtypid, NULL, array_remove(ARRAY[r.rngcanonical::oid, r.rngsubdiff::oid], 0::oid) FROM pg_range AS r
-    WHERE r.rngtypid >= 16384 AND (r.rngcanonical <> 0 OR r.rngsubdiff <> 0)
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT c.contypid, c.conbin::text, '{}'::oid[] FROM pg_constraint AS c
+        WHERE c.conrelid = 0 AND c.contypid >= 16384 AND c.contype = 'c'
+        UNION ALL
+        SELECT c.castsource, NULL, ARRAY[c.castfunc] FROM pg_cast AS c
+        WHERE c.castsource >= 16384 AND c.casttarget IN ('json'::regtype, 'jsonb'::regtype) AND c.castfunc <> 0
+        UNION ALL
+        SELECT r.rngtypid, NULL, array_remove(ARRAY[r.rngcanonical::oid, r.rngsubdiff::oid], 0::oid) FROM pg_range AS r
+        WHERE r.rngtypid >= 16384 AND (r.rngcanonical <> 0 OR r.rngsubdiff <> 0);
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._type_code() IS 'Checks of domains, casts to JSON and functions of ranges that somebody has made.';
 

@@ -25,7 +25,7 @@ SELECT r.lines, r.is_cut FROM pgml_tune._run_sql($1::pg_catalog.text, $2::pg_cat
 """
 _FUNCTIONS = """
 SELECT f.function_id::pg_catalog.int8 AS function_id, f.operator_id::pg_catalog.int8 AS operator_id, f.name,
-       f.signature, f.schema_name, f.volatility, f.kind, f.is_builtin, f.extension, f.argument_types
+       f.schema_name, f.volatility, f.kind, f.is_builtin, f.extension, f.argument_types
 FROM pgml_tune._sql_functions($1::pg_catalog.oid[], $2::pg_catalog.oid[]) AS f
 """
 _TYPE_CODE = """
@@ -50,7 +50,6 @@ class Function:
     function_id: int
     operator_id: int | None
     name: str
-    signature: str
     schema_name: str
     volatility: str  # i | s | v
     kind: str  # f | a | w | p
