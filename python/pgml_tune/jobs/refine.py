@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.local import LocalGenerator, Sampling
+from pgml_tune.engine.work import Work
 from pgml_tune.jobs.caller import Caller
 from pgml_tune.jobs.reports import Reporter
 from pgml_tune.jobs.sql_learning import Course

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pgml_tune.engine.encoder import Work
 from pgml_tune.engine.local import LocalGenerator
+from pgml_tune.engine.work import Work
 from pgml_tune.jobs.caller import Caller
 from pgml_tune.jobs.sql_rows import Lesson
 from pgml_tune.jobs.sql_targets import SqlTarget
