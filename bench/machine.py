@@ -11,7 +11,9 @@ from typing import Any
 
 import psycopg
 
-_PACKAGES = ("onnxruntime", "tokenizers", "numpy", "torch", "sentence-transformers", "transformers", "fastembed")
+_PACKAGES = (
+    "onnxruntime", "tokenizers", "ctranslate2", "numpy", "torch", "sentence-transformers", "transformers", "fastembed",
+)  # fmt: skip
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "i8mm", "bf16")
 
 

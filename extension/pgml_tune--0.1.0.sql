@@ -5278,7 +5278,7 @@ from pgml_tune.backend import training
 return training.import_model(name, source, task, version, options, wait)
 $python$;
 COMMENT ON PROCEDURE @extschema@.import_model(text, text, text, text, jsonb, boolean, bigint) IS
-    'Brings a model in: exports a folder below import_dirs, or org/model of a hub, to ONNX, compares it with the original and registers it; options: quantize, threads, description.';
+    'Brings a model in: exports a folder below import_dirs, or org/model of a hub, to ONNX or CTranslate2, compares it with the original and registers it; endpoint:NAME is a model of the server that sql_endpoint names; options: quantize, threads, description.';
 
 CREATE OR REPLACE PROCEDURE @extschema@.finetune_sbert(
     model text, train_query text, new_version text DEFAULT NULL, eval_query text DEFAULT NULL,

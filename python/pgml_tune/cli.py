@@ -158,10 +158,11 @@ _dsn = click.option(
 def import_command(
     source: str, name: str, task: str, version: str | None, quantize: tuple[str, ...], verbose: bool, dsn: str
 ) -> None:
-    """Import a model: export it to ONNX, compare it with the original, register it.
+    """Import a model: export it to ONNX or CTranslate2, compare it with the original, register it.
 
     SOURCE is a folder of sentence-transformers or transformers with weights in safetensors, or a name org/model where
-    a model hub can be reached. The same files imported twice make no second copy.
+    a model hub can be reached. The same files imported twice make no second copy. With --task text_to_sql it may be
+    endpoint:NAME, a model of the server that the setting sql_endpoint names.
 
     \b
     pgml-tune import ./all-MiniLM-L6-v2 --name minilm
