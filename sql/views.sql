@@ -594,6 +594,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._readable_schema(regclass[], text[], boolean)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._tables_along(name[], regclass[], text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._schema_along(name[], regclass[], text[], boolean)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_relations(regclass[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_columns(name[], regclass[], text[], real)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._readable_values(text[], integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_along(name[], text[], integer)'),

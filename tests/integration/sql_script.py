@@ -15,6 +15,25 @@ SELECT pgml_tune._register_version(%s, 'text_to_sql', NULL, 'v1', NULL, v.artifa
     to_jsonb(v) || '{"task": "text_to_sql", "engine": "ctranslate2", "metrics": {}, "source": {}}')
 FROM pgml_tune.model_version AS v ORDER BY v.model_version_id LIMIT 1
 """
+SHOP = """
+CREATE SCHEMA shop;
+CREATE TYPE shop.state AS ENUM ('open', 'shipped');
+CREATE TABLE shop.customer (id integer PRIMARY KEY, name text, city text, secret_note text);
+CREATE TABLE shop.orders (
+    id integer PRIMARY KEY, customer_id integer REFERENCES shop.customer, total numeric, state shop.state
+);
+CREATE TABLE shop.payroll (id integer PRIMARY KEY, salary numeric);
+COMMENT ON TABLE shop.orders IS 'what customers have bought';
+COMMENT ON COLUMN shop.orders.total IS 'in euros';
+INSERT INTO shop.customer
+SELECT g, 'Ada ' || g, (ARRAY['Berlin', 'Paris', 'New York'])[1 + g % 3], 'note' FROM generate_series(1, 30) AS g;
+INSERT INTO shop.orders SELECT g, g, g * 10, 'open' FROM generate_series(1, 30) AS g;
+GRANT USAGE ON SCHEMA shop TO alice, bob;
+GRANT SELECT (id, name, city) ON shop.customer TO alice, bob;
+GRANT SELECT ON shop.orders TO alice, bob;
+ANALYZE shop.customer, shop.orders;
+"""
+COUNT = "SELECT COUNT(*) FROM customer"
 # The module is the same for all functions of a session; GD is, too.
 _REPLACE = """
 DO LANGUAGE plpython3u $python$
@@ -53,6 +72,16 @@ def register(db: psycopg.Connection[Any]) -> None:
     )
 
 
+def open_shop(db: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """Makes a superuser's session one of alice in schema shop, where she may read some of the tables."""
+    db.execute("SET client_min_messages = warning")
+    register(db)
+    db.execute(SHOP)  # type: ignore[arg-type]
+    db.execute("SET search_path = shop, public")
+    db.execute("SET ROLE alice")
+    return db
+
+
 def follow(
     session: psycopg.Connection[Any],
     answers: Mapping[str, Sequence[str]],
@@ -71,3 +100,24 @@ def prompts(session: psycopg.Connection[Any]) -> list[str]:
     found: list[str] = fetch_value(session, "SELECT public.prompts()")
     session.execute(f"SET ROLE {role}")
     return found
+
+
+def say(session: psycopg.Connection[Any], answers: Any, **options: Any) -> None:
+    """Let the model of a session of alice answer every question so, or as follow() takes it."""
+    session.execute("RESET ROLE")
+    follow(session, answers if isinstance(answers, dict) else {"": answers}, **options)
+    session.execute("SET ROLE alice")
+
+
+def ask(session: psycopg.Connection[Any], question: str | None = "how many?", **arguments: Any) -> Any:
+    """The answer of text_to_sql()."""
+    named = "".join(f", {name} => %({name})s" for name in arguments)
+    return fetch_value(session, f"SELECT text_to_sql(%(question)s{named})", {"question": question, **arguments})
+
+
+def candidates(session: psycopg.Connection[Any], question: str | None = "how many?", **arguments: Any) -> list[Any]:
+    """The rows of text_to_sql_candidates()."""
+    named = "".join(f", {name} => %({name})s" for name in arguments)
+    return session.execute(
+        f"SELECT * FROM text_to_sql_candidates(%(question)s{named})", {"question": question, **arguments}
+    ).fetchall()

@@ -66,6 +66,10 @@ class Session(Database, Protocol):
         """The names and types of the columns of `sql`, which is run; refused unless it is one SELECT."""
         ...
 
+    def hold(self, sql: str) -> None:
+        """Lock the tables that a query names; it is not run, nor planned, which could run code of others."""
+        ...
+
     def attempt(self, work: Callable[[], None]) -> str | None:
         """Do some work; what went wrong in its SQL, where the work ended and its last statement was undone."""
         ...

@@ -50,6 +50,10 @@ class SpiDatabase:
         result = plpy.execute(sql)
         return list(zip(result.colnames(), result.coltypes(), strict=True))
 
+    def hold(self, sql: str) -> None:
+        _refuse_parallel_mode()
+        plpy.prepare(check_value(sql))
+
     def attempt(self, work: Callable[[], None]) -> str | None:
         try:
             work()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pgml_tune.db import Database
+from pgml_tune.db import Database, Session
 
 _PATH = "SELECT pg_catalog.current_schemas(false)::pg_catalog.text[] AS path"
 _RELATIONS = "SELECT $1::pg_catalog.regclass[]::pg_catalog.oid[] AS relations"
@@ -49,6 +49,14 @@ def relation_oids(db: Database, tables: Sequence[str]) -> list[int]:
     """The relations that regclasses name, in their text form."""
     oids: list[int] = db.fetch(_RELATIONS, list(tables))[0]["relations"]
     return oids
+
+
+def hold_relations(db: Session, relations: Sequence[str]) -> None:
+    """Let nobody turn relations, named with their schemas, into something else until the transaction ends."""
+    for relation in relations:
+        # One that is gone meanwhile shows as its number.
+        if not relation.isdigit():
+            db.hold(f"SELECT FROM ONLY {relation}")
 
 
 def read_tables(db: Database, path: list[str], relations: list[int] | None, with_values: bool) -> list[FoundTable]:
