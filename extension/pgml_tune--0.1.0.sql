@@ -1587,18 +1587,34 @@ $$;
 COMMENT ON FUNCTION pgml_tune._readable_schema(regclass[], text[], boolean) IS
     'The tables and views of which the caller may read at least a column, with those columns, keys and comments: these tables, or all in these schemas, or all in his search path. Names are as he has to write them; where schemas are given, as under each of these alone. With the frequent values that the statistics have for him.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._hold_relations(relations regclass[])
+RETURNS void
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import schema
+return schema.hold_relations(relations)
+$python$;
+COMMENT ON FUNCTION pgml_tune._hold_relations(regclass[]) IS
+    'Lets nobody turn relations into something else until the transaction ends, without planning a query on them.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._text_columns(path name[], tables regclass[], schemas text[], most_rows real)
-RETURNS TABLE (relation oid, schema_name text, name text, rows real, column_name text, labels text[])
-LANGUAGE plpgsql STABLE
+RETURNS TABLE (
+    relation oid, schema_name text, name text, members regclass[], rows real, column_name text, labels text[]
+)
+LANGUAGE plpgsql VOLATILE  -- called again after a wait for locks it has to see what has happened meanwhile
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+    -- No object that the server has by itself has so long a number.
+    c_foreign_code CONSTANT text := ' [0-9]{5}';
 BEGIN
     RETURN QUERY
     WITH readable AS MATERIALIZED (
-        SELECT t.*, p.rows
+        SELECT t.*, p.members, p.rows
         FROM pgml_tune._tables_along(_text_columns.path, _text_columns.tables, schemas) AS t
         LEFT JOIN LATERAL (
             WITH RECURSIVE tree (part) AS (
@@ -1606,13 +1622,22 @@ BEGIN
                 UNION
                 SELECT i.inhrelid FROM tree AS u JOIN pg_inherits AS i ON i.inhparent = u.part
             )
-            SELECT sum(greatest(o.reltuples, 0))::real AS rows
+            -- Nothing of these may run code of others with the rights of the caller: no view, no row security, no other
+            -- server, and no expression that the planner would fold.
+            SELECT array_agg(o.oid::regclass) AS members, sum(greatest(o.reltuples, 0))::real AS rows
             FROM tree AS u JOIN pg_class AS o ON o.oid = u.part
-            HAVING NOT bool_or(o.relkind = 'f')
-        -- Nothing of these runs code of others with the rights of the caller: no view, no row security, no other server.
+            HAVING bool_and(o.relkind = 'p' OR o.relkind IN ('r', 'm') AND pg_relation_filenode(o.oid) IS NOT NULL)
+               AND NOT bool_or(EXISTS (
+                   SELECT FROM pg_index AS i
+                   WHERE i.indrelid = o.oid AND concat(i.indexprs::text, i.indpred::text) ~ c_foreign_code
+               ) OR EXISTS (
+                   SELECT FROM pg_statistic_ext AS x WHERE x.stxrelid = o.oid AND x.stxexprs::text ~ c_foreign_code
+               ) OR EXISTS (
+                   SELECT FROM pg_partitioned_table AS q WHERE q.partrelid = o.oid AND q.partexprs::text ~ c_foreign_code
+               ))
         ) AS p ON t.kind IN ('r', 'p', 'm') AND NOT row_security_active(t.relation)
     )
-    SELECT r.relation, r.nspname::text, r.name, r.rows, quote_ident(a.attname), e.labels
+    SELECT r.relation, r.nspname::text, r.name, r.members, r.rows, quote_ident(a.attname), e.labels
     FROM readable AS r
     JOIN pg_attribute AS a ON a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type AS t ON t.oid = a.atttypid
@@ -1632,7 +1657,7 @@ COMMENT ON FUNCTION pgml_tune._text_columns(name[], regclass[], text[], real) IS
 
 CREATE OR REPLACE FUNCTION pgml_tune._readable_values(schemas text[] DEFAULT NULL, most integer DEFAULT 10000)
 RETURNS TABLE (schema_name text, table_name text, column_name text, value text)
-LANGUAGE plpgsql STABLE  -- without a search_path: that of the caller says which tables he names how
+LANGUAGE plpgsql VOLATILE  -- without a search_path: that of the caller says which tables he names how
 AS $$
 BEGIN
     RETURN QUERY SELECT v.* FROM pgml_tune._values_along(pg_catalog.current_schemas(false), schemas, most) AS v;
@@ -1643,15 +1668,20 @@ COMMENT ON FUNCTION pgml_tune._readable_values(text[], integer) IS
 
 CREATE OR REPLACE FUNCTION pgml_tune._values_along(path name[], schemas text[], most integer)
 RETURNS TABLE (schema_name text, table_name text, column_name text, value text)
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
+SET constraint_exclusion = off  -- no CHECK is evaluated while a query is planned
 AS $$
 DECLARE
     c_most_rows CONSTANT real := 100000;  -- of a table
     c_longest_value CONSTANT integer := 200;  -- characters
     r record;
 BEGIN
+    PERFORM pgml_tune._hold_relations(array_agg(DISTINCT m.member))
+    FROM pgml_tune._text_columns(path, NULL, schemas, c_most_rows) AS t
+    CROSS JOIN LATERAL unnest(t.members) AS m (member) WHERE t.labels IS NULL
+    HAVING count(*) > 0;
     FOR r IN SELECT * FROM pgml_tune._text_columns(path, NULL, schemas, c_most_rows) LOOP
         IF r.labels IS NOT NULL THEN
             RETURN QUERY SELECT r.schema_name, r.name, r.column_name, l.label FROM unnest(r.labels[:most]) AS l (label);
@@ -1672,9 +1702,10 @@ COMMENT ON FUNCTION pgml_tune._values_along(name[], text[], integer) IS
 
 CREATE OR REPLACE FUNCTION pgml_tune._values_named(path name[], tables regclass[], terms text[])
 RETURNS TABLE (table_name text, column_name text, value text)
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
+SET constraint_exclusion = off  -- no CHECK is evaluated while a query is planned
 AS $$
 DECLARE
     c_most_rows CONSTANT real := 100000;  -- of a table
@@ -1683,6 +1714,10 @@ DECLARE
     v_rows real := 0;
     r record;
 BEGIN
+    PERFORM pgml_tune._hold_relations(array_agg(DISTINCT m.member))
+    FROM pgml_tune._text_columns(path, tables, NULL, c_most_rows) AS t
+    CROSS JOIN LATERAL unnest(t.members) AS m (member) WHERE t.labels IS NULL
+    HAVING count(*) > 0;
     FOR r IN
         SELECT t.relation, t.name, t.rows,
                string_agg(format('(%L, s.%s::text)', t.column_name, t.column_name), ', ') FILTER (WHERE t.labels IS NULL) AS pairs,
@@ -1713,9 +1748,10 @@ CREATE OR REPLACE FUNCTION pgml_tune._values_beside(
     path name[], relation regclass, column_name text, literal text
 )
 RETURNS text[]
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
+SET constraint_exclusion = off  -- no CHECK is evaluated while a query is planned
 AS $$
 #variable_conflict use_variable
 DECLARE
@@ -1726,6 +1762,10 @@ DECLARE
     v_is_there boolean;
     v_values text[];
 BEGIN
+    PERFORM pgml_tune._hold_relations(array_agg(DISTINCT m.member))
+    FROM pgml_tune._text_columns(path, ARRAY[relation], NULL, c_most_rows) AS t
+    CROSS JOIN LATERAL unnest(t.members) AS m (member) WHERE t.labels IS NULL
+    HAVING count(*) > 0;
     SELECT t.labels INTO r FROM pgml_tune._text_columns(path, ARRAY[relation], NULL, c_most_rows) AS t
     WHERE t.column_name = _values_beside.column_name;
     IF NOT FOUND THEN
@@ -8614,6 +8654,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._readable_schema(regclass[], text[], boolean)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._tables_along(name[], regclass[], text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._schema_along(name[], regclass[], text[], boolean)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_relations(regclass[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_columns(name[], regclass[], text[], real)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._readable_values(text[], integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_along(name[], text[], integer)'),
