@@ -196,6 +196,33 @@ def test_what_a_server_writes_is_checked_as_any_other(served: SqlServer, session
     assert fetch_value(session, "SELECT count(*) FROM city") == 2
 
 
+LOGGED = """
+SELECT version, outcome FROM pgml_tune.inference_logs
+WHERE model = 'oracle' AND task = 'text_to_sql' AND call_id = ANY (%s)
+"""
+
+
+def test_calls_are_shared_out_by_a_rollout_and_a_candidate_that_fails_is_stepped_in_for(
+    served: SqlServer, session: psycopg.Connection[Any], connect_shared: Connect
+) -> None:
+    def answer(request: dict[str, Any]) -> tuple[int, bytes]:
+        return chat(["SELECT name FROM city"]) if request["model"] == "qwen" else (500, b"it fell over")
+
+    served.answer = answer
+    session.execute("CALL import_model('oracle', 'endpoint:llama', 'text_to_sql', 'v2')")
+    session.execute("SELECT rollout_model('oracle', 'v2', 50)")
+    asking = connect_shared()
+    calls = []
+    for number in range(24):
+        question = f"which cities are there, number {number}?"
+        assert fetch_value(asking, "SELECT text_to_sql(%s, 'oracle')", (question,)) == "SELECT name FROM city"
+        calls.append(fetch_value(asking, "SELECT last_call_id()"))
+    session.execute("SELECT rollback_model('oracle')")
+    outcomes = set(session.execute(LOGGED, (calls,)).fetchall())
+    assert {outcome for _, outcome in outcomes} == {"ok", "fallback"}
+    assert {request["model"] for request in served.requests} == {"qwen", "llama"}
+
+
 def test_a_source_that_names_no_model_of_a_server_fails_its_import(session: psycopg.Connection[Any]) -> None:
     with refused("22023"):
         session.execute("CALL import_model('oracle2', 'endpoint:', 'text_to_sql')")

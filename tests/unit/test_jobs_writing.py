@@ -169,6 +169,24 @@ def unscaled(folder: Path) -> Path:
     return built
 
 
+def test_a_tokenizer_that_comes_as_sentencepiece_alone_is_converted(tmp_path: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    import tiny_t5
+
+    folder = tiny_t5.build(tmp_path / "t5")
+    (tmp_path / "texts").write_text("\n".join(f"{question} {sql}" for question, sql in PAIRS * 50))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "texts"), model_prefix=str(tmp_path / "spiece"), vocab_size=60, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    (tmp_path / "spiece.model").rename(folder / "spiece.model")
+    (folder / "tokenizer.json").unlink()
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "model_max_length": 64}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    event = run_import(tmp_path / "models", folder)
+    assert event["config"]["metrics"]["conversion"]["mean"] < 1e-4
+
+
 def test_a_bart_begins_as_it_was_made_to(tmp_path: Path) -> None:
     event = run_import(tmp_path / "models", build("bart", tmp_path / "bart"))
     assert event["config"]["generation"]["first_token"] == "<s>"
