@@ -9,7 +9,7 @@ from typing import Any
 from pgml_tune.engine.answers import statement_in
 from pgml_tune.engine.ct2 import open_model, running
 from pgml_tune.engine.local import LocalGenerator
-from pgml_tune.engine.tokenizer import Tokens
+from pgml_tune.engine.tokenizer import LONG_TEXT, Tokens
 from pgml_tune.errors import ArtifactDamaged
 from pgml_tune.records import ArtifactConfig
 
@@ -40,9 +40,11 @@ class CausalGenerator(LocalGenerator):
 
     def _read(self, prompt: str) -> Tokens:
         # Of the prompt itself no special token is taken: whoever asks must not end his turn and speak for the model.
-        ids = self._tokenizer.plain(prompt)
+        longest = LONG_TEXT * self.config.max_tokens  # characters: more would be read to be thrown away
+        ids = self._tokenizer.plain(prompt[:longest])
         kept = [*self._before, *ids[: self._room], *self._behind]
-        return Tokens(kept, self._tokenizer.count_unknown(kept), len(ids) > self._room)
+        is_truncated = len(ids) > self._room or len(prompt) > longest
+        return Tokens(kept, self._tokenizer.count_unknown(kept), is_truncated)
 
     def _start(self, sources: list[list[str]], options: dict[str, Any]) -> list[Any]:
         started: list[Any] = self._network.generate_batch(

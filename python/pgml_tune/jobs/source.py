@@ -161,7 +161,7 @@ def _check_weights(folder: Path, origin: Path, folders: set[str], name: str) -> 
             raise NotSupported(
                 f'the weights of model "{name}" are only there as pickle: "{PurePosixPath(part) / pickles[0]}"',
                 detail="Loading a pickle can run any code, so only safetensors is read.",
-                hint="Where you trust it: SentenceTransformer(folder).save_pretrained(new_folder) writes safetensors.",
+                hint="Where you trust it: load it with its library; save_pretrained(new_folder) writes safetensors.",
             )
         for config in ("config.json", "tokenizer_config.json"):
             if (folder / part / config).exists() and "auto_map" in _read_json(folder / part / config):
