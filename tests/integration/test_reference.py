@@ -22,7 +22,7 @@ GROUP BY c.relname
 
 
 def as_heading(name, arguments, result):
-    types = r"jsonb|regrole|interval|double precision|(text|integer|bigint)(\[\])?"
+    types = r"jsonb|regclass\[\]|regrole|interval|double precision|(text|integer|bigint)(\[\])?"
     plain = re.sub(rf"::({types})|\b(IN|OUT) ", "", arguments)
     plain = plain.replace(" DEFAULT ", " = ")
     return f"{name}({plain})" + (f" -> {result}" if result else "")
