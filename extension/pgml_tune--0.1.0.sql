@@ -7767,7 +7767,12 @@ CREATE OR REPLACE FUNCTION pgml_tune._path_text(schemas text[])
 RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-AS $$ SELECT string_agg(quote_ident(s.name), ', ' ORDER BY s.place) FROM unnest(schemas) WITH ORDINALITY AS s (name, place) $$;
+AS $$
+    -- Of no schemas it is the empty path; not known stays so.
+    SELECT CASE WHEN schemas IS NOT NULL THEN array_to_string(
+        ARRAY(SELECT quote_ident(s.name) FROM unnest(schemas) WITH ORDINALITY AS s (name, place) ORDER BY s.place), ', '
+    ) END
+$$;
 COMMENT ON FUNCTION pgml_tune._path_text(text[]) IS 'Schemas as SET search_path takes them.';
 
 -- By meaning where a vector is given, else the same question. As the caller, through a view that shows him what he may read.
@@ -8458,7 +8463,7 @@ FROM (
     WHERE f.task = 'text_to_sql'
     GROUP BY f.call_id, f.given_by
 ) AS c
-WHERE c.question IS NOT NULL AND c.sql IS NOT NULL;
+WHERE c.question IS NOT NULL AND c.sql IS NOT NULL AND c.schema IS NOT NULL;
 COMMENT ON VIEW pgml_tune.sql_training_rows IS
     'Rows for finetune_text_to_sql(): verified examples that you may read, and corrections of answers by record_feedback() that you may see; schema is the search_path by which the SQL was right.';
 

@@ -398,7 +398,7 @@ FROM (
     WHERE f.task = 'text_to_sql'
     GROUP BY f.call_id, f.given_by
 ) AS c
-WHERE c.question IS NOT NULL AND c.sql IS NOT NULL;
+WHERE c.question IS NOT NULL AND c.sql IS NOT NULL AND c.schema IS NOT NULL;
 COMMENT ON VIEW pgml_tune.sql_training_rows IS
     'Rows for finetune_text_to_sql(): verified examples that you may read, and corrections of answers by record_feedback() that you may see; schema is the search_path by which the SQL was right.';
 

@@ -123,6 +123,13 @@ def test_an_example_belongs_to_the_path_by_which_it_was_right(
     assert found(olga, "how many customers") == [COUNT]
 
 
+def test_without_a_path_names_are_qualified(olga: psycopg.Connection[Any]) -> None:
+    olga.execute("SET search_path = ''")
+    olga.execute("SELECT public.add_sql_example('how many customers', 'SELECT count(*) FROM shop.customer')")
+    assert found(olga, "how many customers", "") == ["SELECT count(*) FROM shop.customer"]
+    assert found(olga, "how many customers") == []
+
+
 def test_a_path_of_odd_names_is_kept_as_set_takes_it(
     shop: psycopg.Connection[Any], olga: psycopg.Connection[Any]
 ) -> None:
