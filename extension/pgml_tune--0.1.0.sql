@@ -1061,7 +1061,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     -- Those that settings.py has for superusers.
-    IF _write_setting.name = ANY ('{sql_functions,sql_endpoint,ask_privileged}') THEN
+    IF _write_setting.name = ANY ('{sql_functions,sql_foreign_tables,sql_endpoint,ask_privileged}') THEN
         RAISE EXCEPTION 'permission denied for setting "%"', _write_setting.name USING ERRCODE = '42501';
     END IF;
     DELETE FROM pgml_tune.setting AS s WHERE s.name = _write_setting.name AND _write_setting.value IS NULL;
@@ -4373,35 +4373,52 @@ $python$;
 COMMENT ON FUNCTION pgml_tune._try_sql(text, integer) IS
     'The verdict of _check_sql() on a text, and the rows of one that passes.';
 
--- The text is one SELECT, or its parentheses could end those round it. The view never outlives the block.
+-- The text is one SELECT, or its parentheses could end those round it. Whoever calls this rolls the view back. It is what
+-- is planned and run, too, so that no name is looked up again after it was judged.
 CREATE OR REPLACE FUNCTION pgml_tune._analyse_sql(
-    query text, is_temporary boolean, max_bytes integer, OUT view_id oid, OUT tree text
+    query text, is_temporary boolean, max_bytes integer, OUT view_id oid, OUT view_name text, OUT tree text
 )
 RETURNS record
 LANGUAGE plpgsql VOLATILE
 AS $$
-DECLARE
-    v_name pg_catalog.text := pg_catalog.quote_ident(pg_catalog.gen_random_uuid()::pg_catalog.text);
 BEGIN
-    IF is_temporary THEN
-        v_name := pg_catalog.concat('pg_temp.', v_name);
-        EXECUTE pg_catalog.format(E'CREATE TEMPORARY VIEW %s AS SELECT 1 AS one FROM (\n%s\n) AS q', v_name, query);
-    ELSE
-        v_name := pg_catalog.concat('pgml_tune_scratch.', v_name);
-        EXECUTE pg_catalog.format(E'CREATE VIEW %s AS SELECT 1 AS one FROM (\n%s\n) AS q', v_name, query);
-    END IF;
+    view_name := pg_catalog.concat(
+        CASE WHEN is_temporary THEN 'pg_temp.' ELSE 'pgml_tune_scratch.' END,
+        pg_catalog.quote_ident(pg_catalog.gen_random_uuid()::pg_catalog.text)
+    );
+    -- For the notice that a view of temporary tables is one.
+    PERFORM pg_catalog.set_config('client_min_messages', 'warning', true);
+    EXECUTE pg_catalog.format(
+        E'CREATE %s VIEW %s AS SELECT pg_catalog.row_to_json(r.*) AS line FROM (\n%s\n) AS r',
+        CASE WHEN is_temporary THEN 'TEMPORARY' END, view_name, query
+    );
     SELECT r.ev_class, r.ev_action::pg_catalog.text INTO STRICT view_id, tree
-    FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class OPERATOR(pg_catalog.=) v_name::pg_catalog.regclass;
+    FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class OPERATOR(pg_catalog.=) view_name::pg_catalog.regclass;
     IF pg_catalog.octet_length(tree) OPERATOR(pg_catalog.>) max_bytes THEN
         tree := NULL;
     END IF;
-    RAISE EXCEPTION USING ERRCODE = 'PGML0';
-EXCEPTION WHEN SQLSTATE 'PGML0' THEN
-    NULL;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._analyse_sql(text, boolean, integer) IS
-    'What the server understands by a SELECT, as it keeps it for a view; NULL if that is longer than allowed.';
+    'Makes a view of a SELECT, and tells what the server understands by it; NULL if that is longer than allowed.';
+
+-- Those below a view are locked when it is planned, which is after it was judged.
+CREATE OR REPLACE FUNCTION pgml_tune._lock_views(relation_ids oid[])
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass;
+BEGIN
+    FOREACH v_relation IN ARRAY relation_ids LOOP
+        EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE', v_relation);
+    END LOOP;
+EXCEPTION WHEN insufficient_privilege THEN
+    NULL;  -- who may read some columns only may lock nothing
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._lock_views(oid[]) IS 'Keeps views, and all below them, from being replaced.';
 
 -- What may not be written is refused by the transaction being read-only. No worker of a parallel plan: limits of time and
 -- memory are those of this process. No CHECK of a table is evaluated while it is planned.
@@ -4415,46 +4432,49 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._guard_sql() IS 'Settings under which SQL that a model has written is planned and run.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._plan_sql(query text)
+CREATE OR REPLACE FUNCTION pgml_tune._plan_sql(view_name text)
 RETURNS double precision
 LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_plan pg_catalog.json;
+    v_plan json;
 BEGIN
     PERFORM pgml_tune._guard_sql();
-    EXECUTE pg_catalog.concat('EXPLAIN (FORMAT JSON) ', query) INTO STRICT v_plan;
+    EXECUTE format('EXPLAIN (FORMAT JSON) SELECT v.line FROM %s AS v', view_name) INTO STRICT v_plan;
     RAISE EXCEPTION USING ERRCODE = 'PGML0';
 EXCEPTION WHEN SQLSTATE 'PGML0' THEN
-    RETURN pg_catalog.json_extract_path_text(v_plan, '0', 'Plan', 'Total Cost')::pg_catalog.float8;
+    RETURN json_extract_path_text(v_plan, '0', 'Plan', 'Total Cost')::float8;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._plan_sql(text) IS
-    'What the planner thinks a SELECT costs; refused if the caller may not read what it reads.';
+    'What the planner thinks the query of a view costs; refused if the caller may not read what it reads.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._run_sql(
-    query text, max_rows integer, max_bytes bigint, OUT lines text[], OUT is_cut boolean
+    view_name text, max_rows integer, max_bytes bigint, OUT lines text[], OUT is_cut boolean
 )
 RETURNS record
 LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_rows pg_catalog.refcursor;
-    v_line pg_catalog.text;
-    v_bytes pg_catalog.int8 := 0;
+    v_rows refcursor;
+    v_line text;
+    v_bytes bigint := 0;
 BEGIN
     lines := '{}';
     is_cut := false;
     PERFORM pgml_tune._guard_sql();
-    OPEN v_rows NO SCROLL FOR EXECUTE query;
+    OPEN v_rows NO SCROLL FOR EXECUTE format(
+        'SELECT (SELECT coalesce(json_agg(e.value), %L) FROM json_each(v.line) AS e)::text FROM %s AS v', '[]', view_name
+    );
     LOOP
         FETCH v_rows INTO v_line;
         EXIT WHEN NOT FOUND;
-        v_bytes := v_bytes OPERATOR(pg_catalog.+) pg_catalog.octet_length(v_line);
-        is_cut := pg_catalog.cardinality(lines) OPERATOR(pg_catalog.>=) max_rows
-            OR v_bytes OPERATOR(pg_catalog.>) max_bytes;
+        v_bytes := v_bytes + octet_length(v_line);
+        is_cut := cardinality(lines) >= max_rows OR v_bytes > max_bytes;
         EXIT WHEN is_cut;
-        lines[pg_catalog.cardinality(lines) OPERATOR(pg_catalog.+) 1] := v_line;
+        lines[cardinality(lines) + 1] := v_line;
     END LOOP;
     CLOSE v_rows;
     RAISE EXCEPTION USING ERRCODE = 'PGML0';
@@ -4463,7 +4483,7 @@ EXCEPTION WHEN SQLSTATE 'PGML0' THEN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._run_sql(text, integer, bigint) IS
-    'The first rows of a SELECT of one column of text, read without writing.';
+    'The first rows of the query of a view, each a JSON array, read without writing.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._sql_functions(function_ids oid[], operator_ids oid[])
 RETURNS TABLE (
@@ -4478,7 +4498,7 @@ BEGIN
     RETURN QUERY
         SELECT p.oid, o.oid, p.proname::text, n.nspname::text, p.provolatile::text, p.prokind::text,
                p.oid < 16384 AND n.nspname = 'pg_catalog' AND l.lanname IN ('internal', 'sql'),
-               CASE WHEN l.lanname IN ('c', 'internal', 'sql') THEN (
+               CASE WHEN l.lanname IN ('c', 'internal') THEN (
                    SELECT e.extname::text FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid
                    JOIN pg_roles AS r ON r.oid = p.proowner AND r.rolsuper
                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
@@ -4505,7 +4525,7 @@ COMMENT ON FUNCTION pgml_tune._sql_functions(oid[], oid[]) IS 'What functions, a
 CREATE OR REPLACE FUNCTION pgml_tune._sql_relations(relation_ids oid[])
 RETURNS TABLE (
     relation_id oid, schema_name text, name text, kind text, is_own boolean, may_read boolean, columns text,
-    readable_columns integer[], tree text, policies text[], function_ids oid[]
+    readable_columns integer[], tree text, policies text[], function_ids oid[], has_foreign boolean
 )
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -4531,13 +4551,28 @@ BEGIN
                    SELECT p.polqual::text FROM pg_policy AS p
                    WHERE p.polrelid = c.oid AND p.polqual IS NOT NULL AND p.polcmd IN ('r', '*')
                ) END,
-               CASE WHEN c.relkind IN ('r', 'p', 'm', 'f') THEN pgml_tune._planned_functions(c.oid, c.relhassubclass) END
+               CASE WHEN c.relkind IN ('r', 'p', 'm', 'f') THEN pgml_tune._planned_functions(c.oid, c.relhassubclass) END,
+               c.relkind = 'f' OR c.relhassubclass AND pgml_tune._has_foreign_child(c.oid)
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE c.oid = ANY (relation_ids);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._sql_relations(oid[]) IS
     'What relations are, what of them the caller may read, and what else is evaluated when they are read: the queries of views and the policies of rows.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._has_foreign_child(relation_id oid)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE child AS (
+        SELECT i.inhrelid FROM pg_inherits AS i WHERE i.inhparent = relation_id
+        UNION
+        SELECT i.inhrelid FROM child AS c JOIN pg_inherits AS i ON i.inhparent = c.inhrelid
+    )
+    SELECT EXISTS (SELECT FROM child AS c JOIN pg_foreign_table AS f ON f.ftrelid = c.inhrelid)
+$$;
+COMMENT ON FUNCTION pgml_tune._has_foreign_child(oid) IS 'Whether a partition or child of a table is foreign.';
 
 -- The planner folds what is constant in them. Those of the server itself leave no trace in pg_depend, and an index has
 -- none that do anything but compute.
@@ -4662,6 +4697,22 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._hides_one(text[]) IS
     'Whether one of these words is the name of a table or column that the caller may not read.';
+
+-- A value of a row type shows the names of its columns.
+CREATE OR REPLACE FUNCTION pgml_tune._hides_type(type_ids oid[])
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_type AS t
+        LEFT JOIN pg_type AS e ON e.oid = t.typelem AND t.typlen = -1
+        JOIN pg_class AS c ON c.oid IN (t.typrelid, e.typrelid)
+        WHERE t.oid = ANY (type_ids) AND c.relkind <> 'c' AND NOT has_table_privilege(c.oid, 'SELECT')
+    )
+$$;
+COMMENT ON FUNCTION pgml_tune._hides_type(oid[]) IS
+    'Whether one of these types is the row of a table that the caller may not read, or an array of such rows.';
 CREATE OR REPLACE FUNCTION pgml_tune._may_see_job(viewer_id oid, role_id oid)
 RETURNS boolean
 LANGUAGE sql STABLE
@@ -8677,6 +8728,9 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._type_code()'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._type_users(oid[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_one(text[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_type(oid[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_foreign_child(oid)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._lock_views(oid[])'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._try_sql(text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._run_sql(text, integer, bigint)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history, pgml_tune.traffic'),

@@ -185,7 +185,7 @@ SETTINGS = {
         ),
         Setting("sql_max_rows", "1000", "Rows that ask() returns, against memory and time.", 1, 1000000),
         Setting("sql_max_bytes", "1048576", "Bytes that those rows may have as JSON.", 1024, 268435456),
-        Setting("sql_seconds", "5", "Time for the check of a query, and again for running it.", 1, 3600),
+        Setting("sql_seconds", "5", "Time for checking and running one query.", 1, 3600),
         Setting(
             "sql_max_cost",
             "10000000",
@@ -215,6 +215,13 @@ SETTINGS = {
             pattern=r"((http://(localhost|127(\.\d{1,3}){3}|\[::1\])|https://[A-Za-z0-9.-]+)(:\d{1,5})?(/[\w.-]+)*"
             r"/completions)?",
             form="http://127.0.0.1:PORT/v1/chat/completions or /v1/completions; https:// of another machine; or empty",
+            is_for_superusers=True,
+        ),
+        Setting(
+            "sql_foreign_tables",
+            "off",
+            "Whether SQL of a model may read foreign tables, where what it does on another server is not checked.",
+            choices=("off", "on"),
             is_for_superusers=True,
         ),
         Setting(
@@ -276,6 +283,7 @@ class Limits:
     sql_max_cost: int
     sql_memory_bytes: int
     sql_functions: str
+    sql_foreign_tables: str
     sql_endpoint: str
     ask_privileged: str
 

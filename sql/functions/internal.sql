@@ -220,7 +220,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     -- Those that settings.py has for superusers.
-    IF _write_setting.name = ANY ('{sql_functions,sql_endpoint,ask_privileged}') THEN
+    IF _write_setting.name = ANY ('{sql_functions,sql_foreign_tables,sql_endpoint,ask_privileged}') THEN
         RAISE EXCEPTION 'permission denied for setting "%"', _write_setting.name USING ERRCODE = '42501';
     END IF;
     DELETE FROM pgml_tune.setting AS s WHERE s.name = _write_setting.name AND _write_setting.value IS NULL;

@@ -93,8 +93,6 @@ WITHOUT_SEARCH_PATH = {
     # They judge and run SQL whose names are found as its caller finds them.
     "_analyse_sql",
     "_check_sql",
-    "_plan_sql",
-    "_run_sql",
     "_try_sql",
     # It runs the query of its caller, who finds his tables as usual.
     "_golden_rows",

@@ -81,6 +81,10 @@ class Session(Database, Protocol):
         """
         ...
 
+    def rolled_back(self) -> AbstractContextManager[None]:
+        """What is done inside is taken back in the end, and its locks are let go of."""
+        ...
+
     def why_no_cursor(self, sql: str) -> Failure | None:
         """Why a statement, which is parsed and neither analysed nor run, cannot be opened as a cursor."""
         ...

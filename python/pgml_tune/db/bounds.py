@@ -66,8 +66,9 @@ class Watch:
         self.has_fired = False
 
     def end(self) -> None:
+        # Disarmed and asked in one: it must not fire between the two.
         left = _Times()
-        _libc.timer_gettime(self._timer, ctypes.byref(left))
+        _libc.timer_settime(self._timer, 0, ctypes.byref(_Times()), ctypes.byref(left))
         self.has_fired = not (left.seconds or left.ns)
         _libc.timer_delete(self._timer)
 

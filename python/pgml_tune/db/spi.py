@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import plpy
@@ -90,6 +91,16 @@ class SpiDatabase:
             self.checkpoint()
         except plpy.spiexceptions.QueryCanceled:
             pass
+
+    @contextmanager
+    def rolled_back(self) -> Iterator[None]:
+        _refuse_parallel_mode()
+        subtransaction = plpy.subtransaction()
+        subtransaction.__enter__()
+        try:
+            yield
+        finally:
+            subtransaction.__exit__(Exception, None, None)
 
     def why_no_cursor(self, sql: str) -> Failure | None:
         return self._failure_of(lambda: plpy.cursor(plpy.prepare(check_value(sql))).close())

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# A backslash takes the meaning from what follows it.
-_TOKENS = re.compile(r"[(){}]|(?:\\[\s\S]|[^\s(){}\\])+")
+# A backslash takes the meaning from what follows it; other blanks than these are parts of words.
+_TOKENS = re.compile(r"[(){}]|(?:\\[\s\S]|[^ \n\t(){}\\])+")
 _ESCAPED = re.compile(r"\\([\s\S])")
 _NOTHING = "<>"
 _BYTES = "constbytes"  # which the server does not print

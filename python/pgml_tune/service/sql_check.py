@@ -21,6 +21,7 @@ from pgml_tune.service.sql_parts import find_parts, written_query
 from pgml_tune.service.sql_rules import Refusal, Rules
 from pgml_tune.settings import Limits
 from pgml_tune.store import sql_check as store
+from pgml_tune.store.sql_check import Analysis
 
 MAX_SQL_BYTES = 65536
 HIDDEN = "it names a table or column that does not exist for you"
@@ -34,7 +35,6 @@ _BLANKS = " \t\r\n\f\v;"
 _WORD = re.compile(r'"(?:[^"]|"")*"|[^\W\d][\w$]*')
 _ESCAPED_NAME = re.compile(r'u&"', re.IGNORECASE)
 _LEAST_SECONDS = 0.05
-_MOST_ARGUMENTS = 50  # of a function, well below what the server takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,76 +103,85 @@ class _Budget:
 
 def check(db: Session, sql: str, limits: Limits) -> Verdict:
     """The verdict on a text; raises only what is not the text's fault."""
-    return _check(db, sql, limits, _Budget(limits))
+    return _try(db, sql, limits, None).verdict
 
 
 def try_sql(db: Session, sql: str, max_rows: int | None, limits: Limits) -> Outcome:
     """The verdict on a text and, if it passes, its first rows."""
+    most = limits.sql_max_rows
+    return _try(db, sql, limits, most if max_rows is None else max(0, min(max_rows, most)))
+
+
+def _try(db: Session, sql: str, limits: Limits, max_rows: int | None) -> Outcome:
+    """The verdict, and where that many rows are wanted the rows."""
+    _require_writable(db)
     budget = _Budget(limits)
-    verdict = _check(db, sql, limits, budget)
-    if not verdict.is_valid:
+    text = sql.strip(_BLANKS)
+    if len(text.encode()) > MAX_SQL_BYTES:
+        return Outcome(Verdict("", f"it has more than {MAX_SQL_BYTES} bytes", _TOO_LARGE))
+    if not text:
+        return Outcome(Verdict("", "it is empty", _SYNTAX))
+    rules = Rules(db, limits, budget.bounds)
+    # Before anything is made of the text: to find that it has two statements the server analyses both.
+    if rules.names_code(text):
+        return Outcome(Verdict(text, "it names a type, or a table with one, whose checks call functions", _REFUSED))
+    failure = store.single_query_error(db, text)
+    if failure is not None:
+        return Outcome(_refuse(db, text, failure, limits))
+    with db.rolled_back():
+        return _judge_and_run(db, text, limits, budget, rules, max_rows)
+
+
+def _judge_and_run(
+    db: Session, text: str, limits: Limits, budget: _Budget, rules: Rules, max_rows: int | None
+) -> Outcome:
+    analysis = _analyse(db, text, limits, budget)
+    if isinstance(analysis, Verdict):
+        return Outcome(analysis)
+    try:
+        verdict = _examine(rules, text, analysis)
+    except Refusal as refusal:
+        if refusal.reason is None or _hides(db, text):
+            return Outcome(Verdict(text, HIDDEN, _UNKNOWN))
+        return Outcome(Verdict(text, refusal.reason, _REFUSED))
+    except TreeError:
+        return Outcome(Verdict(text, "it is of a form that is not known", _REFUSED))
+    cost = store.plan_cost(db, budget.bounds(), analysis.view_name)
+    if isinstance(cost, Failure):
+        return Outcome(_refuse(db, text, cost, limits))
+    verdict = replace(verdict, cost=cost)
+    if cost > limits.sql_max_cost:
+        error = f"it would cost {cost:.0f}, more than {limits.sql_max_cost}"
+        return Outcome(replace(verdict, error=error, sqlstate=_TOO_LARGE))
+    if max_rows is None:
         return Outcome(verdict)
-    most = limits.sql_max_rows if max_rows is None else max(0, min(max_rows, limits.sql_max_rows))
-    rows = store.run(db, budget.bounds(), _as_lines(verdict), most, limits.sql_max_bytes)
+    rows = store.run(db, budget.bounds(), analysis.view_name, max_rows, limits.sql_max_bytes)
     if isinstance(rows, Failure):
-        return Outcome(_refuse(verdict.sql, rows, limits))
+        return Outcome(_refuse(db, text, rows, limits))
     return Outcome(verdict, tuple(rows.lines), rows.is_cut)
 
 
-def _check(db: Session, sql: str, limits: Limits, budget: _Budget) -> Verdict:
-    _require_writable(db)
-    text = sql.strip(_BLANKS)
-    if len(text.encode()) > MAX_SQL_BYTES:
-        return Verdict("", f"it has more than {MAX_SQL_BYTES} bytes", _TOO_LARGE)
-    if not text:
-        return Verdict("", "it is empty", _SYNTAX)
-    failure = store.single_query_error(db, text)
-    if failure is not None:
-        return _refuse(text, failure, limits)
-    rules = Rules(db, limits)
-    if rules.names_code(text):
-        return Verdict(text, "it names a type, or a table with one, whose checks call functions", _REFUSED)
-    analysed = _analyse(db, text, limits, budget)
-    if isinstance(analysed, Verdict):
-        return analysed
-    try:
-        verdict = _examine(rules, text, *analysed)
-    except Refusal as refusal:
-        return Verdict(text, refusal.reason or HIDDEN, _REFUSED if refusal.reason else _UNKNOWN)
-    except TreeError:
-        return Verdict(text, "it is of a form that is not known", _REFUSED)
-    cost = store.plan_cost(db, budget.bounds(), text)
-    if isinstance(cost, Failure):
-        return _refuse(text, cost, limits)
-    if cost > limits.sql_max_cost:
-        return Verdict(text, f"it would cost {cost:.0f}, more than {limits.sql_max_cost}", _TOO_LARGE, cost)
-    return replace(verdict, cost=cost)
-
-
-def _analyse(db: Session, text: str, limits: Limits, budget: _Budget) -> tuple[int, str] | Verdict:
-    analysed = store.analyse(db, budget.bounds(), text, False, _MAX_TREE_BYTES)
-    if isinstance(analysed, Failure) and analysed.sqlstate == _OF_TEMPORARY_TABLES:
+def _analyse(db: Session, text: str, limits: Limits, budget: _Budget) -> Analysis | Verdict:
+    analysis = store.analyse(db, budget.bounds(), text, False, _MAX_TREE_BYTES)
+    if isinstance(analysis, Failure) and analysis.sqlstate == _OF_TEMPORARY_TABLES:
         # Only a temporary view may read them.
-        analysed = store.analyse(db, budget.bounds(), text, True, _MAX_TREE_BYTES)
-    if isinstance(analysed, Failure):
-        if analysed.sqlstate in _RAISED and store.parse_error(db, text) is None:
+        analysis = store.analyse(db, budget.bounds(), text, True, _MAX_TREE_BYTES)
+    if isinstance(analysis, Failure):
+        if analysis.sqlstate in _RAISED and store.parse_error(db, text) is None:
             raise NotReady(
                 "SQL cannot be checked here",
-                detail=f"The server makes no view of a query that it understands: {analysed.message}.",
+                detail=f"The server makes no view of a query that it understands: {analysis.message}.",
                 hint="Roles with grant_usage() may; an event trigger must let views in schema pgml_tune_scratch pass.",
             )
-        if analysed.sqlstate not in _HIDDEN_STATES and _hides(db, text):
-            return Verdict(text, HIDDEN, _UNKNOWN)
-        return _refuse(text, analysed, limits)
-    view_id, tree = analysed
-    if tree is None:
+        return _refuse(db, text, analysis, limits)
+    if analysis.tree is None:
         return Verdict(text, "its analysis is too long", _TOO_LARGE)
-    return view_id, tree
+    return analysis
 
 
-def _examine(rules: Rules, sql: str, view_id: int, tree_text: str) -> Verdict:
-    tree = parse(tree_text)
-    parts = find_parts(tree, view_id)
+def _examine(rules: Rules, sql: str, analysis: Analysis) -> Verdict:
+    tree = parse(analysis.tree or "")
+    parts = find_parts(tree, analysis.view_id)
     relations = rules.check(tree, parts)
     query = written_query(tree)
     reads = []
@@ -188,16 +197,6 @@ def _examine(rules: Rules, sql: str, view_id: int, tree_text: str) -> Verdict:
     )
 
 
-def _as_lines(verdict: Verdict) -> str:
-    """A query for the rows of a query, each a JSON array in a text; columns of equal names are told apart."""
-    names = [f"c{number}" for number in range(len(verdict.columns))]
-    parts = [names[begin : begin + _MOST_ARGUMENTS] for begin in range(0, len(names), _MOST_ARGUMENTS)]
-    arrays = [f"pg_catalog.jsonb_build_array({', '.join(f'r.{one}' for one in part)})" for part in parts or [[]]]
-    alias = f"r ({', '.join(names)})" if names else "r"
-    values = " OPERATOR(pg_catalog.||) ".join(arrays)
-    return f"SELECT ({values})::pg_catalog.text FROM (\n{verdict.sql}\n) AS {alias}"
-
-
 def _require_writable(db: Session) -> None:
     transaction = db.transaction()
     if transaction.is_standby or transaction.is_read_only:
@@ -208,8 +207,8 @@ def _require_writable(db: Session) -> None:
         )
 
 
-def _refuse(sql: str, failure: Failure, limits: Limits) -> Verdict:
-    if failure.sqlstate in _HIDDEN_STATES:
+def _refuse(db: Session, sql: str, failure: Failure, limits: Limits) -> Verdict:
+    if failure.sqlstate in _HIDDEN_STATES or (failure.sqlstate != _SYNTAX and _hides(db, sql)):
         return Verdict(sql, HIDDEN, _UNKNOWN)
     if failure.sqlstate == "57014":
         return Verdict(sql, f"it takes more than {limits.sql_seconds} s", failure.sqlstate)

@@ -28,6 +28,7 @@ _TYPE_ENDINGS = ("type", "types", "typeid")
 _RELATION = 0  # kind of an entry of a range table
 _COLUMN_OFFSET = 7  # of attribute numbers in a printed set
 _MOST_RELATIONS = 100
+_MOST_EQUAL_NAMES = 300  # EXPLAIN tells them apart, in a time that grows with their third power and that nothing ends
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class Parts:
 def find_parts(tree: Any, own_view: int = 0) -> Parts:
     """The parts of a tree; `own_view` is the relation that it is the rule of, which it names without reading it."""
     parts = Parts()
-    entries = 0
+    entries = equal_names = 0
     for node in nodes(tree):
         if node.tag not in _TAGS:
             parts.fault = parts.fault or f"it has a part of a kind that is not allowed: {node.tag.lower()[:40]}"
@@ -59,9 +60,12 @@ def find_parts(tree: Any, own_view: int = 0) -> Parts:
             if not _only_reads(node):
                 parts.fault = parts.fault or "it does more than read"
             entries += len(node.items("rtable"))
+            equal_names += sum(_count_equal(entry) for entry in node.items("rtable"))
             _find_reads(node, own_view, parts)
     if entries > 5 * _MOST_RELATIONS or len(parts.reads) > _MOST_RELATIONS:
         parts.fault = parts.fault or f"it reads more than {_MOST_RELATIONS} tables"
+    if equal_names > _MOST_EQUAL_NAMES:
+        parts.fault = parts.fault or "it has too many columns of one name"
     parts.function_ids.discard(0)
     parts.operator_ids.discard(0)
     return parts
@@ -80,6 +84,11 @@ def written_query(tree: list[Any]) -> Node:
         if type(query) is Node and query.tag == "QUERY":
             return query
     raise TreeError
+
+
+def _count_equal(entry: Node) -> int:
+    names = entry["eref"].items("colnames") if type(entry["eref"]) is Node else []
+    return len(names) - len(set(names))
 
 
 def _only_reads(query: Node) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from pgml_tune.db import Session
+from pgml_tune.db.bounds import Bounds
 from pgml_tune.service.query_tree import TreeError
 from pgml_tune.service.sql_amplifiers import find_amplifier
 from pgml_tune.service.sql_functions import Functions, is_allowed, named_functions
@@ -34,8 +36,10 @@ class Refusal(Exception):
 class Rules:
     """The rules for one caller and one text."""
 
-    def __init__(self, db: Session, limits: Limits) -> None:
+    def __init__(self, db: Session, limits: Limits, bounds: Callable[[], Bounds]) -> None:
         self._db = db
+        self._bounds = bounds
+        self._foreign_is_allowed = limits.sql_foreign_tables == "on"
         self._extra = named_functions(limits.sql_functions)
         self._risky_types: set[int] = set()
 
@@ -51,7 +55,14 @@ class Rules:
     def check(self, tree: Any, parts: Parts) -> dict[int, Relation]:
         """The relations that a query reads, if all it consists of is allowed; else a Refusal."""
         relations = self._read_relations(parts)
+        views = [number for number, relation in relations.items() if relation.kind == "v"]
+        if views:
+            self._lock(views)
+            relations = self._read_relations(parts)
         if any(not relation.is_readable(parts.reads[number]) for number, relation in relations.items()):
+            raise Refusal(None)
+        users_types = [number for number in parts.type_ids if number >= _FIRST_OF_USERS]
+        if users_types and store.hides_type(self._db, users_types):
             raise Refusal(None)
         if any(relation.is_own for relation in relations.values()):
             raise Refusal("it reads tables of the server or of this extension")
@@ -60,6 +71,11 @@ class Rules:
         self._check_parts(parts, tree)
         self._check_inside(relations)
         return relations
+
+    def _lock(self, views: list[int]) -> None:
+        failure = store.lock_views(self._db, self._bounds(), views)
+        if failure is not None:
+            raise Refusal(f"its views cannot be locked: {failure.message}")
 
     def _check_inside(self, relations: dict[int, Relation]) -> None:
         """Refuse what would be evaluated with these relations: views through all of theirs, policies, indexes."""
@@ -84,6 +100,8 @@ class Rules:
             raise Refusal(None)
         if any(relation.kind not in _READABLE_KINDS for relation in relations.values()):
             raise Refusal("it reads something that is no table")
+        if not self._foreign_is_allowed and any(relation.has_foreign for relation in relations.values()):
+            raise Refusal("it reads a foreign table, which a superuser has to allow: see setting sql_foreign_tables")
         return relations
 
     def _check_parts(self, parts: Parts, tree: Any) -> None:

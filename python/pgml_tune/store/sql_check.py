@@ -16,7 +16,7 @@ _PROBE = "CREATE TEMPORARY VIEW pg_temp.x AS "
 _COMMAND = "CREATE VIEW"
 _NOT_FOR_A_CURSOR = "42P11"
 _ANALYSE = """
-SELECT a.view_id::pg_catalog.int8 AS view_id, a.tree
+SELECT a.view_id::pg_catalog.int8 AS view_id, a.view_name, a.tree
 FROM pgml_tune._analyse_sql($1::pg_catalog.text, $2::pg_catalog.bool, $3::pg_catalog.int4) AS a
 """
 _PLAN = "SELECT pgml_tune._plan_sql($1::pg_catalog.text) AS cost"
@@ -35,10 +35,13 @@ FROM pgml_tune._type_code() AS c
 _TYPE_USERS = """
 SELECT u.type_ids::pg_catalog.int8[] AS type_ids, u.names FROM pgml_tune._type_users($1::pg_catalog.oid[]) AS u
 """
+_LOCK = "SELECT pgml_tune._lock_views($1::pg_catalog.oid[])"
+_HIDES_TYPE = "SELECT pgml_tune._hides_type($1::pg_catalog.oid[]) AS hides"
 _HIDES = "SELECT pgml_tune._hides_one($1::pg_catalog.text[]) AS hides"
 _RELATIONS = """
 SELECT r.relation_id::pg_catalog.int8 AS relation_id, r.schema_name, r.name, r.kind, r.is_own, r.may_read, r.columns,
-       r.readable_columns, r.tree, r.policies, r.function_ids::pg_catalog.int8[] AS function_ids
+       r.readable_columns, r.tree, r.policies, r.function_ids::pg_catalog.int8[] AS function_ids,
+       r.has_foreign
 FROM pgml_tune._sql_relations($1::pg_catalog.oid[]) AS r
 """
 
@@ -73,6 +76,7 @@ class Relation:
     tree: str | None
     policies: list[str] | None
     function_ids: list[int] | None  # of users, that the planner may run
+    has_foreign: bool  # it or a part of it is on another server
 
     def is_readable(self, columns: set[int]) -> bool:
         """Whether the caller may read these columns; 0 is the whole row, none of them is any."""
@@ -93,8 +97,17 @@ class TypeCode:
 
 
 @dataclass(frozen=True, slots=True)
+class Analysis:
+    """The view that was made of a query, and its tree; None if that is too long."""
+
+    view_id: int
+    view_name: str
+    tree: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
-    """The first rows of a query, as lines of JSON."""
+    """The first rows of a query, each a JSON array."""
 
     lines: list[str]
     is_cut: bool
@@ -113,23 +126,27 @@ def parse_error(db: Session, sql: str) -> Failure | None:
     return db.why_not_prepared(sql)
 
 
-def analyse(
-    db: Session, bounds: Bounds, sql: str, is_temporary: bool, max_bytes: int
-) -> tuple[int, str | None] | Failure:
-    """The view that the server has made of a query, and its tree; None if that is too long."""
+def analyse(db: Session, bounds: Bounds, sql: str, is_temporary: bool, max_bytes: int) -> Analysis | Failure:
+    """Make a view of a query."""
     rows = db.try_fetch(bounds, _ANALYSE, sql, is_temporary, max_bytes)
-    return rows if isinstance(rows, Failure) else (rows[0]["view_id"], rows[0]["tree"])
+    return rows if isinstance(rows, Failure) else Analysis(**rows[0])
 
 
-def plan_cost(db: Session, bounds: Bounds, sql: str) -> float | Failure:
-    """What the planner thinks a query costs."""
-    rows = db.try_fetch(bounds, _PLAN, sql)
+def lock_views(db: Session, bounds: Bounds, relation_ids: list[int]) -> Failure | None:
+    """Keep these views, and all below them, as they are; what was wrong, if something was."""
+    rows = db.try_fetch(bounds, _LOCK, relation_ids)
+    return rows if isinstance(rows, Failure) else None
+
+
+def plan_cost(db: Session, bounds: Bounds, view_name: str) -> float | Failure:
+    """What the planner thinks the query of a view costs."""
+    rows = db.try_fetch(bounds, _PLAN, view_name)
     return rows if isinstance(rows, Failure) else float(rows[0]["cost"])
 
 
-def run(db: Session, bounds: Bounds, sql: str, max_rows: int, max_bytes: int) -> Rows | Failure:
-    """The first rows of a query that returns lines."""
-    rows = db.try_fetch(bounds, _RUN, sql, max_rows, max_bytes)
+def run(db: Session, bounds: Bounds, view_name: str, max_rows: int, max_bytes: int) -> Rows | Failure:
+    """The first rows of the query of a view."""
+    rows = db.try_fetch(bounds, _RUN, view_name, max_rows, max_bytes)
     return rows if isinstance(rows, Failure) else Rows(rows[0]["lines"], rows[0]["is_cut"])
 
 
@@ -161,3 +178,8 @@ def type_users(db: Database, type_ids: list[int]) -> tuple[set[int], list[str]]:
 def hides_one(db: Database, words: list[str]) -> bool:
     """Whether one of these words is the name of something that the caller may not read."""
     return bool(db.fetch(_HIDES, words)[0]["hides"])
+
+
+def hides_type(db: Database, type_ids: list[int]) -> bool:
+    """Whether one of these types shows the columns of a table that the caller may not read."""
+    return bool(db.fetch(_HIDES_TYPE, type_ids)[0]["hides"])
