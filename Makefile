@@ -53,7 +53,7 @@ clean:
 endif
 
 .PHONY: install-sql install-package uninstall-package install-deps install-train dev dev-stop demo test lint unit \
-	check-generated private-installcheck integration clients fuzz soak-jobs soak-rollout bench bench-train dist
+	check-generated private-installcheck integration clients fuzz soak-jobs soak-rollout bench bench-train bench-sql dist
 
 ifndef SQL_ONLY
 install: install-package
@@ -75,7 +75,7 @@ dev dev-stop demo:
 
 test:
 	@scripts/test.sh lint unit check-generated installcheck integration clients
-lint unit integration clients fuzz soak-jobs soak-rollout bench bench-train:
+lint unit integration clients fuzz soak-jobs soak-rollout bench bench-train bench-sql:
 	@scripts/test.sh $@
 private-installcheck:
 	@scripts/test.sh installcheck

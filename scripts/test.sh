@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs checks of this checkout, each named by its make target:
-#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|soak-rollout|bench|bench-train ...
+#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|soak-rollout|bench|bench-train|bench-sql ...
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
 cd "$checkout"
@@ -59,6 +59,8 @@ soak-rollout() {
 bench() { on_test_cluster "$venv/bin/python" bench/run.py; }
 
 bench-train() { on_test_cluster "$venv/bin/python" bench/train.py; }
+
+bench-sql() { on_test_cluster "$venv/bin/python" bench/sql.py; }
 
 on_test_cluster() {
     test_cluster

@@ -96,6 +96,7 @@ def run(job: Job, report: Reporter) -> dict[str, Any]:
         "evaluation": after.figures() if after else None,
         "summary": _summary(before, after, rows),
         "seconds": round(time.monotonic() - started, 1),
+        "core_seconds": round(time.process_time(), 1),
     }
 
 
