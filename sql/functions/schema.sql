@@ -114,13 +114,15 @@ BEGIN
         JOIN readable AS o ON o.relation = k.confrelid
         CROSS JOIN LATERAL (
             SELECT jsonb_agg(quote_ident(a.attname) ORDER BY u.place) AS columns,
-                   jsonb_agg(quote_ident(b.attname) ORDER BY u.place) AS target_columns,
-                   count(*) AS known
+                   jsonb_agg(quote_ident(b.attname) ORDER BY u.place) AS target_columns
             FROM unnest(k.conkey, k.confkey) WITH ORDINALITY AS u (own, other, place)
-            JOIN readable_column AS a ON a.relation = k.conrelid AND a.attnum = u.own
-            JOIN readable_column AS b ON b.relation = k.confrelid AND b.attnum = u.other
+            JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.own
+            JOIN pg_attribute AS b ON b.attrelid = k.confrelid AND b.attnum = u.other
+            HAVING bool_and(
+                has_column_privilege(k.conrelid, u.own, 'SELECT') AND has_column_privilege(k.confrelid, u.other, 'SELECT')
+            )
         ) AS p
-        WHERE k.contype = 'f' AND p.known = cardinality(k.conkey)
+        WHERE k.contype = 'f'
         GROUP BY k.conrelid
     )
     SELECT r.relation, r.nspname::text, r.name, left(obj_description(r.relation, 'pg_class'), c_longest_comment),

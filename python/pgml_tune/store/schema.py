@@ -30,6 +30,8 @@ SELECT DISTINCT p.proname::text AS name FROM pg_catalog.pg_proc AS p
 WHERE p.proname = ANY ($1::text[]::name[]) AND p.pronamespace = 'pg_catalog'::regnamespace
 """
 
+_MOST_HELD = 50  # tables of one statement
+
 
 @dataclass(frozen=True, slots=True)
 class FoundTable:
@@ -53,10 +55,10 @@ def relation_oids(db: Database, tables: Sequence[str]) -> list[int]:
 
 def hold_relations(db: Session, relations: Sequence[str]) -> None:
     """Let nobody turn relations, named with their schemas, into something else until the transaction ends."""
-    for relation in relations:
-        # One that is gone meanwhile shows as its number.
-        if not relation.isdigit():
-            db.hold(f"SELECT FROM ONLY {relation}")
+    # One that is gone meanwhile shows as its number.
+    names = [f"ONLY {relation}" for relation in relations if not relation.isdigit()]
+    for start in range(0, len(names), _MOST_HELD):
+        db.hold(f"SELECT FROM {', '.join(names[start : start + _MOST_HELD])}")
 
 
 def read_tables(db: Database, path: list[str], relations: list[int] | None, with_values: bool) -> list[FoundTable]:
