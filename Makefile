@@ -27,7 +27,7 @@ package_script = DESTDIR="$(DESTDIR)" FOLDER="$(FOLDER)" PYTHON_SITE="$(PYTHON_S
 	MODEL_ROOT="$(MODEL_ROOT)" scripts/package.sh
 
 # Without a server of your own (PGHOST) the regression tests run on the private one.
-REGRESS_NAMES = registry embedding cache collection job operations roles
+REGRESS_NAMES = registry embedding cache collection job text_to_sql operations roles
 REGRESS_OPTS = --inputdir=tests --outputdir=.dev/regress \
 	$(addprefix --load-extension=, plpython3u vector pgml_tune)
 ifdef PGHOST
