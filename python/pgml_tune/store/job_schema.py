@@ -12,7 +12,7 @@ SHAPE = "snapshot"
 _MOST_VALUES = 200_000
 
 _OWN_PATH = "SELECT pg_catalog.current_setting('search_path') AS path"
-_PATHS = "SELECT DISTINCT q.place::pg_catalog.text FROM (\n{}\n) AS q ({}) WHERE q.place IS NOT NULL"
+_PATHS = "SELECT DISTINCT q.place::pg_catalog.text AS path FROM (\n{}\n) AS q ({}) WHERE q.place IS NOT NULL"
 _SCHEMA = """
 SELECT p.path, s.name, s.comment, s.columns::pg_catalog.text AS columns, s.foreign_keys::pg_catalog.text AS foreign_keys
 FROM (
