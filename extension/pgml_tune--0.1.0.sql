@@ -4639,12 +4639,13 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._type_code() IS 'Checks of domains, casts to JSON and functions of ranges that somebody has made.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._type_users(INOUT type_ids oid[], OUT names text[])
+CREATE OR REPLACE FUNCTION pgml_tune._type_users(INOUT type_ids oid[], OUT names text)
 RETURNS record
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_first oid := 16384;  -- of what is not the server's own
     v_count integer := 0;
 BEGIN
     WHILE cardinality(type_ids) > v_count LOOP
@@ -4652,32 +4653,39 @@ BEGIN
         type_ids := ARRAY(
             SELECT t.oid FROM unnest(type_ids) AS t (oid)
             UNION
-            SELECT t.oid FROM pg_type AS t WHERE t.typbasetype = ANY (type_ids) OR t.typelem = ANY (type_ids)
+            SELECT t.oid FROM pg_type AS t
+            WHERE t.oid >= v_first AND (t.typbasetype = ANY (type_ids) OR t.typelem = ANY (type_ids))
             UNION
-            SELECT r.rngtypid FROM pg_range AS r WHERE r.rngsubtype = ANY (type_ids)
+            SELECT r.rngtypid FROM pg_range AS r WHERE r.rngtypid >= v_first AND r.rngsubtype = ANY (type_ids)
             UNION
             SELECT r.rngmultitypid FROM pg_range AS r WHERE r.rngtypid = ANY (type_ids)
             UNION
-            SELECT c.reltype FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
-            WHERE a.atttypid = ANY (type_ids) AND c.reltype <> 0
+            SELECT c.reltype FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+            WHERE a.attrelid >= v_first AND a.atttypid = ANY (type_ids) AND c.reltype <> 0
         );
     END LOOP;
-    names := ARRAY(
-        SELECT t.typname::text FROM pg_type AS t WHERE t.oid = ANY (type_ids)
+    SELECT json_agg(ARRAY[n.nspname, u.name]) INTO names
+    FROM (
+        SELECT t.typnamespace AS schema_id, t.typname AS name FROM pg_type AS t WHERE t.oid = ANY (type_ids)
         UNION
-        SELECT c.relname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
-        WHERE a.atttypid = ANY (type_ids) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
+        SELECT c.relnamespace, c.relname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+        WHERE a.attrelid >= v_first AND a.atttypid = ANY (type_ids) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
         UNION
-        SELECT p.proname FROM pg_proc AS p
-        WHERE p.prorettype = ANY (type_ids) OR p.proargtypes::oid[] && type_ids OR p.proallargtypes && type_ids
+        SELECT p.pronamespace, p.proname FROM pg_proc AS p
+        WHERE p.oid >= v_first AND (
+            p.prorettype = ANY (type_ids) OR p.proargtypes::oid[] && type_ids OR p.proallargtypes && type_ids
+        )
         UNION
-        SELECT o.oprname FROM pg_operator AS o
-        WHERE o.oprleft = ANY (type_ids) OR o.oprright = ANY (type_ids) OR o.oprresult = ANY (type_ids)
-    );
+        SELECT o.oprnamespace, o.oprname FROM pg_operator AS o
+        WHERE o.oid >= v_first AND (
+            o.oprleft = ANY (type_ids) OR o.oprright = ANY (type_ids) OR o.oprresult = ANY (type_ids)
+        )
+    ) AS u
+    JOIN pg_namespace AS n ON n.oid = u.schema_id;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._type_users(oid[]) IS
-    'Types that hold one of these types, and the names of all that has to do with them.';
+    'Types that hold one of these types, and as pairs of schema and name all that has to do with them.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._hides_one(words text[])
 RETURNS boolean

@@ -30,7 +30,7 @@ _STABLE = frozenset(
     quote_literal quote_nullable statement_timestamp transaction_timestamp time timetz timestamp timestamptz timezone
     to_char to_date to_number to_timestamp to_tsquery to_tsvector plainto_tsquery phraseto_tsquery
     websearch_to_tsquery ts_match_tq ts_match_tt timestamptz_mi_interval timestamptz_pl_interval anytextcat textanycat
-    pg_typeof current_database current_schema
+    current_database current_schema
     """.split()
 )
 # Also of those in views and in policies of rows, which their owners have written.

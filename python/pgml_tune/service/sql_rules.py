@@ -21,6 +21,7 @@ _READABLE_KINDS = ("r", "p", "v", "m", "f")
 _NAMING_TYPES = frozenset((24, 2202, 2203, 2204, 2205, 2206, 4089, 4096, 4191))
 _FIRST_OF_USERS = 16384
 _MOST_RELATIONS = 500
+_LONGEST_NAME = 63  # bytes
 _ESCAPED = re.compile(r"u&[\"']", re.IGNORECASE)
 _known = Functions()  # of the server itself, the same for all
 
@@ -41,16 +42,22 @@ class Rules:
         self._bounds = bounds
         self._foreign_is_allowed = limits.sql_foreign_tables == "on"
         self._extra = named_functions(limits.sql_functions)
-        self._risky_types: set[int] = set()
+        self._risky_types: frozenset[int] = frozenset()
 
     def names_code(self, text: str) -> bool:
         """Whether analysing a text could run code of users: it has the name of a type that does, or of its users."""
-        risky = [code.type_id for code in store.type_code(self._db) if not self._is_harmless(code)]
+        risky = self._find_risky(store.type_code(self._db))
         if not risky:
             return False
-        self._risky_types, names = store.type_users(self._db, risky)
+        users = store.type_users(self._db, risky)
+        self._risky_types = users.type_ids
+        if _ESCAPED.search(text):
+            return True
         plain = text.replace('""', '"').lower()
-        return bool(_ESCAPED.search(text)) or any(name.lower() in plain for name in names)
+        return any(
+            _stands_in(name, plain) and (schema in users.path or _stands_in(schema, plain))
+            for schema, name in users.names
+        )
 
     def check(self, tree: Any, parts: Parts) -> dict[int, Relation]:
         """The relations that a query reads, if all it consists of is allowed; else a Refusal."""
@@ -133,14 +140,36 @@ class Rules:
         functions, _ = _known.read(self._db, function_ids, set())
         return all(is_allowed(function, self._extra, True) for function in functions.values())
 
-    def _is_harmless(self, code: store.TypeCode) -> bool:
-        if code.tree is None:
-            return self._are_allowed(set(code.function_ids))
-        try:
-            parts = parts_of(code.tree)
-        except TreeError:
-            return False
-        functions, operators = _known.read(self._db, parts.function_ids, parts.operator_ids)
-        return parts.fault is None and all(
-            is_allowed(function, self._extra, True) for function in (*functions.values(), *operators.values())
+    def _find_risky(self, codes: list[store.TypeCode]) -> list[int]:
+        """The types of which something runs that is not allowed."""
+        risky: list[int] = []
+        called: list[tuple[int, Parts]] = []  # a domain may have several checks
+        for code in codes:
+            parts = Parts(function_ids=set(code.function_ids))
+            try:
+                parts = parts if code.tree is None else parts_of(code.tree)
+            except TreeError:
+                parts.fault = "unknown"
+            if parts.fault:
+                risky.append(code.type_id)
+            else:
+                called.append((code.type_id, parts))
+        functions, operators = _known.read(
+            self._db,
+            {number for _, parts in called for number in parts.function_ids},
+            {number for _, parts in called for number in parts.operator_ids},
         )
+        for type_id, parts in called:
+            found = [functions.get(number) for number in parts.function_ids]
+            found += [operators.get(number) for number in parts.operator_ids]
+            if not all(function is not None and is_allowed(function, self._extra, True) for function in found):
+                risky.append(type_id)
+        return risky
+
+
+def _stands_in(name: str, text: str) -> bool:
+    """Whether a name stands in a text: in quotes or a comment, too, and behind a number, which ends where it begins."""
+    word = re.escape(name.lower())
+    if len(name.encode()) >= _LONGEST_NAME or not re.fullmatch(r"[\w$]+", name):
+        return re.search(word, text) is not None  # a longer one would be cut to it, and signs need no blanks
+    return re.search(rf"(?<![^\W\d])(?<!\$){word}(?![\w$])", text) is not None

@@ -33,7 +33,8 @@ SELECT c.type_id::pg_catalog.int8 AS type_id, c.tree, c.function_ids::pg_catalog
 FROM pgml_tune._type_code() AS c
 """
 _TYPE_USERS = """
-SELECT u.type_ids::pg_catalog.int8[] AS type_ids, u.names FROM pgml_tune._type_users($1::pg_catalog.oid[]) AS u
+SELECT u.type_ids::pg_catalog.int8[] AS type_ids, u.names, pg_catalog.current_schemas(true)::pg_catalog.text[] AS path
+FROM pgml_tune._type_users($1::pg_catalog.oid[]) AS u
 """
 _LOCK = "SELECT pgml_tune._lock_views($1::pg_catalog.oid[])"
 _HIDES_TYPE = "SELECT pgml_tune._hides_type($1::pg_catalog.oid[]) AS hides"
@@ -94,6 +95,15 @@ class TypeCode:
     type_id: int
     tree: str | None
     function_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class TypeUsers:
+    """Types that hold others, and all that has to do with them."""
+
+    type_ids: frozenset[int]
+    names: frozenset[tuple[str, str]]  # schema and name
+    path: frozenset[str]  # schemas in which names are found
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +179,11 @@ def type_code(db: Database) -> list[TypeCode]:
     return [TypeCode(**row) for row in db.fetch(_TYPE_CODE)]
 
 
-def type_users(db: Database, type_ids: list[int]) -> tuple[set[int], list[str]]:
-    """The types that hold one of these types, and the names of all that has to do with them."""
+def type_users(db: Database, type_ids: list[int]) -> TypeUsers:
+    """What holds one of these types, or has to do with them."""
     row = db.fetch(_TYPE_USERS, type_ids)[0]
-    return set(row["type_ids"]), row["names"]
+    names = frozenset((schema, name) for schema, name in json.loads(row["names"] or "[]"))
+    return TypeUsers(frozenset(row["type_ids"]), names, frozenset(row["path"]))
 
 
 def hides_one(db: Database, words: list[str]) -> bool:
