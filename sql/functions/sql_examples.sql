@@ -142,10 +142,12 @@ COMMENT ON FUNCTION pgml_tune._add_sql_example(text, text, text, text, jsonb, te
     'Keeps a verified example of the caller in place of the one he has given for the same question; its number.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._write_sql_vectors(ids bigint[], vectors text[], model_version_id bigint)
-RETURNS void
+RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_kept integer;
 BEGIN
     EXECUTE format(
         'UPDATE pgml_tune.sql_example AS e SET embedding = x.question_vector::%s.vector, space_id = v.space_id
@@ -153,9 +155,11 @@ BEGIN
          WHERE e.sql_example_id = x.id AND v.model_version_id = $3',
         pgml_tune._vector_schema()
     ) USING ids, vectors, model_version_id;
+    GET DIAGNOSTICS v_kept = ROW_COUNT;
+    RETURN v_kept;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._write_sql_vectors(bigint[], text[], bigint) IS 'Keeps vectors of questions of verified examples.';
+COMMENT ON FUNCTION pgml_tune._write_sql_vectors(bigint[], text[], bigint) IS 'Keeps vectors of questions of verified examples; of how many.';
 
 -- Runs as its owner: whoever maintains may not read all questions, and gets none of them from it.
 CREATE OR REPLACE FUNCTION pgml_tune._embed_sql_examples()

@@ -102,6 +102,7 @@ def test_sql_that_text_to_sql_could_not_give_is_refused(
         ("NULL, 'SELECT 1'", "22023"), ("'', 'SELECT 1'", "22023"), ("' ?!', 'SELECT 1'", "22023"),
         ("repeat('x', 10001), 'SELECT 1'", "54000"), ("'a', 'SELECT ' || repeat('1 + ', 20000) || '1'", "22023"),
         ("'a', 'SELECT 1', 'nothere'", "42704"), ("'a', 'SELECT 1', 'minilm'", "0A000"),
+        ("repeat('ﷺ', 5000), 'SELECT 1'", "54000"),
         ("'a', 'SELECT 1', ''", "42704"),
     ],
 )  # fmt: skip

@@ -24,6 +24,7 @@ from pgml_tune.store.sql_example import NewExample, QuestionVector, SqlExample
 
 TASK = "text_to_sql"
 LONGEST_QUESTION = 10_000  # characters
+_LONGEST_NORMAL = 40_000  # one character may stand for many
 _MOST_FOUND = 4
 _MOST_NEAR = 8  # looked at, to find those that ask the same
 _MOST_EMBEDDED = 256  # of one transaction of maintain()
@@ -52,7 +53,7 @@ class SqlExamples:
         relations = json.dumps([read.to_json() for read in verdict.relations])
         with own_settings(db):
             target = self._embedding_model(db)
-            vector = None if target is None else self._vector_of(db, normal, *target)
+            vector = None if target is None else self._vector(db, normal, *target)
             example = NewExample(asked, normal, verdict.sql, path, relations, name, vector)
             return store.add_example(db, example)
 
@@ -61,6 +62,8 @@ class SqlExamples:
 
         Their SQL may no longer be valid, or not for him: it has to be checked like any other.
         """
+        if len(question) > LONGEST_QUESTION:
+            return []
         normal, path, tables = normal_form(question), place.path, place.tables
         found = store.same_questions(db, normal, model, path, tables, _MOST_FOUND)
         if found or limits.sql_example_similarity >= 1:
@@ -68,7 +71,9 @@ class SqlExamples:
         target = self._embedding_model(db)
         if target is None or not store.has_vectors(db, path, target[0]):
             return []
-        vector = self._vector_of(db, normal, *target)
+        vector = self._vector(db, normal, *target)
+        if vector is None:
+            return []
         near = store.near_questions(db, vector, limits.sql_example_similarity, model, path, tables, _MOST_NEAR)
         return [example for example in near if ask_the_same(question, example.question)][:_MOST_FOUND]
 
@@ -78,17 +83,20 @@ class SqlExamples:
         if target is None:
             return 0
         version_id, digest = target
-        stale = store.stale_questions(db, version_id, _MOST_EMBEDDED)
-        vectors = []
-        for _, normal_question in stale:
-            vectors.append(self._vector_of(db, normal_question, version_id, digest).vector)
+        vectors: dict[int, str] = {}
+        for example_id, normal in store.stale_questions(db, version_id, _MOST_EMBEDDED):
+            found = self._vector(db, normal, version_id, digest)
+            if found is not None:
+                vectors[example_id] = found.vector
             db.checkpoint()
-        if stale:
-            store.write_vectors(db, [example_id for example_id, _ in stale], vectors, version_id)
-        return len(stale)
+        return store.write_vectors(db, vectors, version_id)
 
-    def _vector_of(self, db: Session, normal_question: str, version_id: int, digest: str) -> QuestionVector:
-        return QuestionVector(self._vectors.alone(digest, normal_question, "query", db.role()), version_id)
+    def _vector(self, db: Session, normal_question: str, version_id: int, digest: str) -> QuestionVector | None:
+        """Where a question lies; None where the model has no place for it."""
+        try:
+            return QuestionVector(self._vectors.alone(digest, normal_question, "query", db.role()), version_id)
+        except InvalidArgument:
+            return None
 
     def _embedding_model(self, db: Session) -> tuple[int, str] | None:
         """The default embedding model: number and digest of the version that serves; None: there is no such model."""
@@ -101,11 +109,13 @@ class SqlExamples:
 
 def _check_question(question: str | None, limits: Limits) -> tuple[str, str]:
     """A question as it was put, and in its normal form."""
+    if question is not None and len(question) > LONGEST_QUESTION:
+        raise LimitExceeded(f"question is longer than {LONGEST_QUESTION} characters")
     normal = normal_form(question or "")
     if question is None or not normal:
         raise InvalidArgument("question is empty", hint=_ADD)
-    if len(question) > LONGEST_QUESTION:
-        raise LimitExceeded(f"question is longer than {LONGEST_QUESTION} characters")
+    if len(normal) > _LONGEST_NORMAL:
+        raise LimitExceeded(f"question is longer than {_LONGEST_NORMAL} characters in plain letters")
     encoded(question, limits)
     return question, normal
 

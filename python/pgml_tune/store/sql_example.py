@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pgml_tune.db import Database
@@ -35,7 +35,7 @@ WHERE e.space_id IS DISTINCT FROM (
 ORDER BY e.sql_example_id
 LIMIT $2::integer
 """
-_WRITE_VECTORS = "SELECT pgml_tune._write_sql_vectors($1::bigint[], $2::text[], $3::bigint)"
+_WRITE_VECTORS = "SELECT pgml_tune._write_sql_vectors($1::bigint[], $2::text[], $3::bigint) AS kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,9 @@ def stale_questions(db: Database, model_version_id: int, most: int) -> list[tupl
     return [(row["sql_example_id"], row["normal_question"]) for row in db.fetch(_STALE, model_version_id, most)]
 
 
-def write_vectors(db: Database, ids: Sequence[int], vectors: Sequence[str], model_version_id: int) -> None:
-    """Keep the vectors of examples."""
-    db.fetch(_WRITE_VECTORS, list(ids), list(vectors), model_version_id)
+def write_vectors(db: Database, vectors: Mapping[int, str], model_version_id: int) -> int:
+    """Keep the vectors of examples, by number; how many were kept."""
+    if not vectors:
+        return 0
+    kept: int = db.fetch(_WRITE_VECTORS, list(vectors), list(vectors.values()), model_version_id)[0]["kept"]
+    return kept
