@@ -177,7 +177,7 @@ SETTINGS = {
         ),
         Setting(
             "sql_example_similarity",
-            "0.85",
+            "0.75",
             "Cosine from which on a question in the same words is a verified example asked again; 1: never.",
             0,
             1,

@@ -28,7 +28,8 @@ def verify(session: psycopg.Connection[Any], question: str, sql: str, *more: str
     session.execute("SET ROLE alice")
 
 
-@pytest.mark.parametrize("question", ["how many cities", " How many  CITIES? ", "Please show me how many cities"])
+@pytest.mark.parametrize("question", ["how many cities", " How many  CITIES? ", "Please show me how many cities",
+                                      "Could you tell me how many cities there are?"])  # fmt: skip
 def test_a_verified_question_is_answered_without_the_model(session: psycopg.Connection[Any], question: str) -> None:
     verify(session, "How many cities?", VERIFIED)
     assert ask(session, question) == VERIFIED
