@@ -9,9 +9,11 @@ from conditions import fetch_value, refused, wait_until
 from conftest import Connect
 from psycopg import sql
 
+from pgml_tune.db.connection import ConnectionDatabase
 from pgml_tune.errors import PermissionDenied
 from pgml_tune.jobs.caller import Caller
 from pgml_tune.jobs.job import Access
+from pgml_tune.store import job_caller
 
 SHOP = """
 CREATE SCHEMA shop;
@@ -168,6 +170,25 @@ def test_a_policy_that_would_become_the_worker_does_not(shop: Connect, caller: C
         assert not caller.run(f"SELECT shop.become{number}()", "shop").is_valid
     assert fetch_value(admin, "SELECT to_regclass('public.taken') IS NULL")
     assert caller.run("SELECT current_user", "shop").rows == (("learner",),)
+
+
+def test_nothing_that_a_statement_leaves_in_the_session_is_there_for_the_next(shop: Connect) -> None:
+    """As if it had found a way past the executor: what it makes is its own, and gone."""
+    db = ConnectionDatabase.connect(place(shop()), "test", prepares=False)
+    took = "CREATE OR REPLACE FUNCTION pg_temp._as_caller(query text, path text, max_rows integer) RETURNS jsonb"
+    took += " LANGUAGE sql AS $$ SELECT to_jsonb(current_user) $$"
+    for step in (took, "CREATE DOMAIN pg_temp.text AS pg_catalog.int4", "SET default_transaction_read_only = on"):
+        with db.undone():
+            job_caller.make(db, "learner")
+            db.fetch(step)
+        with db.undone():
+            job_caller.make(db, "learner")
+            assert '"error": null' in job_caller.run(db, "SELECT current_user", "shop", 1)
+            assert "learner" in job_caller.run(db, "SELECT current_user", "shop", 1)
+    for _ in range(8):
+        db.fetch("SELECT $1::pg_catalog.text AS text", "a")
+    assert db.fetch("SELECT name FROM pg_prepared_statements") == []
+    db.close()
 
 
 def test_a_session_that_was_ended_is_opened_again(shop: Connect, caller: Caller) -> None:

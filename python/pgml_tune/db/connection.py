@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
@@ -32,10 +33,14 @@ class ConnectionDatabase:
         self._connection = connection
 
     @classmethod
-    def connect(cls, dsn: str, application_name: str, database: str | None = None) -> ConnectionDatabase:
-        """A session where `dsn` says, or in another database there."""
+    def connect(
+        cls, dsn: str, application_name: str, database: str | None = None, *, prepares: bool = True
+    ) -> ConnectionDatabase:
+        """A session where `dsn` says, or in another database there; statements that come often may be prepared."""
         place = make_conninfo(dsn, dbname=database, application_name=application_name, connect_timeout=10)
         connection = psycopg.connect(place, autocommit=True)
+        if not prepares:
+            connection.prepare_threshold = None
         connection.execute(_SESSION)
         # As SPI has it: a JSON value is its text.
         for name in ("json", "jsonb"):
@@ -49,6 +54,12 @@ class ConnectionDatabase:
 
     def transaction(self) -> AbstractContextManager[object]:
         return self._connection.transaction()
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """A transaction that is rolled back in any case."""
+        with self._connection.transaction(force_rollback=True):
+            yield
 
     @property
     def name(self) -> str:

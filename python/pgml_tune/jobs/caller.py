@@ -1,8 +1,9 @@
 """The database as the caller of a job sees it: his rows, his rights, his limits.
 
-The worker's own session runs one function, which belongs to the caller and hands its text to the executor that nothing
+The worker's own session calls a function, which belongs to the caller and hands its text to the executor that nothing
 can be written with. No SET ROLE: code of users, which policies and indexes may run, could RESET it and go on as the
-worker; inside a function with the rights of its owner the server refuses that.
+worker; inside a function with the rights of its owner the server refuses that. What else such code could leave in the
+session is undone after each call: see store/job_caller.py.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Caller:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
-                return outcome_of(job_caller.run(self._db, statement, search_path, _MOST_ROWS))
+                return outcome_of(self._try(statement, search_path))
             except psycopg.Error as error:
                 if not self._db.is_lost:
                     # Whatever it is, this statement is none to learn from, nor to answer with.
@@ -93,9 +94,10 @@ class Caller:
                 return
 
     def _open(self) -> ConnectionDatabase:
-        db = ConnectionDatabase.connect(self._access.dsn, _APPLICATION)
+        db = ConnectionDatabase.connect(self._access.dsn, _APPLICATION, prepares=False)
         try:
-            job_caller.prepare(db, self._access.role)
+            with db.undone():
+                job_caller.make(db, self._access.role)
         except psycopg.errors.InsufficientPrivilege as refusal:
             db.close()
             raise PermissionDenied(
@@ -107,6 +109,11 @@ class Caller:
             db.close()
             raise SystemFault("the role of the caller does not exist any more") from None
         return db
+
+    def _try(self, statement: str, search_path: str) -> str:
+        with self._db.undone():
+            job_caller.make(self._db, self._access.role)
+            return job_caller.run(self._db, statement, search_path, _MOST_ROWS)
 
 
 def outcome_of(answer: str) -> Outcome:

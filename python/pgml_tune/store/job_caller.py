@@ -1,32 +1,44 @@
-"""Statements of a job that runs SQL with the rights of its caller."""
+"""Statements of a job that runs SQL with the rights of its caller.
+
+Code of users that this SQL may reach after all runs as the caller, in a session that is the worker's. So that it leaves
+nothing there which the worker would run next: each call is a transaction of its own that is rolled back, with its
+function made in it, and no statement is prepared under a name, because names of prepared statements outlive a rollback.
+"""
 
 from __future__ import annotations
 
-from pgml_tune.db import Database
+from pgml_tune.db.connection import ConnectionDatabase
 
-# It lasts as long as the session. The search path that it sets ends with the transaction, which is one call.
 _CREATE = """
-CREATE FUNCTION pg_temp._as_caller(query text, search_path text, max_rows integer) RETURNS jsonb
+CREATE FUNCTION pg_temp._as_caller(query pg_catalog.text, path pg_catalog.text, max_rows pg_catalog.int4)
+RETURNS pg_catalog.jsonb
 LANGUAGE plpgsql SECURITY DEFINER
 AS $$
 BEGIN
-    PERFORM pg_catalog.set_config('search_path', search_path, true);
+    PERFORM pg_catalog.set_config('search_path', path, true);
     RETURN pgml_tune._try_sql(query, max_rows);
 END
 $$
 """
 _OWNER = """
-SELECT pg_catalog.format('ALTER FUNCTION pg_temp._as_caller(text, text, integer) OWNER TO %I', $1::text) AS statement
+SELECT pg_catalog.format(
+    'ALTER FUNCTION pg_temp._as_caller(pg_catalog.text, pg_catalog.text, pg_catalog.int4) OWNER TO %I',
+    $1::pg_catalog.text
+) AS statement
 """
-_RUN = "SELECT pg_temp._as_caller($1::text, $2::text, $3::integer)::text AS answer"
+_RUN = """
+SELECT pg_temp._as_caller(
+    $1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.int4
+)::pg_catalog.text AS answer
+"""
 
 
-def prepare(db: Database, role: str) -> None:
-    """Make the function of a session that runs statements as a role."""
+def make(db: ConnectionDatabase, role: str) -> None:
+    """Make the function that runs a statement as a role; it is gone with the transaction."""
     db.fetch(_CREATE)
-    db.fetch(db.fetch(_OWNER, role)[0]["statement"])
+    db.fetch(str(db.fetch(_OWNER, role)[0]["statement"]))
 
 
-def run(db: Database, statement: str, search_path: str, max_rows: int) -> str:
-    """What _try_sql() says of a statement, as the role; JSON."""
+def run(db: ConnectionDatabase, statement: str, search_path: str, max_rows: int) -> str:
+    """What _try_sql() says of a statement; JSON."""
     return str(db.fetch(_RUN, statement, search_path, max_rows)[0]["answer"])
