@@ -11,9 +11,10 @@ MODEL = "scripted"
 WHOLE = {"version": 1, "schema": "full", "values": "hint"}  # prompts with the whole schema
 ALONE = {"version": 1, "schema": "none", "values": "placeholder", "lower": True}  # the question alone
 _REGISTER = """
-SELECT pgml_tune._register_version(%s, 'text_to_sql', NULL, 'v1', NULL, v.artifact_sha256, 1,
+SELECT pgml_tune._register_version(%s, 'text_to_sql', NULL, v.version, NULL, v.artifact_sha256, 1,
     to_jsonb(v) || '{"task": "text_to_sql", "engine": "ctranslate2", "metrics": {}, "source": {}}')
-FROM pgml_tune.model_version AS v ORDER BY v.model_version_id LIMIT 1
+FROM pgml_tune.model_version AS v
+JOIN pgml_tune.model AS m ON m.model_id = v.model_id AND m.name = 'minilm' ORDER BY v.model_version_id LIMIT 2
 """
 SHOP = """
 CREATE SCHEMA shop;
@@ -42,10 +43,12 @@ from types import SimpleNamespace
 from pgml_tune.backend import session
 session.text_to_sql()
 from pgml_tune.engine.generator import Generated, Generator
+from pgml_tune.errors import ArtifactDamaged
 from pgml_tune.service import sql_generation
 
 class Scripted(Generator):
-    def __init__(self):
+    def __init__(self, digest):
+        self.digest = digest
         self.config = SimpleNamespace(generation={{"prompt": GD["form"]}}, max_tokens=GD["most_words"])
 
     def count_tokens(self, prompt):
@@ -53,18 +56,22 @@ class Scripted(Generator):
 
     def generate(self, prompt, k, work, checkpoint=lambda: None):
         GD["prompts"].append(prompt)
+        if self.digest == GD["broken"]:
+            raise ArtifactDamaged("broken")
+        while GD["is_endless"]:
+            checkpoint()
         answers = next((GD["answers"][part] for part in GD["answers"] if part in prompt), [])
         return [Generated(text, -0.1 * place) for place, text in enumerate(answers[:k])]
 
 GD.update(json.loads({script}))
 GD["prompts"] = []
-sql_generation.open_generator = lambda artifact, threads: Scripted()
+sql_generation.open_generator = lambda artifact, threads: Scripted(artifact.digest)
 $python$
 """
 
 
 def register(db: psycopg.Connection[Any]) -> None:
-    """Adds the version that sessions let the script speak for."""
+    """Adds two versions that sessions let the script speak for."""
     db.execute(_REGISTER, (MODEL,))
     db.execute(
         "CREATE FUNCTION prompts() RETURNS text[] LANGUAGE plpython3u AS"
@@ -87,9 +94,17 @@ def follow(
     answers: Mapping[str, Sequence[str]],
     form: Mapping[str, Any] = WHOLE,
     most_words: int = 100_000,
+    broken: str | None = None,
+    is_endless: bool = False,
 ) -> None:
-    """Lets the model of a superuser's session answer a prompt that contains a key with what stands under it."""
-    script = json.dumps({"answers": dict(answers), "form": dict(form), "most_words": most_words})
+    """Lets the model of a superuser's session answer a prompt that contains a key with what stands under it.
+
+    The version of digest `broken` fails; an endless one writes until it is interrupted.
+    """
+    script = json.dumps(
+        {"answers": dict(answers), "form": dict(form), "most_words": most_words, "broken": broken,
+         "is_endless": is_endless}
+    )  # fmt: skip
     session.execute(_REPLACE.format(script=repr(script)))
 
 

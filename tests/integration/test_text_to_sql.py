@@ -5,8 +5,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from conditions import refused
-from sql_script import ALONE, COUNT, ask, candidates, open_shop, prompts, say
+from conditions import fetch_value, refused
+from sql_script import ALONE, COUNT, ask, candidates, follow, open_shop, prompts, say
 
 Connect = Callable[..., psycopg.Connection[Any]]
 
@@ -165,3 +165,37 @@ def test_only_the_nearest_tables_are_shown_where_not_all_fit(session: psycopg.Co
     (prompt,) = prompts(session)
     assert "zebra: id integer, stripes integer" in prompt
     assert len(prompt.split()) <= 120
+
+
+def test_the_serving_version_answers_where_the_candidate_of_a_rollout_fails(
+    session: psycopg.Connection[Any], connect: Connect
+) -> None:
+    session.execute("RESET ROLE")
+    session.execute("SELECT configure('candidate_failures', '1')")
+    session.execute("""SELECT rollout_model('scripted', 'v1-int8', 99, '{"untracked": "accept"}')""")
+    broken = fetch_value(
+        session, "SELECT artifact_sha256 FROM pgml_tune.model_versions WHERE model = 'scripted' AND version = 'v1-int8'"
+    )
+    say(session, [COUNT], broken=broken)
+    for number in range(5):
+        assert ask(session, f"question {number}") == COUNT
+    session.execute("RESET ROLE")
+    calls = session.execute(
+        "SELECT version, outcome, sqlstate FROM pgml_tune.inference_logs WHERE variant = 'candidate'"
+    ).fetchall()
+    assert set(calls) == {("v1", "fallback", "XX001")}
+    follow(session, {"": [COUNT]})
+    fresh = connect()
+    fresh.execute("SET search_path = shop, public")
+    say(fresh, [COUNT])
+    assert ask(fresh, "question 7", model="scripted@v1-int8") == COUNT
+
+
+def test_a_cancel_ends_a_model_that_writes(session: psycopg.Connection[Any]) -> None:
+    say(session, [COUNT], is_endless=True)
+    session.execute("SET statement_timeout = '200ms'")
+    with refused("57014"):
+        ask(session)
+    session.execute("RESET statement_timeout")
+    say(session, [COUNT])
+    assert ask(session) == COUNT

@@ -87,6 +87,11 @@ def test_names_of_the_schema_and_of_the_statement_are_known(sql: str) -> None:
         "SELECT * FROM other.state",
         'SELECT Ab FROM geo."My Table"',
         "SELECT area FROM state WHERE area IN (SELECT pay FROM staff)",
+        "SELECT * FROM staff AS staff GROUP BY 1",
+        "WITH q AS (SELECT 1) SELECT * FROM q.staff",
+        'SELECT m.area FROM geo."My Table" AS m, state AS s',
+        'SELECT area FROM geo."My Table"',
+        "SELECT (NULL::staff).* FROM state",
     ],
 )
 def test_other_names_are_unknown(sql: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pgml_tune.db import Database
@@ -27,9 +27,17 @@ class Readable:
     schema: Schema
     relations: dict[str, int]  # by the names of the tables in the schema
 
-    def values_named(self, db: Database, terms: list[str]) -> list[tuple[str, str, str]]:
-        """Where texts in lower case stand as values: table, column and the value as it is there."""
-        return store.values_named(db, self.place.path, self.place.tables, terms)
+    def values_named(
+        self, db: Database, terms: list[str], is_looked_at: Callable[[str, str], bool]
+    ) -> list[tuple[str, str, str]]:
+        """Where texts in lower case stand as values of columns that are looked at: table, column, value."""
+        tables = [
+            self.relations[table.name]
+            for table in self.schema.tables
+            if any(is_looked_at(table.name, column.name) for column in table.columns)
+        ]
+        rows = store.values_named(db, self.place.path, tables, terms)
+        return [row for row in rows if is_looked_at(row[0], row[1])]
 
     def values_beside(self, db: Database, table: str, column: str, text: str) -> list[str] | None:
         """The values of a column in which a text does not stand; None if it does, or nobody may look."""

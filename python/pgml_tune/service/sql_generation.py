@@ -168,8 +168,8 @@ class SqlGeneration:
 def _matches(
     db: Session, question: str, readable: Readable, form: PromptFormat, generator: Generator
 ) -> list[Match]:
-    rows = readable.values_named(db, terms(question, generator.lexicon))
-    return link(question, index(row for row in rows if form.links(row[0], row[1])), generator.lexicon)
+    rows = readable.values_named(db, terms(question, generator.lexicon), form.links)
+    return link(question, index(rows), generator.lexicon)
 
 
 def _parsed(written: str) -> list[Generated]:

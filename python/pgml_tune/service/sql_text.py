@@ -94,22 +94,28 @@ def names_unknown(sql: str, schema: Schema) -> bool:
     statement = parsed(sql)
     if statement is None:
         return False
-    tables = {parts(table.name) for table in schema.tables}
-    made_up: set[str] = set()
+    tables = {parts(table.name): {parts(column.name)[-1] for column in table.columns} for table in schema.tables}
+    queries = {name_of(query.args["alias"].this) for query in statement.find_all(exp.CTE)}
+    made_up = {name_of(alias.args["alias"]) for alias in statement.find_all(exp.Alias)}
     for alias in statement.find_all(exp.TableAlias):
         made_up |= {name_of(name) for name in (alias.this, *alias.columns) if name is not None}
+    columns: dict[str, set[str]] = {}  # of the tables that the statement names, by what it calls them
     for table in statement.find_all(exp.Table):
         if isinstance(table.this, exp.Identifier):
             named = tuple(name_of(part) for part in table.parts if isinstance(part, exp.Identifier))
-            if named not in tables and named[0] not in made_up:
+            if named in tables:
+                renamed = table.args.get("alias")
+                called = named[-1] if renamed is None or renamed.this is None else name_of(renamed.this)
+                columns.setdefault(called, set()).update(tables[named])
+            elif len(named) > 1 or named[0] not in queries:
                 return True
-            made_up.add(named[-1])
-    made_up |= {name_of(alias.args["alias"]) for alias in statement.find_all(exp.Alias)}
-    known = made_up | {parts(column.name)[-1] for table in schema.tables for column in table.columns}
-    return any(
-        isinstance(column.this, exp.Identifier) and name_of(column.this) not in known
-        for column in statement.find_all(exp.Column)
-    )
+    known = made_up | queries | columns.keys() | set().union(*columns.values())
+    for column in statement.find_all(exp.Column):
+        owner = column.args.get("table")
+        allowed = known if owner is None else columns.get(name_of(owner), known) | made_up
+        if isinstance(column.this, exp.Identifier) and name_of(column.this) not in allowed:
+            return True
+    return any(kind.this == exp.DataType.Type.USERDEFINED for kind in statement.find_all(exp.DataType))
 
 
 def words(sql: str) -> list[str]:
