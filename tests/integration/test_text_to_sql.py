@@ -84,7 +84,7 @@ def test_values_that_the_question_names_are_shown_with_their_columns(session: ps
     assert ask(session, "who in new york is ada 3?") == (
         "SELECT COUNT(*) FROM customer WHERE city = 'New York' AND name = 'Ada 3'"
     )
-    assert prompts(session) == ["who in <v0> is <v1> ? | <v0> customer.city ; <v1> customer.name"]
+    assert prompts(session) == ["who in <v0> is <v1> ? | <v0> city ; <v1> name"]
 
 
 def test_labels_of_enumerations_are_values(session: psycopg.Connection[Any]) -> None:

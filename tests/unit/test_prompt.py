@@ -48,7 +48,7 @@ def test_a_value_becomes_a_placeholder_with_the_columns_that_have_it() -> None:
     question = "How big is Texas?"
     match = named(question, "Texas", "texas", ("state", "state_name"), ("river", "traverse"))
     prompt = render(question, SCHEMA, [match], ALONE)
-    assert prompt.text == "how big is <v0> ? | <v0> river.traverse state.state_name"
+    assert prompt.text == "how big is <v0> ? | <v0> state_name traverse"
     assert prompt.values == ("texas",)
 
 
@@ -92,9 +92,16 @@ def test_a_question_cannot_smuggle_in_a_placeholder() -> None:
 
 def test_hints_leave_the_question_as_it_is() -> None:
     question = "How big is Texas?"
-    match = named(question, "Texas", "texas", ("state", "state_name"))
+    match = named(question, "Texas", "texas", ("state", "state_name"), ("river", "state_name"))
     prompt = render(question, SCHEMA, [match], PromptFormat(schema="none", values="hint"))
-    assert prompt == type(prompt)("How big is Texas? | texas state.state_name")
+    assert prompt == type(prompt)("How big is Texas? | texas state_name")
+
+
+def test_a_model_that_is_shown_tables_is_told_in_which_a_value_stands() -> None:
+    question = "How big is Texas?"
+    match = named(question, "Texas", "texas", ("state", "state_name"), ("river", "traverse"))
+    prompt = render(question, Schema((CITY,)), [match], PromptFormat())
+    assert prompt.text.startswith("How big is Texas? | texas river.traverse state.state_name | city: ")
 
 
 def test_the_schema_says_types_keys_comments_and_values() -> None:

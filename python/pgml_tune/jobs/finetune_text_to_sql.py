@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import torch
+
 from pgml_tune.engine import checkpoint
 from pgml_tune.engine.artifact import LEXICON, Artifact, new_artifact
 from pgml_tune.engine.files import read_plain
@@ -40,6 +42,7 @@ _FROM_SCRATCH = Course(60, 1e-3, None)
 _FURTHER = Course(10, 3e-4, None)
 _MORE_OUTPUT = 32  # tokens that an answer may have more than the longest of the rows
 _MOST_OUTPUT = 512
+_WORTH_THREADS = 5_000_000  # weights: the layers of smaller networks are done before a second core has begun
 
 
 @dataclass(slots=True)
@@ -112,7 +115,7 @@ def _from_scratch(job: Job, rows: SqlRows, report: Reporter) -> _Student:
     )
     reader = Reader(form, lexicon_of(rows.train, rows.places, form), rows.places)
     lessons = [reader.lesson(row) for row in rows.train]
-    hinted = (f"{table}.{column}" for place in rows.places.values() for table, column, _ in place.values)
+    hinted = (column for place in rows.places.values() for _, column, _ in place.values)
     texts = [text for lesson in lessons for text in (lesson.prompt.text, lesson.output)] + list(dict.fromkeys(hinted))
     tokenizer = new_tokenizer(texts, job.parameters["vocabulary_size"])
     size = (job.parameters["base"] or f"{_SCRATCH}small").removeprefix(_SCRATCH)
@@ -170,9 +173,12 @@ def _train(
         parameters["max_seconds"],
     )
     generation = student.generation(lessons)
+    is_small = sum(weight.numel() for weight in student.network.parameters()) < _WORTH_THREADS
+    threads = 1 if is_small and not parameters["threads"] else job.thread_count
+    torch.set_num_threads(threads)
 
     def trial() -> LocalGenerator:
-        return open_network(student.network, student.tokenizer, generation, job.thread_count)
+        return open_network(student.network, student.tokenizer, generation, threads)
 
     def accuracy() -> float:
         return measure_sql(trial(), checks, caller).execution_accuracy

@@ -125,7 +125,8 @@ def learn_sql(
     steps_of_epoch = -(-count // parameters["batch_size"])
     steps = course.epochs * steps_of_epoch
     clock, watch = _Clock(course.max_seconds), training.Watch(report)
-    optimizer = torch.optim.AdamW(_groups(network, parameters["weight_decay"]), lr=course.rate, betas=(0.9, 0.98))
+    weights = _groups(network, parameters["weight_decay"])
+    optimizer = torch.optim.AdamW(weights, lr=course.rate, betas=(0.9, 0.98), fused=True)
     warmup = max(1, round(parameters["warmup"] * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,

@@ -157,7 +157,7 @@ def _asked(question: str, matches: Sequence[Match], form: PromptFormat) -> tuple
     if form.values == "none":
         return _plain(question, form), [], ()
     if form.values == "hint":
-        hints = {match.value: _hint(match.value, match) for match in matches}
+        hints = {match.value: _hint(match.value, match, form) for match in matches}
         return _plain(question, form), list(hints.values()), ()
     # What a question has of these signs by itself must not be taken for a placeholder.
     pieces: list[str] = []
@@ -167,7 +167,7 @@ def _asked(question: str, matches: Sequence[Match], form: PromptFormat) -> tuple
         if match.value not in found:
             if len(found) == len(PLACEHOLDERS):
                 continue
-            found[match.value] = _hint(PLACEHOLDERS[len(found)], match)
+            found[match.value] = _hint(PLACEHOLDERS[len(found)], match, form)
         sign = PLACEHOLDERS[list(found).index(match.value)]
         pieces += [_plain(question[at : match.begin], form), sign]
         at = match.end
@@ -181,8 +181,10 @@ def _plain(text: str, form: PromptFormat) -> str:
     return _SPACES.sub(" ", _PLACEHOLDER.sub(" ", text)).strip()
 
 
-def _hint(sign: str, match: Match) -> str:
-    columns = sorted({f"{table}.{column}" for table, column in match.columns})
+def _hint(sign: str, match: Match, form: PromptFormat) -> str:
+    """What is told of a value: where it stands; to a model that is shown no tables the columns alone."""
+    has_tables = form.schema != "none"
+    columns = sorted({f"{table}.{column}" if has_tables else column for table, column in match.columns})
     if columns:
         return f"{sign} {' '.join(columns)}"
     return f"{sign} {'number' if _NUMBER.match(match.value) else 'text'}"
