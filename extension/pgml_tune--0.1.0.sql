@@ -4375,6 +4375,16 @@ $python$;
 COMMENT ON FUNCTION pgml_tune._try_sql(text, integer) IS
     'The verdict of _check_sql() on a text, and the rows of one that passes.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._try_sql_as(role text, search_path text, query text, max_rows integer)
+RETURNS text
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE STRICT
+AS $python$
+from pgml_tune.backend import sql_check
+return sql_check.try_sql_as(role, search_path, query, max_rows)
+$python$;
+COMMENT ON FUNCTION pgml_tune._try_sql_as(text, text, text, integer) IS
+    'What _try_sql() gives to a role whose search path is this, as JSON; for superusers. Jobs run the SQL of their rows so.';
+
 -- The text is one SELECT, or its parentheses could end those round it. Whoever calls this rolls the view back. It is what
 -- is planned and run, too, so that no name is looked up again after it was judged.
 CREATE OR REPLACE FUNCTION pgml_tune._analyse_sql(

@@ -94,6 +94,7 @@ WITHOUT_SEARCH_PATH = {
     "_analyse_sql",
     "_check_sql",
     "_try_sql",
+    "_try_sql_as",
     # It runs the query of its caller, who finds his tables as usual.
     "_golden_rows",
     "_next_rows",

@@ -1,6 +1,7 @@
 """Training of models that write SQL: with the rights of the caller and no others, from rows to answers."""
 
 from collections.abc import Iterator
+from textwrap import dedent
 from typing import Any
 
 import psycopg
@@ -173,22 +174,55 @@ def test_a_policy_that_would_become_the_worker_does_not(shop: Connect, caller: C
 
 
 def test_nothing_that_a_statement_leaves_in_the_session_is_there_for_the_next(shop: Connect) -> None:
-    """As if it had found a way past the executor: what it makes is its own, and gone."""
+    """As if it had found a way past the executor."""
     db = ConnectionDatabase.connect(place(shop()), "test", prepares=False)
-    took = "CREATE OR REPLACE FUNCTION pg_temp._as_caller(query text, path text, max_rows integer) RETURNS jsonb"
-    took += " LANGUAGE sql AS $$ SELECT to_jsonb(current_user) $$"
-    for step in (took, "CREATE DOMAIN pg_temp.text AS pg_catalog.int4", "SET default_transaction_read_only = on"):
+    for step in ("CREATE DOMAIN pg_temp.text AS pg_catalog.int4", "SET default_transaction_read_only = on"):
         with db.undone():
-            job_caller.make(db, "learner")
             db.fetch(step)
         with db.undone():
-            job_caller.make(db, "learner")
-            assert '"error": null' in job_caller.run(db, "SELECT current_user", "shop", 1)
-            assert "learner" in job_caller.run(db, "SELECT current_user", "shop", 1)
+            assert '"error": null' in job_caller.run(db, "learner", "SELECT current_user", "shop", 1)
     for _ in range(8):
         db.fetch("SELECT $1::pg_catalog.text AS text", "a")
     assert db.fetch("SELECT name FROM pg_prepared_statements") == []
     db.close()
+
+
+@pytest.mark.parametrize("step", [
+    "RESET ROLE", "SET ROLE postgres", "SET LOCAL ROLE postgres", "RESET SESSION AUTHORIZATION",
+    "RESET ALL; SET ROLE none", "SET SESSION AUTHORIZATION postgres", "PREPARE p AS SELECT 1", "DEALLOCATE ALL",
+    "DISCARD ALL", "LISTEN l", "CREATE TEMPORARY TABLE t (a int)", "ALTER ROLE learner SUPERUSER",
+    "SELECT set_config('role', 'postgres', false)",
+    "SELECT pgml_tune._try_sql_as('postgres', '', 'SELECT 1', 1)",
+])  # fmt: skip
+def test_whoever_acts_as_the_caller_has_no_way_back_to_the_worker(shop: Connect, step: str) -> None:
+    admin = shop()
+    body = """
+        from pgml_tune.db import server
+        role = plpy.execute("SELECT oid::int8 AS oid FROM pg_roles WHERE rolname = 'learner'")[0]["oid"]
+        state = "00000"
+        with server.acting_as(role):
+            try:
+                plpy.execute(args[0])
+            except plpy.SPIError as error:
+                state = error.sqlstate
+            who = plpy.execute("SELECT current_user::text AS who")[0]["who"]
+        after = plpy.execute("SELECT current_user::text AS who")[0]["who"]
+        return [who, state, after]
+    """
+    admin.execute(
+        sql.SQL("CREATE OR REPLACE FUNCTION public.act(step text) RETURNS text[] LANGUAGE plpython3u AS {}").format(
+            sql.Literal(dedent(body))
+        )
+    )
+    who, state, after = fetch_value(admin, "SELECT public.act(%s)", (step,))
+    assert (who, after) == ("learner", "postgres")
+    assert state == "42501"
+
+
+def test_only_a_superuser_may_act_as_another(shop: Connect) -> None:
+    shop().execute("GRANT EXECUTE ON FUNCTION pgml_tune._try_sql_as(text, text, text, integer) TO learner")
+    with refused("42501"):
+        shop("learner").execute("SELECT pgml_tune._try_sql_as('postgres', 'shop', 'SELECT 1', 1)")
 
 
 def test_a_session_that_was_ended_is_opened_again(shop: Connect, caller: Caller) -> None:
@@ -200,7 +234,7 @@ def test_a_session_that_was_ended_is_opened_again(shop: Connect, caller: Caller)
     assert caller.run("SELECT 1 AS one", "shop").rows == ((1.0,),)
 
 
-def test_a_worker_that_is_neither_superuser_nor_member_is_refused(shop: Connect) -> None:
+def test_a_worker_that_is_no_superuser_is_refused(shop: Connect) -> None:
     admin = shop()
     if not fetch_value(admin, "SELECT count(*) FROM pg_roles WHERE rolname = 'porter'"):
         admin.execute("CREATE ROLE porter LOGIN")

@@ -21,6 +21,11 @@ def try_sql(db: Session, query: str | None, max_rows: int | None) -> str | None:
     return None if query is None else sql_check.try_sql(db, query, max_rows, _limits(db)).to_json_text()
 
 
+@entrypoint
+def try_sql_as(db: Session, role: str, search_path: str, query: str, max_rows: int) -> str:
+    return sql_check.try_sql_as(db, role, search_path, query, max_rows, _limits(db)).to_json_text()
+
+
 def _limits(db: Session) -> Limits:
     return Limits.from_rows(read_settings(db)[1])
 

@@ -113,6 +113,10 @@ class Session(Database, Protocol):
         """Show a line to the client at once, as a WARNING."""
         ...
 
+    def acting_as(self, role: int) -> AbstractContextManager[None]:
+        """A block in which statements have the rights of a role, by oid, and no way back to those of the session."""
+        ...
+
     def role(self) -> int:
         """The oid of the role the current function runs as."""
         ...

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +19,7 @@ from pgml_tune.db import Place
 _SERIALIZABLE = 3
 _ACCESS_SHARE, _NOT_STRONGER = ctypes.c_int(1), ctypes.c_int(0)  # a lock mode, and not those above it
 _DEFAULT_LOCK_METHOD = 1
+_OF_ANOTHER_ROLE, _RESTRICTED = 1, 2  # SECURITY_LOCAL_USERID_CHANGE, SECURITY_RESTRICTED_OPERATION
 _server = ctypes.PyDLL(None)
 
 
@@ -30,6 +33,8 @@ is_in_parallel_mode = _function("IsInParallelMode", ctypes.c_bool)
 is_in_recovery = _function("RecoveryInProgress", ctypes.c_bool)
 is_in_block = _function("IsTransactionBlock", ctypes.c_bool)
 current_role = _function("GetUserId", ctypes.c_uint32)
+_identity = _function("GetUserIdAndSecContext", None, ctypes.POINTER(ctypes.c_uint32), ctypes.POINTER(ctypes.c_int))
+_take_identity = _function("SetUserIdAndSecContext", None, ctypes.c_uint32, ctypes.c_int)
 database_encoding = _function("GetDatabaseEncoding", ctypes.c_int)
 statement_began = _function("GetCurrentStatementStartTimestamp", ctypes.c_int64)
 _subtransaction = _function("GetCurrentSubTransactionId", ctypes.c_uint32)
@@ -47,6 +52,23 @@ _holds_lock.argtypes = None  # asked with every call: what needs no conversion t
 _invalidations = ctypes.c_uint64.in_dll(_server, "SharedInvalidMessageCounter")
 _is_read_only = ctypes.c_bool.in_dll(_server, "XactReadOnly")
 _isolation_level = ctypes.c_int.in_dll(_server, "XactIsoLevel")
+
+
+@contextmanager
+def acting_as(role: int) -> Iterator[None]:
+    """A block in which statements have the rights of the role of this oid, and no way back to those of the session.
+
+    It is how the server itself runs the functions of an index or of a materialized view for their owner: SET ROLE,
+    SET SESSION AUTHORIZATION, PREPARE, DEALLOCATE, LISTEN and temporary tables are refused inside. A transaction that
+    is aborted takes the identity back that it has begun with.
+    """
+    user, context = ctypes.c_uint32(), ctypes.c_int()
+    _identity(ctypes.byref(user), ctypes.byref(context))
+    _take_identity(role, context.value | _OF_ANOTHER_ROLE | _RESTRICTED)
+    try:
+        yield
+    finally:
+        _take_identity(user.value, context.value)
 
 
 class _SnapshotData(ctypes.Structure):

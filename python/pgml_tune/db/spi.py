@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import plpy
@@ -140,6 +140,9 @@ class SpiDatabase:
 
     def warn(self, message: str) -> None:
         plpy.warning(check_value(message))
+
+    def acting_as(self, role: int) -> AbstractContextManager[None]:
+        return server.acting_as(role)
 
     def role(self) -> int:
         role: int = server.current_role()

@@ -1,9 +1,8 @@
 """The database as the caller of a job sees it: his rows, his rights, his limits.
 
-The worker's own session calls a function, which belongs to the caller and hands its text to the executor that nothing
-can be written with. No SET ROLE: code of users, which policies and indexes may run, could RESET it and go on as the
-worker; inside a function with the rights of its owner the server refuses that. What else such code could leave in the
-session is undone after each call: see store/job_caller.py.
+The worker's own session runs one function, which takes the role of the caller on and hands the text to the executor
+that nothing can be written with. No SET ROLE: code of users could RESET it and go on as the worker. Each call is a
+transaction that is rolled back, and no statement is prepared under a name, so that nothing is left for the next.
 """
 
 from __future__ import annotations
@@ -95,25 +94,21 @@ class Caller:
 
     def _open(self) -> ConnectionDatabase:
         db = ConnectionDatabase.connect(self._access.dsn, _APPLICATION, prepares=False)
-        try:
-            with db.undone():
-                job_caller.make(db, self._access.role)
-        except psycopg.errors.InsufficientPrivilege as refusal:
-            db.close()
+        may_act, exists = job_caller.may_act(db, self._access.role)
+        if may_act and exists:
+            return db
+        db.close()
+        if exists:
             raise PermissionDenied(
                 "the worker may not run statements with the rights of the caller",
-                detail=f"{refusal.diag.message_primary or refusal}.",
-                hint="Let the worker connect as a superuser, or GRANT it the role of the caller.",
-            ) from None
-        except psycopg.errors.UndefinedObject:
-            db.close()
-            raise SystemFault("the role of the caller does not exist any more") from None
-        return db
+                detail="It is no superuser in this database.",
+                hint="Let the worker connect as a superuser.",
+            )
+        raise SystemFault("the role of the caller does not exist any more")
 
     def _try(self, statement: str, search_path: str) -> str:
         with self._db.undone():
-            job_caller.make(self._db, self._access.role)
-            return job_caller.run(self._db, statement, search_path, _MOST_ROWS)
+            return job_caller.run(self._db, self._access.role, statement, search_path, _MOST_ROWS)
 
 
 def outcome_of(answer: str) -> Outcome:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pgml_tune.db import Failure, Session
 from pgml_tune.db.bounds import Bounds
-from pgml_tune.errors import NotReady, ReadOnlyTransaction
+from pgml_tune.errors import NotReady, ObjectNotFound, PermissionDenied, ReadOnlyTransaction
 from pgml_tune.service.query_tree import TreeError, name, parse
 from pgml_tune.service.sql_parts import find_parts, written_query
 from pgml_tune.service.sql_rules import Refusal, Rules
@@ -110,6 +110,20 @@ def try_sql(db: Session, sql: str, max_rows: int | None, limits: Limits) -> Outc
     """The verdict on a text and, if it passes, its first rows."""
     most = limits.sql_max_rows
     return _try(db, sql, limits, most if max_rows is None else max(0, min(max_rows, most)))
+
+
+def try_sql_as(
+    db: Session, role: str, search_path: str, sql: str, max_rows: int | None, limits: Limits
+) -> Outcome:
+    """What `try_sql` gives to another role under a search path; for superusers, who could act as anybody anyway."""
+    if not store.is_superuser(db):
+        raise PermissionDenied("only a superuser may run SQL as another role", hint="SELECT pgml_tune._try_sql('...')")
+    role_id = store.role_id(db, role)
+    if role_id is None:
+        raise ObjectNotFound(f'role "{role}" does not exist', hint="SELECT rolname FROM pg_roles")
+    with db.acting_as(role_id):
+        store.take_search_path(db, search_path)
+        return try_sql(db, sql, max_rows, limits)
 
 
 def _try(db: Session, sql: str, limits: Limits, max_rows: int | None) -> Outcome:

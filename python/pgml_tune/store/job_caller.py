@@ -1,44 +1,29 @@
-"""Statements of a job that runs SQL with the rights of its caller.
-
-Code of users that this SQL may reach after all runs as the caller, in a session that is the worker's. So that it leaves
-nothing there which the worker would run next: each call is a transaction of its own that is rolled back, with its
-function made in it, and no statement is prepared under a name, because names of prepared statements outlive a rollback.
-"""
+"""Statements of a job that runs SQL with the rights of its caller."""
 
 from __future__ import annotations
 
-from pgml_tune.db.connection import ConnectionDatabase
+from pgml_tune.db import Database
 
-_CREATE = """
-CREATE FUNCTION pg_temp._as_caller(query pg_catalog.text, path pg_catalog.text, max_rows pg_catalog.int4)
-RETURNS pg_catalog.jsonb
-LANGUAGE plpgsql SECURITY DEFINER
-AS $$
-BEGIN
-    PERFORM pg_catalog.set_config('search_path', path, true);
-    RETURN pgml_tune._try_sql(query, max_rows);
-END
-$$
-"""
-_OWNER = """
-SELECT pg_catalog.format(
-    'ALTER FUNCTION pg_temp._as_caller(pg_catalog.text, pg_catalog.text, pg_catalog.int4) OWNER TO %I',
-    $1::pg_catalog.text
-) AS statement
-"""
+# Whatever the SQL has left behind in the session, every name in this is found where it belongs.
 _RUN = """
-SELECT pg_temp._as_caller(
-    $1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.int4
-)::pg_catalog.text AS answer
+SELECT pgml_tune._try_sql_as(
+    $1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.text, $4::pg_catalog.int4
+) AS answer
+"""
+_MAY_ACT = """
+SELECT (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) current_user) AS may_act,
+       EXISTS (
+           SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) $1::pg_catalog.name
+       ) AS exists
 """
 
 
-def make(db: ConnectionDatabase, role: str) -> None:
-    """Make the function that runs a statement as a role; it is gone with the transaction."""
-    db.fetch(_CREATE)
-    db.fetch(str(db.fetch(_OWNER, role)[0]["statement"]))
+def may_act(db: Database, role: str) -> tuple[bool, bool]:
+    """Whether this session may act as others, and whether the role exists."""
+    row = db.fetch(_MAY_ACT, role)[0]
+    return row["may_act"], row["exists"]
 
 
-def run(db: ConnectionDatabase, statement: str, search_path: str, max_rows: int) -> str:
-    """What _try_sql() says of a statement; JSON."""
-    return str(db.fetch(_RUN, statement, search_path, max_rows)[0]["answer"])
+def run(db: Database, role: str, statement: str, search_path: str, max_rows: int) -> str:
+    """What _try_sql() says of a statement, as the role; JSON."""
+    return str(db.fetch(_RUN, role, search_path, statement, max_rows)[0]["answer"])

@@ -39,6 +39,12 @@ FROM pgml_tune._type_users($1::pg_catalog.oid[]) AS u
 _LOCK = "SELECT pgml_tune._lock_views($1::pg_catalog.oid[])"
 _HIDES_TYPE = "SELECT pgml_tune._hides_type($1::pg_catalog.oid[]) AS hides"
 _HIDES = "SELECT pgml_tune._hides_one($1::pg_catalog.text[]) AS hides"
+_SUPERUSER = "SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid"
+_ROLE = """
+SELECT r.oid::pg_catalog.int8 AS role_id FROM pg_catalog.pg_roles AS r
+WHERE r.rolname OPERATOR(pg_catalog.=) $1::pg_catalog.name
+"""
+_TAKE_PATH = "SELECT pg_catalog.set_config('search_path', $1::pg_catalog.text, true)"
 _RELATIONS = """
 SELECT r.relation_id::pg_catalog.int8 AS relation_id, r.schema_name, r.name, r.kind, r.is_own, r.may_read, r.columns,
        r.readable_columns, r.tree, r.policies, r.function_ids::pg_catalog.int8[] AS function_ids,
@@ -194,3 +200,19 @@ def hides_one(db: Database, words: list[str]) -> bool:
 def hides_type(db: Database, type_ids: list[int]) -> bool:
     """Whether one of these types shows the columns of a table that the caller may not read."""
     return bool(db.fetch(_HIDES_TYPE, type_ids)[0]["hides"])
+
+
+def is_superuser(db: Session) -> bool:
+    """Whether the current role is one."""
+    return bool(db.fetch(_SUPERUSER, db.role())[0]["rolsuper"])
+
+
+def role_id(db: Session, role: str) -> int | None:
+    """The oid of a role, None if there is none of that name."""
+    rows = db.fetch(_ROLE, role)
+    return rows[0]["role_id"] if rows else None
+
+
+def take_search_path(db: Session, search_path: str) -> None:
+    """Let names be found along this path until the transaction ends."""
+    db.fetch(_TAKE_PATH, search_path)
