@@ -212,6 +212,8 @@ BEGIN
     WHERE has_column_privilege(r.relation, a.attnum, 'SELECT') AND (
         t.typtype = 'e'
         OR t.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) AND a.attgenerated <> 'v' AND r.rows <= most_rows
+        -- An older snapshot would show an older catalog than the planner goes by.
+        AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
     )
     ORDER BY r.rows, r.nspname, r.relname, a.attnum;
 END
@@ -230,35 +232,45 @@ $$;
 COMMENT ON FUNCTION pgml_tune._readable_values(text[], integer) IS
     'The different texts in the columns of small tables that the caller may read, at most so many of each column, with table and column as in _readable_schema().';
 
+-- What follows reads tables of others. Should it run any code of theirs after all, that could write nothing: it is read-only, and
+-- taken back with its locks.
+
 CREATE OR REPLACE FUNCTION pgml_tune._values_along(path name[], schemas text[], most integer)
 RETURNS TABLE (schema_name text, table_name text, column_name text, value text)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET constraint_exclusion = off  -- no CHECK is evaluated while a query is planned
+SET lock_timeout = '50ms'  -- nobody can change a table while this waits for it
 AS $$
 DECLARE
     c_most_rows CONSTANT real := 100000;  -- of a table
     c_longest_value CONSTANT integer := 200;  -- characters
     r record;
 BEGIN
-    PERFORM pgml_tune._hold_relations(array_agg(DISTINCT m.member))
-    FROM pgml_tune._text_columns(path, NULL, schemas, c_most_rows) AS t
-    CROSS JOIN LATERAL unnest(t.members) AS m (member) WHERE t.labels IS NULL
-    HAVING count(*) > 0;
-    FOR r IN SELECT * FROM pgml_tune._text_columns(path, NULL, schemas, c_most_rows) LOOP
-        IF r.labels IS NOT NULL THEN
-            RETURN QUERY SELECT r.schema_name, r.name, r.column_name, l.label FROM unnest(r.labels[:most]) AS l (label);
-        ELSE
-            RETURN QUERY EXECUTE format(
-                'SELECT $1, $2, $3, v.value FROM (
-                     SELECT DISTINCT s.%1$s::text COLLATE "C" AS value FROM %2$s AS s
-                     WHERE length(s.%1$s) BETWEEN 1 AND %3$s
-                 ) AS v ORDER BY v.value LIMIT $4',
-                r.column_name, r.relation::regclass, c_longest_value
-            ) USING r.schema_name, r.name, r.column_name, most;
-        END IF;
-    END LOOP;
+    BEGIN
+        PERFORM set_config('transaction_read_only', 'on', true);
+        PERFORM pgml_tune._hold_relations(array_agg(DISTINCT m.member))
+        FROM pgml_tune._text_columns(path, NULL, schemas, c_most_rows) AS t
+        CROSS JOIN LATERAL unnest(t.members) AS m (member) WHERE t.labels IS NULL
+        HAVING count(*) > 0;
+        FOR r IN SELECT * FROM pgml_tune._text_columns(path, NULL, schemas, c_most_rows) LOOP
+            IF r.labels IS NOT NULL THEN
+                RETURN QUERY SELECT r.schema_name, r.name, r.column_name, l.label FROM unnest(r.labels[:most]) AS l (label);
+            ELSE
+                RETURN QUERY EXECUTE format(
+                    'SELECT $1, $2, $3, v.value FROM (
+                         SELECT DISTINCT s.%1$s::text COLLATE "C" AS value FROM %2$s AS s
+                         WHERE length(s.%1$s) BETWEEN 1 AND %3$s
+                     ) AS v ORDER BY v.value LIMIT $4',
+                    r.column_name, r.relation::regclass, c_longest_value
+                ) USING r.schema_name, r.name, r.column_name, most;
+            END IF;
+        END LOOP;
+        RAISE EXCEPTION USING ERRCODE = 'PGML0';
+    EXCEPTION WHEN SQLSTATE 'PGML0' OR lock_not_available THEN
+        NULL;
+    END;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._values_along(name[], text[], integer) IS
@@ -270,6 +282,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET constraint_exclusion = off  -- no CHECK is evaluated while a query is planned
+SET lock_timeout = '50ms'  -- nobody can change a table while this waits for it
 AS $$
 DECLARE
     c_most_rows CONSTANT real := 100000;  -- of a table
@@ -278,31 +291,37 @@ DECLARE
     v_rows real := 0;
     r record;
 BEGIN
-    PERFORM pgml_tune._hold_relations(array_agg(DISTINCT m.member))
-    FROM pgml_tune._text_columns(path, tables, NULL, c_most_rows) AS t
-    CROSS JOIN LATERAL unnest(t.members) AS m (member) WHERE t.labels IS NULL
-    HAVING count(*) > 0;
-    FOR r IN
-        SELECT t.relation, t.name, t.rows,
-               string_agg(format('(%L, s.%s::text)', t.column_name, t.column_name), ', ') FILTER (WHERE t.labels IS NULL) AS pairs,
-               jsonb_object_agg(t.column_name, t.labels) FILTER (WHERE t.labels IS NOT NULL) AS labels
+    BEGIN
+        PERFORM set_config('transaction_read_only', 'on', true);
+        PERFORM pgml_tune._hold_relations(array_agg(DISTINCT m.member))
         FROM pgml_tune._text_columns(path, tables, NULL, c_most_rows) AS t
-        GROUP BY t.relation, t.name, t.rows
-        ORDER BY t.rows, t.name
-    LOOP
-        RETURN QUERY
-        SELECT r.name, c.key, l.label
-        FROM jsonb_each(r.labels) AS c CROSS JOIN LATERAL jsonb_array_elements_text(c.value) AS l (label)
-        WHERE lower(l.label) = ANY (terms);
-        v_rows := v_rows + coalesce(r.rows, 0);
-        IF r.pairs IS NOT NULL AND v_rows <= c_most_rows_together THEN
-            RETURN QUERY EXECUTE format(
-                'SELECT DISTINCT $1, v.name, v.value COLLATE "C"
-                 FROM %s AS s CROSS JOIN LATERAL (VALUES %s) AS v (name, value)
-                 WHERE lower(v.value COLLATE "default") = ANY ($2) LIMIT %s', r.relation::regclass, r.pairs, c_most_values
-            ) USING r.name, terms;
-        END IF;
-    END LOOP;
+        CROSS JOIN LATERAL unnest(t.members) AS m (member) WHERE t.labels IS NULL
+        HAVING count(*) > 0;
+        FOR r IN
+            SELECT t.relation, t.name, t.rows,
+                   string_agg(format('(%L, s.%s::text)', t.column_name, t.column_name), ', ') FILTER (WHERE t.labels IS NULL) AS pairs,
+                   jsonb_object_agg(t.column_name, t.labels) FILTER (WHERE t.labels IS NOT NULL) AS labels
+            FROM pgml_tune._text_columns(path, tables, NULL, c_most_rows) AS t
+            GROUP BY t.relation, t.name, t.rows
+            ORDER BY t.rows, t.name
+        LOOP
+            RETURN QUERY
+            SELECT r.name, c.key, l.label
+            FROM jsonb_each(r.labels) AS c CROSS JOIN LATERAL jsonb_array_elements_text(c.value) AS l (label)
+            WHERE lower(l.label) = ANY (terms);
+            v_rows := v_rows + coalesce(r.rows, 0);
+            IF r.pairs IS NOT NULL AND v_rows <= c_most_rows_together THEN
+                RETURN QUERY EXECUTE format(
+                    'SELECT DISTINCT $1, v.name, v.value COLLATE "C"
+                     FROM %s AS s CROSS JOIN LATERAL (VALUES %s) AS v (name, value)
+                     WHERE lower(v.value COLLATE "default") = ANY ($2) LIMIT %s', r.relation::regclass, r.pairs, c_most_values
+                ) USING r.name, terms;
+            END IF;
+        END LOOP;
+        RAISE EXCEPTION USING ERRCODE = 'PGML0';
+    EXCEPTION WHEN SQLSTATE 'PGML0' OR lock_not_available THEN
+        NULL;
+    END;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._values_named(name[], regclass[], text[]) IS
@@ -316,6 +335,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET constraint_exclusion = off  -- no CHECK is evaluated while a query is planned
+SET lock_timeout = '50ms'  -- nobody can change a table while this waits for it
 AS $$
 #variable_conflict use_variable
 DECLARE
@@ -326,26 +346,32 @@ DECLARE
     v_is_there boolean;
     v_values text[];
 BEGIN
-    PERFORM pgml_tune._hold_relations(array_agg(DISTINCT m.member))
-    FROM pgml_tune._text_columns(path, ARRAY[relation], NULL, c_most_rows) AS t
-    CROSS JOIN LATERAL unnest(t.members) AS m (member) WHERE t.labels IS NULL
-    HAVING count(*) > 0;
-    SELECT t.labels INTO r FROM pgml_tune._text_columns(path, ARRAY[relation], NULL, c_most_rows) AS t
-    WHERE t.column_name = _values_beside.column_name;
-    IF NOT FOUND THEN
-        RETURN NULL;
-    ELSIF r.labels IS NOT NULL THEN
-        RETURN CASE WHEN literal <> ALL (r.labels) THEN r.labels END;
-    END IF;
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s AS s WHERE s.%s = $1)', relation, column_name) INTO v_is_there USING literal;
-    IF NOT v_is_there THEN
-        EXECUTE format(
-            'SELECT array_agg(v.value) FROM (
-                 SELECT DISTINCT s.%1$s::text COLLATE "C" AS value FROM %2$s AS s
-                 WHERE length(s.%1$s) BETWEEN 1 AND %3$s ORDER BY 1 LIMIT %4$s
-             ) AS v', column_name, relation, c_longest_value, c_most_values
-        ) INTO v_values;
-    END IF;
+    BEGIN
+        PERFORM set_config('transaction_read_only', 'on', true);
+        PERFORM pgml_tune._hold_relations(array_agg(DISTINCT m.member))
+        FROM pgml_tune._text_columns(path, ARRAY[relation], NULL, c_most_rows) AS t
+        CROSS JOIN LATERAL unnest(t.members) AS m (member) WHERE t.labels IS NULL
+        HAVING count(*) > 0;
+        SELECT t.labels INTO r FROM pgml_tune._text_columns(path, ARRAY[relation], NULL, c_most_rows) AS t
+        WHERE t.column_name = _values_beside.column_name;
+        IF r.labels IS NOT NULL THEN
+            v_values := CASE WHEN literal <> ALL (r.labels) THEN r.labels END;
+        ELSIF FOUND THEN
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s AS s WHERE s.%s = $1)', relation, column_name)
+            INTO v_is_there USING literal;
+        END IF;
+        IF NOT v_is_there THEN
+            EXECUTE format(
+                'SELECT array_agg(v.value) FROM (
+                     SELECT DISTINCT s.%1$s::text COLLATE "C" AS value FROM %2$s AS s
+                     WHERE length(s.%1$s) BETWEEN 1 AND %3$s ORDER BY 1 LIMIT %4$s
+                 ) AS v', column_name, relation, c_longest_value, c_most_values
+            ) INTO v_values;
+        END IF;
+        RAISE EXCEPTION USING ERRCODE = 'PGML0';
+    EXCEPTION WHEN SQLSTATE 'PGML0' OR lock_not_available THEN
+        NULL;
+    END;
     RETURN v_values;
 END
 $$;

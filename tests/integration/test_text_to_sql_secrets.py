@@ -8,6 +8,8 @@ import pytest
 from conditions import fetch_value, refused
 from sql_script import ALONE, COUNT, ask, candidates, open_shop, prompts, say
 
+Connect = Callable[..., psycopg.Connection[Any]]
+
 
 @pytest.fixture
 def session(db: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
@@ -120,6 +122,39 @@ def test_expressions_that_the_planner_folds_are_not_run(session: psycopg.Connect
     assert "SELECT 1 FROM plain WHERE city = 'Rome'" in [row[1] for row in candidates(session, "in Rome?", k=6)]
     assert "Rome plain.city" in prompts(session)[0]
     assert fetch_value(session, "SELECT count(*) FROM pgml_tune._readable_values() WHERE value = 'Rome'") == 1
+
+
+def test_under_an_older_snapshot_no_values_are_looked_at(session: psycopg.Connection[Any], connect: Connect) -> None:
+    """The planner would use an index that the snapshot does not show."""
+    say(session, [COUNT], form=ALONE)
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    session.execute("SELECT count(*) FROM shop.orders")
+    connect().execute("""
+        CREATE TABLE shop.written (n integer);
+        GRANT INSERT ON shop.written TO PUBLIC;
+        CREATE FUNCTION shop.write() RETURNS integer LANGUAGE sql AS 'INSERT INTO shop.written VALUES (1) RETURNING 1';
+        CREATE FUNCTION shop.fold() RETURNS text IMMUTABLE LANGUAGE plpgsql AS
+            $$ BEGIN IF current_user = 'alice' THEN PERFORM shop.write(); END IF; RETURN ''; END $$;
+        CREATE INDEX ON shop.customer ((shop.fold() || city));
+    """)
+    candidates(session, "who is in Paris?")
+    session.execute("COMMIT")
+    assert prompts(session) == ["who is in paris?"]
+    session.execute("RESET ROLE")
+    assert fetch_value(session, "SELECT count(*) FROM shop.written") == 0
+
+
+def test_nobody_makes_a_question_wait_for_a_table_that_it_looks_at(
+    session: psycopg.Connection[Any], connect: Connect
+) -> None:
+    say(session, ["SELECT 1"], form=ALONE)
+    other = connect()
+    other.execute("BEGIN")
+    other.execute("LOCK TABLE shop.customer")
+    session.execute("SET statement_timeout = '20s'")
+    assert ask(session, "who is in Paris?") == "SELECT 1"
+    other.execute("ROLLBACK")
+    assert prompts(session) == ["who is in paris?"]
 
 
 def test_calls_are_logged_without_texts(session: psycopg.Connection[Any]) -> None:
