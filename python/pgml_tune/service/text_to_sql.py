@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -151,6 +152,7 @@ class _Inquiry:
     shows_texts: bool  # of the asker; not in an error, which the server logs
     said: list[str] = field(default_factory=list)  # the question, and the values that it names, where they are shown
     _beside: dict[tuple[str, str, str], list[str] | None] = field(default_factory=dict)
+    _check_seconds: float = 0.0  # that the server has spent so far
 
     def values_beside(self, table: str, column: str, text: str) -> list[str] | None:
         """The values of a column in which a text does not stand; None if it does, or nobody may look."""
@@ -164,8 +166,12 @@ class _Inquiry:
         schema = self.readable.schema
         if self.readable.place.tables is not None and names_unknown(sql, schema):
             return self._refused(sql, score, "it names a table or column that is not among those given")
+        if self._check_seconds > self.call.limits.sql_seconds:
+            return self._refused(sql, score, "there was no time left to check it")
+        started = time.monotonic()
         with settings_of_caller(self.db, self.settings):
             verdict = check(self.db, sql, self.call.limits)
+        self._check_seconds += time.monotonic() - started
         if verdict.error is None:
             return Candidate(verdict.sql, score, None, verdict.cost)
         # Whether there is such a table shall not be told by what else is wrong with the statement.
