@@ -1,6 +1,7 @@
 """Models that write SQL: brought in through SQL, kept apart from those that embed, and asked in a backend."""
 
 import json
+import os
 import shutil
 import sys
 import threading
@@ -15,6 +16,7 @@ from conditions import fetch_value, refused, wait_until
 from conftest import Connect
 from job_workers import CHECKOUT, Installation
 
+from pgml_tune.engine.artifact import new_artifact, publish
 from tests.fixtures import sql_server
 from tests.fixtures.sql_server import SqlServer, chat
 
@@ -178,6 +180,81 @@ def test_statement_timeout_ends_waiting_for_a_server(served: SqlServer, connect_
     waiting.execute("SET statement_timeout = '300ms'")
     with refused("57014"):
         waiting.execute("SELECT text_to_sql('does the server still think?', 'oracle')")
+
+
+@pytest.fixture(scope="module")
+def endless(session: psycopg.Connection[Any], server_home: Path) -> str:
+    """A model that writes for minutes: what ends a text for it is what it may never write."""
+    models = server_home / "models"
+    original = models / (models / "names" / "scribe@v1").read_text().strip()
+    with new_artifact(models) as folder:
+        for path in original.iterdir():
+            if path.name != "manifest.json":
+                shutil.copyfile(path, folder / path.name)
+        config = json.loads((original / "config.json").read_bytes())
+        config["generation"]["max_output_tokens"] = 100_000
+        (folder / "config.json").write_text(json.dumps(config))
+        inner = json.loads((original / "ct2_config.json").read_bytes())
+        (folder / "ct2_config.json").write_text(json.dumps(inner | {"eos_token": "<unk>"}))
+        digest = publish(models, folder).digest
+    session.execute("SELECT register_model('babbler', %s, 'text_to_sql', %s)", (digest, f"v-{digest[:12]}"))
+    return "babbler"
+
+
+class Writing:
+    """A session whose statement waits for a model that writes."""
+
+    def __init__(self, session: psycopg.Connection[Any], model: str) -> None:
+        self.session = session
+        self.pid = session.info.backend_pid
+        self.failures: list[psycopg.Error] = []
+        self._thread = threading.Thread(target=self._run, args=(model,))
+        self._thread.start()
+        began = wait_until(self._seconds_of_others)
+        wait_until(lambda: self._seconds_of_others() > began + 0.3)
+
+    def _run(self, model: str) -> None:
+        try:
+            self.session.execute("SELECT count(*) FROM text_to_sql_candidates('write on', %s)", (model,))
+        except psycopg.Error as error:
+            self.failures.append(error)
+
+    def _seconds_of_others(self) -> float:
+        """The time that threads beside the main one have computed."""
+        ticks = 0
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            if task.name != str(self.pid):
+                ticks += sum(map(int, (task / "stat").read_text().rpartition(")")[2].split()[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def sqlstate(self) -> str | None:
+        """What the statement has ended with."""
+        self._thread.join(30)
+        (failure,) = self.failures
+        return failure.sqlstate
+
+
+def test_a_statement_can_be_cancelled_while_a_model_writes(
+    endless: str, session: psycopg.Connection[Any], connect_shared: Connect
+) -> None:
+    writing = Writing(connect_shared(), endless)
+    assert fetch_value(session, "SELECT pg_cancel_backend(%s)", (writing.pid,))
+    assert writing.sqlstate() == "57014"
+    assert fetch_value(writing.session, "SELECT 1") == 1
+    # The library writes on; that its backend leaves now must not disturb the server.
+    writing.session.close()
+    wait_until(lambda: not Path(f"/proc/{writing.pid}").exists())
+
+
+def test_a_backend_that_is_terminated_while_a_model_writes_does_not_crash(
+    endless: str, session: psycopg.Connection[Any], connect_shared: Connect
+) -> None:
+    for _ in range(5):
+        writing = Writing(connect_shared(), endless)
+        assert fetch_value(session, "SELECT pg_terminate_backend(%s)", (writing.pid,))
+        assert writing.sqlstate() in ("57P01", None)
+        wait_until(lambda pid=writing.pid: not Path(f"/proc/{pid}").exists())
+    assert fetch_value(session, "SELECT 1") == 1
 
 
 def test_only_superusers_choose_the_server(session: psycopg.Connection[Any], connect_shared: Connect) -> None:

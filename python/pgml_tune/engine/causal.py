@@ -25,6 +25,7 @@ class CausalGenerator(LocalGenerator):
             raise ArtifactDamaged("the chat template of the model is longer than what the model reads")
         self._ends = [end for end in config.generation.get("end_tokens", []) if isinstance(end, str)]
         self._network = open_model("Generator", folder, threads)
+        self._warm_up()
 
     def count_tokens(self, prompt: str) -> int:
         return len(self._before) + len(self._tokenizer.plain(prompt)) + len(self._behind)

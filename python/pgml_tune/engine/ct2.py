@@ -12,6 +12,7 @@ from typing import Any
 
 from pgml_tune.engine.artifact import CT2_CONFIG, CT2_MODEL, VOCABULARIES
 from pgml_tune.engine.files import open_plain, read_plain
+from pgml_tune.engine.leaving import leave_at_once
 from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument
 
@@ -25,6 +26,7 @@ def library() -> Any:
     """The library; from 4.8 on it imports torch only where a model is converted."""
     with blocked_signals():
         import ctranslate2
+    leave_at_once()
     ctranslate2.set_log_level(logging.ERROR)
     return ctranslate2
 

@@ -14,6 +14,8 @@ from pgml_tune.engine.artifact import LEXICON
 from pgml_tune.engine.ct2 import library, running, wait
 from pgml_tune.engine.files import read_plain
 from pgml_tune.engine.generator import Generated, Generator, different, positive
+from pgml_tune.engine.leaving import leave_at_once
+from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.engine.tokenizer import TextTokenizer, Tokens
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged
@@ -21,6 +23,7 @@ from pgml_tune.records import ArtifactConfig
 
 _NARROWEST_BEAM = 4  # fewer find worse texts
 _BATCH = 32
+_TRIED_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,20 @@ class LocalGenerator(Generator):
         self._longest = positive(config, "max_output_tokens")
         self._tokenizer = TextTokenizer(folder / "tokenizer.json", config.max_tokens)
         self.lexicon = _lexicon(folder / LEXICON)
+
+    def try_out(self) -> None:
+        self._write_a_little(2, _TRIED_TOKENS)
+
+    def _warm_up(self) -> None:
+        """Let the library start all that it will use, while no signal can reach it."""
+        with blocked_signals():
+            self._write_a_little(1, 1)
+        leave_at_once()
+
+    def _write_a_little(self, k: int, tokens: int) -> None:
+        longest, self._longest = self._longest, min(self._longest, tokens)
+        self.generate_all(["a"], k, Work())
+        self._longest = longest
 
     def generate(
         self, prompt: str, k: int, work: Work, checkpoint: Callable[[], None] = lambda: None

@@ -20,6 +20,7 @@ class Translator(LocalGenerator):
         first = config.generation.get("first_token")  # that it was made to begin with
         self._prefix = [first] if isinstance(first, str) else None
         self._network = open_model("Translator", folder, threads)
+        self._warm_up()
 
     def count_tokens(self, prompt: str) -> int:
         return self._tokenizer.count(prompt)
