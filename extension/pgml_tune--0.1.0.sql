@@ -1628,7 +1628,7 @@ BEGIN
             -- server, and no expression that the planner would fold.
             SELECT array_agg(o.oid::regclass) AS members, sum(greatest(o.reltuples, 0))::real AS rows
             FROM tree AS u JOIN pg_class AS o ON o.oid = u.part
-            HAVING bool_and(o.relkind = 'p' OR o.relkind IN ('r', 'm') AND pg_relation_filenode(o.oid) IS NOT NULL)
+            HAVING bool_and(o.relispopulated AND (o.relkind = 'p' OR o.relkind IN ('r', 'm') AND pg_relation_filenode(o.oid) IS NOT NULL))
                AND NOT bool_or(EXISTS (
                    SELECT FROM pg_index AS i
                    WHERE i.indrelid = o.oid AND concat(i.indexprs::text, i.indpred::text) ~ c_foreign_code

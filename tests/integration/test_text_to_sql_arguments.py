@@ -139,3 +139,33 @@ def test_names_that_need_quotes_are_quoted(session: psycopg.Connection[Any]) -> 
 def test_strangers_may_not_ask(connect: Connect) -> None:
     with refused("42501"):
         ask(connect("stranger"))
+
+
+def test_odd_relations_are_no_hindrance(session: psycopg.Connection[Any]) -> None:
+    session.execute("RESET ROLE")
+    session.execute("""
+        CREATE MATERIALIZED VIEW shop.empty_view AS SELECT city FROM shop.customer WITH NO DATA;
+        CREATE VIEW shop.view AS SELECT city, count(*) FROM shop.customer GROUP BY city;
+        CREATE TABLE shop.no_columns ();
+        CREATE TABLE shop.wide (
+            LIKE shop.customer, payload jsonb, place point, tags text[], moods shop.state[], raw bytea
+        );
+        CREATE TABLE shop.parts (id integer, city text) PARTITION BY RANGE (id);
+        CREATE TABLE shop.parts_1 PARTITION OF shop.parts FOR VALUES FROM (0) TO (10);
+        CREATE UNLOGGED TABLE shop.unlogged (city varchar(10), code char(5));
+        INSERT INTO shop.parts VALUES (1, 'Turin');
+        INSERT INTO shop.unlogged VALUES ('Turin', 'x');
+        CREATE TEMPORARY TABLE passing (city text);
+        CREATE DOMAIN shop.town AS text CHECK (value <> '');
+        CREATE TABLE shop.of_domain (town shop.town);
+        GRANT SELECT ON ALL TABLES IN SCHEMA shop TO alice;
+    """)
+    session.execute("ALTER TABLE shop.wide DROP COLUMN city")
+    say(session, ["SELECT 1"])
+    assert ask(session, "who is in Turin?") == "SELECT 1"
+    (prompt,) = prompts(session)
+    assert "Turin parts.city unlogged.city" in prompt
+    assert "of_domain: town text" in prompt
+    assert "view: city text" in prompt
+    for name in ("no_columns", "parts_1", "passing"):
+        assert f"{name}:" not in prompt
