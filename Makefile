@@ -6,7 +6,7 @@ STATE = sql/types.sql $(addprefix sql/tables/, setting.sql model.sql model_versi
 	rollout.sql call_log.sql sql_example.sql)
 CODE = $(addprefix sql/functions/, internal.sql embedding.sql classification.sql schema.sql text_to_sql.sql registry.sql cache.sql \
 	collection_names.sql collection_vectors.sql collection_objects.sql collection.sql filling.sql search.sql \
-	sql_check.sql job.sql job_worker.sql training.sql \
+	sql_check.sql ask.sql job.sql job_worker.sql training.sql \
 	routes.sql alignment.sql rollout.sql twins.sql shadows.sql preparation.sql call_log.sql monitoring.sql \
 	sql_examples.sql operations.sql roles.sql) \
 	sql/views.sql sql/privileges.sql

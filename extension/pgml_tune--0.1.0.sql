@@ -60,7 +60,7 @@ BEGIN
           'embed', 'embed_pinned', 'semantic_similarity', 'token_count', 'last_call_id', 'classify',
           'text_to_sql', 'text_to_sql_candidates', 'add_sql_example', 'drop_sql_example',
           'register_model', 'drop_model_version', 'cache_purge', 'stat_reset', 'configure', 'doctor',
-          'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin',
+          'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin', 'grant_ask', 'ask',
           'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
           'import_model', 'finetune_sbert', 'finetune_classifier', 'finetune_text_to_sql', 'distill_model', 'quantize_model',
           'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log',
@@ -4459,14 +4459,22 @@ $$;
 COMMENT ON FUNCTION pgml_tune._lock_views(oid[]) IS 'Keeps views, and all below them, from being replaced.';
 
 -- What may not be written is refused by the transaction being read-only. No worker of a parallel plan: limits of time and
--- memory are those of this process. No CHECK of a table is evaluated while it is planned.
+-- memory are those of this process. No CHECK of a table is evaluated while it is planned, and a kind of plan that the
+-- session has switched off costs no more than it does.
 CREATE OR REPLACE FUNCTION pgml_tune._guard_sql()
 RETURNS void
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT set_config('transaction_read_only', 'on', true), set_config('jit', 'off', true),
-           set_config('max_parallel_workers_per_gather', '0', true), set_config('constraint_exclusion', 'off', true)
+BEGIN
+    PERFORM set_config(s.name, s.value, true)
+    FROM (
+        VALUES ('transaction_read_only', 'on'), ('jit', 'off'), ('max_parallel_workers_per_gather', '0'),
+            ('constraint_exclusion', 'off'), ('enable_seqscan', 'on'), ('enable_indexscan', 'on'),
+            ('enable_bitmapscan', 'on'), ('enable_tidscan', 'on'), ('enable_sort', 'on'), ('enable_hashagg', 'on'),
+            ('enable_nestloop', 'on'), ('enable_hashjoin', 'on'), ('enable_mergejoin', 'on')
+    ) AS s (name, value);
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._guard_sql() IS 'Settings under which SQL that a model has written is planned and run.';
 
@@ -4759,6 +4767,35 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._hides_type(oid[]) IS
     'Whether one of these types is the row of a table that the caller may not read, or an array of such rows.';
+CREATE OR REPLACE FUNCTION pgml_tune._ask_hindrance()
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN session_user <> current_user THEN 'The session belongs to another role, which the query could become again.'
+        WHEN r.rolsuper THEN 'It is a superuser.'
+        WHEN r.rolbypassrls THEN 'It bypasses row security.'
+        WHEN pg_has_role(r.oid, 'pg_read_server_files', 'MEMBER') OR pg_has_role(r.oid, 'pg_write_server_files', 'MEMBER')
+            OR pg_has_role(r.oid, 'pg_execute_server_program', 'MEMBER')
+            THEN 'It may read or write files of the server, or run programs there.'
+    END
+    FROM pg_roles AS r WHERE r.rolname = current_user
+$$;
+COMMENT ON FUNCTION pgml_tune._ask_hindrance() IS 'Why ask() does not run for the caller unless it is allowed; NULL if it does.';
+
+-- It runs SQL whose names are found as the caller finds them, and with his rights; all of ours is qualified.
+CREATE OR REPLACE FUNCTION @extschema@.ask(
+    question text, model text DEFAULT NULL, tables regclass[] DEFAULT NULL, max_rows integer DEFAULT NULL
+)
+RETURNS jsonb
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE COST 1000000  -- not STRICT: all but the question may be NULL
+AS $python$
+from pgml_tune.backend import ask
+return ask.ask(question, model, tables, max_rows)
+$python$;
+COMMENT ON FUNCTION @extschema@.ask(text, text, regclass[], integer) IS
+    'The rows that answer a question, with the SQL that gives them, run as the caller where nothing can be written, within limits; NULL for NULL.';
 CREATE OR REPLACE FUNCTION pgml_tune._may_see_job(viewer_id oid, role_id oid)
 RETURNS boolean
 LANGUAGE sql STABLE
@@ -8126,6 +8163,7 @@ BEGIN
         SELECT format('GRANT %s ON %s TO %s', p.privilege, p.object, v_role)
         FROM pgml_tune._privilege AS p
         WHERE array_position('{usage,operate,admin}', p.level) <= array_position('{usage,operate,admin}', _grant.level)
+           OR _grant.level = 'ask' AND p.level IN ('usage', 'ask')
     LOOP
         EXECUTE v_statement;
     END LOOP;
@@ -8164,6 +8202,13 @@ AS $$ SELECT pgml_tune._grant(role, 'admin') $$;
 COMMENT ON FUNCTION @extschema@.grant_admin(regrole) IS
     'Lets a role do what grant_operate() gives, import, register and drop models, see and cancel all jobs, change settings, purge the cache and run doctor().';
 
+CREATE OR REPLACE FUNCTION @extschema@.grant_ask(role regrole)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT pgml_tune._grant(role, 'ask') $$;
+COMMENT ON FUNCTION @extschema@.grant_ask(regrole) IS
+    'Lets a role do what grant_usage() gives, and ask(), which runs SQL that a model has written; no other level includes it.';
 CREATE OR REPLACE VIEW pgml_tune.models AS
 SELECT m.name AS model,
        m.task,
@@ -8741,7 +8786,7 @@ FROM pgml_tune.evaluation AS e;
 COMMENT ON VIEW pgml_tune.evaluations IS
     'Every figure that jobs have measured of versions: scores times 100, latency_ms, texts_per_second, bytes; and on which rows.';
 
--- What each level of grant_usage(), grant_operate() and grant_admin() adds to the level before it.
+-- What each level of grant_usage(), grant_operate() and grant_admin() adds to the level before it; ask adds to usage alone.
 CREATE OR REPLACE VIEW pgml_tune._privilege AS
 SELECT p.level, p.privilege, p.object
 FROM (
@@ -8781,6 +8826,9 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_type(oid[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_foreign_child(oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._lock_views(oid[])'),
+    ('ask', 'EXECUTE', 'FUNCTION @extschema@.ask(text, text, regclass[], integer)'),
+    ('ask', 'EXECUTE', 'FUNCTION pgml_tune._ask_hindrance()'),
+    ('ask', 'EXECUTE', 'FUNCTION pgml_tune._run_sql(text, integer, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._try_sql(text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._run_sql(text, integer, bigint)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history, pgml_tune.traffic'),
@@ -9019,7 +9067,7 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._write_superuser_setting(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._purge_cache(bigint[], oid, interval, bigint, bigint)')
 ) AS p (level, privilege, object);
-COMMENT ON VIEW pgml_tune._privilege IS 'Privileges of the levels usage, operate and admin.';
+COMMENT ON VIEW pgml_tune._privilege IS 'Privileges of the levels usage, operate and admin, and of grant_ask().';
 
 -- Functions are granted to PUBLIC when they are made, and default privileges may grant more; nothing of ours is granted to
 -- anybody but its owner. Roles get their rights by grant_usage() and its kin.

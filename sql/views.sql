@@ -575,7 +575,7 @@ FROM pgml_tune.evaluation AS e;
 COMMENT ON VIEW pgml_tune.evaluations IS
     'Every figure that jobs have measured of versions: scores times 100, latency_ms, texts_per_second, bytes; and on which rows.';
 
--- What each level of grant_usage(), grant_operate() and grant_admin() adds to the level before it.
+-- What each level of grant_usage(), grant_operate() and grant_admin() adds to the level before it; ask adds to usage alone.
 CREATE OR REPLACE VIEW pgml_tune._privilege AS
 SELECT p.level, p.privilege, p.object
 FROM (
@@ -615,6 +615,9 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_type(oid[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_foreign_child(oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._lock_views(oid[])'),
+    ('ask', 'EXECUTE', 'FUNCTION @extschema@.ask(text, text, regclass[], integer)'),
+    ('ask', 'EXECUTE', 'FUNCTION pgml_tune._ask_hindrance()'),
+    ('ask', 'EXECUTE', 'FUNCTION pgml_tune._run_sql(text, integer, bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._try_sql(text, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._run_sql(text, integer, bigint)'),
     ('usage', 'SELECT', 'TABLE pgml_tune.models, pgml_tune.model_versions, pgml_tune.rollout_history, pgml_tune.traffic'),
@@ -853,5 +856,5 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._write_superuser_setting(text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._purge_cache(bigint[], oid, interval, bigint, bigint)')
 ) AS p (level, privilege, object);
-COMMENT ON VIEW pgml_tune._privilege IS 'Privileges of the levels usage, operate and admin.';
+COMMENT ON VIEW pgml_tune._privilege IS 'Privileges of the levels usage, operate and admin, and of grant_ask().';
 

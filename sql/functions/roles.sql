@@ -23,6 +23,7 @@ BEGIN
         SELECT format('GRANT %s ON %s TO %s', p.privilege, p.object, v_role)
         FROM pgml_tune._privilege AS p
         WHERE array_position('{usage,operate,admin}', p.level) <= array_position('{usage,operate,admin}', _grant.level)
+           OR _grant.level = 'ask' AND p.level IN ('usage', 'ask')
     LOOP
         EXECUTE v_statement;
     END LOOP;
@@ -61,3 +62,10 @@ AS $$ SELECT pgml_tune._grant(role, 'admin') $$;
 COMMENT ON FUNCTION @extschema@.grant_admin(regrole) IS
     'Lets a role do what grant_operate() gives, import, register and drop models, see and cancel all jobs, change settings, purge the cache and run doctor().';
 
+CREATE OR REPLACE FUNCTION @extschema@.grant_ask(role regrole)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT pgml_tune._grant(role, 'ask') $$;
+COMMENT ON FUNCTION @extschema@.grant_ask(regrole) IS
+    'Lets a role do what grant_usage() gives, and ask(), which runs SQL that a model has written; no other level includes it.';

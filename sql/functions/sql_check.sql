@@ -79,14 +79,22 @@ $$;
 COMMENT ON FUNCTION pgml_tune._lock_views(oid[]) IS 'Keeps views, and all below them, from being replaced.';
 
 -- What may not be written is refused by the transaction being read-only. No worker of a parallel plan: limits of time and
--- memory are those of this process. No CHECK of a table is evaluated while it is planned.
+-- memory are those of this process. No CHECK of a table is evaluated while it is planned, and a kind of plan that the
+-- session has switched off costs no more than it does.
 CREATE OR REPLACE FUNCTION pgml_tune._guard_sql()
 RETURNS void
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT set_config('transaction_read_only', 'on', true), set_config('jit', 'off', true),
-           set_config('max_parallel_workers_per_gather', '0', true), set_config('constraint_exclusion', 'off', true)
+BEGIN
+    PERFORM set_config(s.name, s.value, true)
+    FROM (
+        VALUES ('transaction_read_only', 'on'), ('jit', 'off'), ('max_parallel_workers_per_gather', '0'),
+            ('constraint_exclusion', 'off'), ('enable_seqscan', 'on'), ('enable_indexscan', 'on'),
+            ('enable_bitmapscan', 'on'), ('enable_tidscan', 'on'), ('enable_sort', 'on'), ('enable_hashagg', 'on'),
+            ('enable_nestloop', 'on'), ('enable_hashjoin', 'on'), ('enable_mergejoin', 'on')
+    ) AS s (name, value);
+END
 $$;
 COMMENT ON FUNCTION pgml_tune._guard_sql() IS 'Settings under which SQL that a model has written is planned and run.';
 

@@ -93,6 +93,7 @@ WITHOUT_SEARCH_PATH = {
     # They judge and run SQL whose names are found as its caller finds them.
     "_analyse_sql",
     "_check_sql",
+    "ask",
     "_try_sql",
     "_try_sql_as",
     # It runs the query of its caller, who finds his tables as usual.
@@ -168,7 +169,7 @@ def test_only_embed_pinned_is_immutable_or_parallel_safe(db: psycopg.Connection[
     own = [row for row in functions(db) if row[7] == "public"]
     assert {row[1] for row in own if row[4] == "i"} == {"embed_pinned"}
     assert {row[1] for row in own if row[5] != "u"} - {"grant_usage", "grant_operate",
-    "grant_admin"} == {"embed_pinned"}
+    "grant_admin", "grant_ask"} == {"embed_pinned"}
 
 
 def test_functions_that_only_read_are_stable(db: psycopg.Connection[Any]) -> None:

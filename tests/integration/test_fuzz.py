@@ -136,7 +136,7 @@ def stat_reset(generator: Generator) -> Call:
 
 
 def grant(generator: Generator) -> Call:
-    level = generator.random.choice(["usage", "operate", "admin"])
+    level = generator.random.choice(["usage", "operate", "admin", "ask"])
     return Call(f"grant_{level}(%s::text::regrole)::text", (generator.role(),))
 
 

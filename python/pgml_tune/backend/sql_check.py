@@ -7,8 +7,9 @@ import json
 from pgml_tune.backend import entrypoint
 from pgml_tune.db import Session
 from pgml_tune.service import sql_check
+from pgml_tune.service.job import read_limits
+from pgml_tune.service.own_settings import own_settings
 from pgml_tune.settings import Limits
-from pgml_tune.store.setting import read_settings
 
 
 @entrypoint
@@ -27,5 +28,5 @@ def try_sql_as(db: Session, role: str, search_path: str, query: str, max_rows: i
 
 
 def _limits(db: Session) -> Limits:
-    return Limits.from_rows(read_settings(db)[1])
-
+    with own_settings(db):
+        return read_limits(db)

@@ -12,7 +12,7 @@ from pgml_tune.db import Session
 def text_to_sql(db: Session, question: str | None, model: str | None, tables: list[Any] | None) -> str | None:
     if question is None:
         return None
-    return session.text_to_sql().answer(db, question, model, _flat(tables))
+    return session.text_to_sql().answer(db, question, model, flat(tables))
 
 
 @entrypoint
@@ -21,7 +21,7 @@ def candidates(
 ) -> list[dict[str, str | int | float | bool | None]]:
     if question is None:
         return []
-    found = session.text_to_sql().candidates(db, question, model, _flat(tables), k)
+    found = session.text_to_sql().candidates(db, question, model, flat(tables), k)
     return [
         {
             "rank": rank,
@@ -35,11 +35,11 @@ def candidates(
     ]
 
 
-def _flat(tables: list[Any] | None) -> list[str | None] | None:
+def flat(tables: list[Any] | None) -> list[str | None] | None:
     """The elements of an array, whatever its dimensions."""
     if tables is None:
         return None
-    flat: list[str | None] = []
+    names: list[str | None] = []
     for table in tables:
-        flat.extend(_flat(table) or [] if isinstance(table, list) else [table])
-    return flat
+        names.extend(flat(table) or [] if isinstance(table, list) else [table])
+    return names

@@ -181,12 +181,15 @@ def _analyse(db: Session, text: str, limits: Limits, budget: _Budget) -> Analysi
         # Only a temporary view may read them.
         analysis = store.analyse(db, budget.bounds(), text, True, _MAX_TREE_BYTES)
     if isinstance(analysis, Failure):
-        if analysis.sqlstate in _RAISED and store.parse_error(db, text) is None:
-            raise NotReady(
-                "SQL cannot be checked here",
-                detail=f"The server makes no view of a query that it understands: {analysis.message}.",
-                hint="Roles with grant_usage() may; an event trigger must let views in schema pgml_tune_scratch pass.",
-            )
+        if analysis.sqlstate in _RAISED:
+            failure = store.parse_error(db, text)
+            if failure is None:
+                raise NotReady(
+                    "SQL cannot be checked here",
+                    detail=f"The server makes no view of a query that it understands: {analysis.message}.",
+                    hint="Roles with grant_usage() may; event triggers must let views in pgml_tune_scratch pass.",
+                )
+            analysis = failure
         return _refuse(db, text, analysis, limits)
     if analysis.tree is None:
         return Verdict(text, "its analysis is too long", _TOO_LARGE)

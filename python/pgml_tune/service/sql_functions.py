@@ -56,7 +56,7 @@ _NAMED = re.compile(r"[\w.]+\([^)]*\)")
 
 def named_functions(setting: str) -> frozenset[str]:
     """The functions of the setting sql_functions."""
-    return frozenset(re.sub(r"\s*([,(])\s*", r"\1", text).strip() for text in _NAMED.findall(setting))
+    return frozenset(re.sub(r"\s*([,()])\s*", r"\1", text) for text in _NAMED.findall(setting))
 
 
 def is_allowed(function: Function, extra: frozenset[str], is_inside: bool = False) -> bool:

@@ -36,6 +36,7 @@ _TYPE_USERS = """
 SELECT u.type_ids::pg_catalog.int8[] AS type_ids, u.names, pg_catalog.current_schemas(true)::pg_catalog.text[] AS path
 FROM pgml_tune._type_users($1::pg_catalog.oid[]) AS u
 """
+_HINDRANCE = "SELECT pgml_tune._ask_hindrance() AS hindrance"
 _LOCK = "SELECT pgml_tune._lock_views($1::pg_catalog.oid[])"
 _HIDES_TYPE = "SELECT pgml_tune._hides_type($1::pg_catalog.oid[]) AS hides"
 _HIDES = "SELECT pgml_tune._hides_one($1::pg_catalog.text[]) AS hides"
@@ -216,3 +217,9 @@ def role_id(db: Session, role: str) -> int | None:
 def take_search_path(db: Session, search_path: str) -> None:
     """Let names be found along this path until the transaction ends."""
     db.fetch(_TAKE_PATH, search_path)
+
+
+def ask_hindrance(db: Database) -> str | None:
+    """Why SQL of a model is not run for the caller."""
+    hindrance: str | None = db.fetch(_HINDRANCE)[0]["hindrance"]
+    return hindrance
