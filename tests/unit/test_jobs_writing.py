@@ -292,6 +292,45 @@ def test_a_configuration_that_does_not_say_how_to_write_is_refused(writer: Artif
         open_folder(writer.folder, replace(writer.config(), generation=change), 1)
 
 
+BOMBED = """
+import resource, sys
+from pathlib import Path
+from pgml_tune.engine.artifact import Artifact
+from pgml_tune.engine.generator import open_generator
+from pgml_tune.engine.work import Work
+from pgml_tune.errors import OutOfMemory
+generator = open_generator(Artifact(Path(sys.argv[1]), sys.argv[2]), 1)
+hoard, unlimited = [], resource.RLIM_INFINITY
+def take_all_memory():
+    held = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (held + (8 << 20), unlimited))
+    try:
+        while True:
+            hoard.append(bytearray(1 << 16))
+    except MemoryError:
+        pass
+prompts = ["a " * 60] * 32
+read = generator._read_all
+encoded = read(prompts)  # the tokenizer, which is written in Rust, aborts where it gets no memory
+generator._read_all = lambda _: encoded
+take_all_memory()
+try:
+    generator.generate_all(prompts, 32, Work())
+except (OutOfMemory, MemoryError):
+    generator._read_all = read
+    hoard.clear()
+    resource.setrlimit(resource.RLIMIT_DATA, (unlimited, unlimited))
+    print("told", len(generator.generate("name of the state", 4, Work())))
+"""
+
+
+def test_a_lack_of_memory_is_told_and_ends_nothing_else(writer: Artifact) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", BOMBED, str(writer.folder.parent), writer.digest], capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "told 4", "")
+
+
 LOADED = """
 import os, sys, threading
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as backend/__init__.py says

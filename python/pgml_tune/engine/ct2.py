@@ -14,7 +14,7 @@ from pgml_tune.engine.artifact import CT2_CONFIG, CT2_MODEL, VOCABULARIES
 from pgml_tune.engine.files import open_plain, read_plain
 from pgml_tune.engine.leaving import leave_at_once
 from pgml_tune.engine.signals import blocked_signals
-from pgml_tune.errors import ArtifactDamaged, InvalidArgument
+from pgml_tune.errors import ArtifactDamaged, InvalidArgument, OutOfMemory
 
 _OWN_CONFIG = "config.json"  # as the library calls it
 _SHARE_WAITED = 16  # of the time gone by: what polling adds to an answer
@@ -75,4 +75,6 @@ def running() -> Iterator[None]:
     except ValueError as error:  # of the input: it has no token, or more than the network has places
         raise InvalidArgument("the model cannot read the input", detail=f"{error}.") from None
     except RuntimeError as error:
+        if "alloc" in f"{error}":  # mkl_malloc: failed to allocate memory
+            raise OutOfMemory("there is too little memory for the model to write", detail=f"{error}.") from None
         raise ArtifactDamaged("CTranslate2 cannot run the model", detail=f"{error}.") from None
