@@ -597,7 +597,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_relations(regclass[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_columns(name[], regclass[], text[], real)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._readable_values(text[], integer)'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_along(name[], text[], integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_along(name[], regclass[], text[], integer, real)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_named(name[], regclass[], text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_beside(name[], regclass, text, text)'),
     -- What a model has written is judged as its caller, who could run it by himself.

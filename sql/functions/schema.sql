@@ -226,7 +226,9 @@ RETURNS TABLE (schema_name text, table_name text, column_name text, value text)
 LANGUAGE plpgsql VOLATILE  -- without a search_path: that of the caller says which tables he names how
 AS $$
 BEGIN
-    RETURN QUERY SELECT v.* FROM pgml_tune._values_along(pg_catalog.current_schemas(false), schemas, most) AS v;
+    RETURN QUERY SELECT v.* FROM pgml_tune._values_along(
+        pg_catalog.current_schemas(false), NULL, schemas, most, 'Infinity'
+    ) AS v;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._readable_values(text[], integer) IS
@@ -235,7 +237,9 @@ COMMENT ON FUNCTION pgml_tune._readable_values(text[], integer) IS
 -- What follows reads tables of others. Should it run any code of theirs after all, that could write nothing: it is read-only, and
 -- taken back with its locks.
 
-CREATE OR REPLACE FUNCTION pgml_tune._values_along(path name[], schemas text[], most integer)
+CREATE OR REPLACE FUNCTION pgml_tune._values_along(
+    path name[], tables regclass[], schemas text[], most integer, most_rows real
+)
 RETURNS TABLE (schema_name text, table_name text, column_name text, value text)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -246,18 +250,26 @@ AS $$
 DECLARE
     c_most_rows CONSTANT real := 100000;  -- of a table
     c_longest_value CONSTANT integer := 200;  -- characters
+    v_rows real := 0;
+    v_relation oid;
     r record;
 BEGIN
     BEGIN
         PERFORM set_config('transaction_read_only', 'on', true);
         PERFORM pgml_tune._hold_relations(array_agg(DISTINCT m.member))
-        FROM pgml_tune._text_columns(path, NULL, schemas, c_most_rows) AS t
+        FROM pgml_tune._text_columns(path, tables, schemas, c_most_rows) AS t
         CROSS JOIN LATERAL unnest(t.members) AS m (member) WHERE t.labels IS NULL
         HAVING count(*) > 0;
-        FOR r IN SELECT * FROM pgml_tune._text_columns(path, NULL, schemas, c_most_rows) LOOP
+        FOR r IN SELECT * FROM pgml_tune._text_columns(path, tables, schemas, c_most_rows) LOOP
             IF r.labels IS NOT NULL THEN
                 RETURN QUERY SELECT r.schema_name, r.name, r.column_name, l.label FROM unnest(r.labels[:most]) AS l (label);
-            ELSE
+                CONTINUE;
+            END IF;
+            IF r.relation IS DISTINCT FROM v_relation THEN
+                v_relation := r.relation;
+                v_rows := v_rows + r.rows;
+            END IF;
+            IF v_rows <= most_rows THEN
                 RETURN QUERY EXECUTE format(
                     'SELECT $1, $2, $3, v.value FROM (
                          SELECT DISTINCT s.%1$s::text COLLATE "C" AS value FROM %2$s AS s
@@ -273,8 +285,8 @@ BEGIN
     END;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._values_along(name[], text[], integer) IS
-    'What _readable_values() gives to a caller whose search path is this.';
+COMMENT ON FUNCTION pgml_tune._values_along(name[], regclass[], text[], integer, real) IS
+    'What _readable_values() gives to a caller whose search path is this, of tables with so many rows together, the smallest first.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._values_named(path name[], tables regclass[], terms text[])
 RETURNS TABLE (table_name text, column_name text, value text)

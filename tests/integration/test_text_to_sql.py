@@ -87,6 +87,12 @@ def test_values_that_the_question_names_are_shown_with_their_columns(session: ps
     assert prompts(session) == ["who in <v0> is <v1> ? | <v0> city ; <v1> name"]
 
 
+def test_a_misspelt_value_is_taken_for_the_one_that_is_meant(session: psycopg.Connection[Any]) -> None:
+    say(session, {"<v0>": ["select count(*) from customer where city = <v0>"], "": [COUNT]}, form=ALONE)
+    assert [row[1] for row in candidates(session, "who is in Berlinn?")] == [f"{COUNT} WHERE city = 'Berlin'", COUNT]
+    assert prompts(session) == ["who is in <v0> ? | <v0> city", "who is in berlinn?"]
+
+
 def test_labels_of_enumerations_are_values(session: psycopg.Connection[Any]) -> None:
     say(session, ["select count(*) from orders where state = <v0>"], form=ALONE)
     assert ask(session, "orders that are Shipped") == "SELECT COUNT(*) FROM orders WHERE state = 'shipped'"

@@ -1,7 +1,8 @@
 """Values that no row has."""
 
+from pgml_tune.service.likeness import closest
 from pgml_tune.service.schema import Column, Schema, Table
-from pgml_tune.service.value_correction import closest, corrected
+from pgml_tune.service.value_correction import corrected
 
 SCHEMA = Schema(
     (

@@ -1,6 +1,6 @@
 """Values found in questions."""
 
-from pgml_tune.service.value_links import Match, index, link, terms
+from pgml_tune.service.value_links import Match, index, link, link_slips, terms
 
 VALUES = index(
     [
@@ -78,3 +78,13 @@ def test_terms_of_what_is_no_question_are_few() -> None:
     assert len(terms("上" * 1_000_000)) <= 16
     assert len(terms("a " * 500_000)) < 20
     assert len(terms(" ".join(map(str, range(100_000))))) < 10_000
+
+
+def test_link_slips_finds_values_with_a_letter_wrong() -> None:
+    slips = link_slips("how large is Texs, and New Yorc?", VALUES)
+    assert [(match.value, match.begin) for match in slips] == [("new york", 23)]
+    assert [match.value for match in link_slips("rivers of texass", VALUES)] == ["texas"]
+
+
+def test_link_slips_leaves_short_words_and_writing_without_spaces_alone() -> None:
+    assert link_slips("a bork works in 上海海 or not", VALUES) == []

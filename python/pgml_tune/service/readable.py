@@ -10,6 +10,9 @@ from pgml_tune.errors import InvalidArgument, PermissionDenied, UndefinedTable
 from pgml_tune.service.schema import Schema
 from pgml_tune.store import schema as store
 
+_MOST_VALUES = 2000  # of a column, to compare with words that are no value
+_MOST_ROWS = 50_000  # of all tables together that are read for it
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -31,17 +34,25 @@ class Readable:
         self, db: Database, terms: list[str], is_looked_at: Callable[[str, str], bool]
     ) -> list[tuple[str, str, str]]:
         """Where texts in lower case stand as values of columns that are looked at: table, column, value."""
-        tables = [
-            self.relations[table.name]
-            for table in self.schema.tables
-            if any(is_looked_at(table.name, column.name) for column in table.columns)
-        ]
-        rows = store.values_named(db, self.place.path, tables, terms)
+        rows = store.values_named(db, self.place.path, self._looked_at(is_looked_at), terms)
+        return [row for row in rows if is_looked_at(row[0], row[1])]
+
+    def all_values(self, db: Database, is_looked_at: Callable[[str, str], bool]) -> list[tuple[str, str, str]]:
+        """The values of columns that are looked at, as far as they are quickly read."""
+        relations = self._looked_at(is_looked_at)
+        rows = store.all_values(db, self.place.path, relations, _MOST_VALUES, _MOST_ROWS)
         return [row for row in rows if is_looked_at(row[0], row[1])]
 
     def values_beside(self, db: Database, table: str, column: str, text: str) -> list[str] | None:
         """The values of a column in which a text does not stand; None if it does, or nobody may look."""
         return store.values_beside(db, self.place.path, self.relations[table], column, text)
+
+    def _looked_at(self, is_looked_at: Callable[[str, str], bool]) -> list[int]:
+        return [
+            self.relations[table.name]
+            for table in self.schema.tables
+            if any(is_looked_at(table.name, column.name) for column in table.columns)
+        ]
 
 
 def find_place(db: Database, tables: Sequence[str | None] | None) -> Place:

@@ -23,7 +23,7 @@ from pgml_tune.service.schema import Schema
 from pgml_tune.service.schema_linking import Nearness, largest_fitting, nearest_first
 from pgml_tune.service.session_cache import SessionCache
 from pgml_tune.service.table_cache import TableCache
-from pgml_tune.service.value_links import Match, index, link, terms
+from pgml_tune.service.value_links import Match, index, link, link_slips, terms
 from pgml_tune.service.vectors import Vectors
 from pgml_tune.store.cache import CacheEntry
 
@@ -71,10 +71,15 @@ class SqlGeneration:
         if form.schema != "none" and call.limits.sql_values == "on":
             readable = read(db, readable.place, with_values=True)
         matches = _matches(db, question, readable, form, generator)
-        prompt = self._prompt(db, question, readable, matches, form, generator)
-        found = self._generate(db, call, preference, readable, prompt, k, generator)
-        restored = [Draft(restore(one.text, prompt), one.score) for one in found]
-        return Drafts([draft for draft in restored if draft.text.strip()], [match.value for match in matches])
+        slips = [] if matches or form.values == "none" else _slips(db, question, readable, form)
+        drafts: list[Draft] = []
+        # What is meant by a misspelt value comes before what the words say.
+        for named in (slips, matches) if slips else (matches,):
+            prompt = self._prompt(db, question, readable, named, form, generator)
+            found = self._generate(db, call, preference, readable, prompt, k, generator)
+            drafts += [Draft(restore(one.text, prompt), one.score) for one in found]
+        values = [match.value for match in (*slips, *matches)]
+        return Drafts([draft for draft in drafts if draft.text.strip()], values)
 
     def _prompt(
         self,
@@ -139,7 +144,7 @@ class SqlGeneration:
                     call.table_hits = 1
                     self._session.put(key, sealed.hex(), call.limits.session_cache_bytes)
                     return _parsed(text)
-        call.work = Work()
+        call.work = call.work or Work()
         found = generator.generate(prompt.text, k, call.work, db.checkpoint)
         if preference != "off":
             sealed = self._keys.seal_text(key, json.dumps([[one.text, one.score] for one in found]))
@@ -170,6 +175,10 @@ def _matches(
 ) -> list[Match]:
     rows = readable.values_named(db, terms(question, generator.lexicon), form.links)
     return link(question, index(rows), generator.lexicon)
+
+
+def _slips(db: Session, question: str, readable: Readable, form: PromptFormat) -> list[Match]:
+    return link_slips(question, index(readable.all_values(db, form.links)))
 
 
 def _parsed(written: str) -> list[Generated]:

@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from pgml_tune.service.likeness import is_slip
+
 # For each value in lower case: how it is written, and the columns (table, column) in which it stands so.
 ValueIndex = Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]]
 
 _LONGEST_QUESTION = 2000  # characters that are looked at
+_SHORTEST_SLIP = 5  # characters of a value that may be misspelt
 _MOST_WORDS = 6  # of a value
 _MOST_CHARACTERS = 16  # of a value written without spaces
 # Scripts without spaces between words: each character may begin one.
@@ -69,6 +72,25 @@ def link(question: str, values: ValueIndex, lexicon: Mapping[str, str] | None = 
         spellings = values.get(meant.lower()) if meant else None
         if spellings and all(end <= match.begin or match.end <= begin for match in taken):
             taken.append(_match(begin, end, question[begin:end], spellings))
+    return sorted(taken, key=lambda match: match.begin)
+
+
+def link_slips(question: str, values: ValueIndex) -> list[Match]:
+    """The values that a question names with one letter wrong; for one in which link() finds nothing."""
+    pieces = [
+        piece
+        for piece in _pieces(_folded(question))
+        if len(piece[2]) >= _SHORTEST_SLIP and not _IS_UNSPACED.search(piece[2])
+    ]
+    by_length: dict[int, list[str]] = {}
+    for value in values:
+        by_length.setdefault(len(value), []).append(value)
+    taken: list[Match] = []
+    for begin, end, term in sorted(pieces, key=lambda piece: (piece[0] - piece[1], piece[0])):
+        likely = (value for size in (0, 1, -1) for value in by_length.get(len(term) + size, ()))
+        meant = next((value for value in likely if is_slip(term, value)), None)
+        if meant is not None and all(end <= match.begin or match.end <= begin for match in taken):
+            taken.append(_match(begin, end, meant, values[meant]))
     return sorted(taken, key=lambda match: match.begin)
 
 

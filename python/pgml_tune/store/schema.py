@@ -22,6 +22,10 @@ _NAMED = """
 SELECT v.table_name, v.column_name, v.value
 FROM pgml_tune._values_named($1::text[]::name[], $2::oid[]::regclass[], $3::text[]) AS v
 """
+_ALL = """
+SELECT v.table_name, v.column_name, v.value
+FROM pgml_tune._values_along($1::text[]::name[], $2::oid[]::regclass[], NULL, $3::integer, $4::real) AS v
+"""
 _BESIDE = """
 SELECT pgml_tune._values_beside($1::text[]::name[], $2::oid::regclass, $3::text, $4::text) AS found
 """
@@ -82,6 +86,14 @@ def values_named(
 ) -> list[tuple[str, str, str]]:
     """Where texts in lower case stand as values: table, column and the value as it is there."""
     rows = db.fetch(_NAMED, path, relations, terms)
+    return [(row["table_name"], row["column_name"], row["value"]) for row in rows]
+
+
+def all_values(
+    db: Database, path: list[str], relations: list[int], most: int, most_rows: int
+) -> list[tuple[str, str, str]]:
+    """The different texts, at most so many of a column, in tables of so many rows together: table, column and value."""
+    rows = db.fetch(_ALL, path, relations, most, most_rows)
     return [(row["table_name"], row["column_name"], row["value"]) for row in rows]
 
 
