@@ -4452,23 +4452,36 @@ $$;
 COMMENT ON FUNCTION pgml_tune._analyse_sql(text, boolean, integer) IS
     'Makes a view of a SELECT, and tells what the server understands by it; NULL if that is longer than allowed.';
 
--- Those below a view are locked when it is planned, which is after it was judged.
-CREATE OR REPLACE FUNCTION pgml_tune._lock_views(relation_ids oid[])
+-- What is judged must be what is planned and run a moment later, also below views and in partitions, which their own readers
+-- may not lock. SECURITY DEFINER: it takes locks that hinder nobody but who changes or indexes a table, for as long as the
+-- subtransaction of its caller lasts.
+CREATE OR REPLACE FUNCTION pgml_tune._hold_relations(relation_ids oid[])
 RETURNS void
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation regclass;
+    v_relation record;
 BEGIN
-    FOREACH v_relation IN ARRAY relation_ids LOOP
-        EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE', v_relation);
+    FOR v_relation IN
+        WITH RECURSIVE held AS (
+            SELECT h.oid FROM unnest(relation_ids) AS h (oid)
+            UNION
+            SELECT i.inhrelid FROM held AS h JOIN pg_inherits AS i ON i.inhparent = h.oid
+        )
+        SELECT c.oid::regclass::text AS name, c.relkind FROM held AS h JOIN pg_class AS c ON c.oid = h.oid
+        WHERE c.relkind IN ('r', 'p', 'v') AND c.oid >= 16384
+        ORDER BY c.oid
+    LOOP
+        EXECUTE CASE v_relation.relkind
+            WHEN 'v' THEN format('LOCK TABLE %s IN ACCESS SHARE MODE', v_relation.name)
+            ELSE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', v_relation.name)
+        END;
     END LOOP;
-EXCEPTION WHEN insufficient_privilege THEN
-    NULL;  -- who may read some columns only may lock nothing
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._lock_views(oid[]) IS 'Keeps views, and all below them, from being replaced.';
+COMMENT ON FUNCTION pgml_tune._hold_relations(oid[]) IS
+    'Keeps tables with their partitions, and views with all below them, from being changed, replaced or indexed.';
 
 -- What may not be written is refused by the transaction being read-only. No worker of a parallel plan: limits of time and
 -- memory are those of this process. No CHECK of a table is evaluated while it is planned, and a kind of plan that the
@@ -4752,17 +4765,10 @@ AS $$
         SELECT FROM pg_class AS c
         WHERE c.relname = ANY (words) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
           AND NOT has_table_privilege(c.oid, 'SELECT')
-          AND (
-              NOT has_any_column_privilege(c.oid, 'SELECT')
-              OR EXISTS (
-                  SELECT FROM pg_attribute AS a
-                  WHERE a.attrelid = c.oid AND a.attname = ANY (words) AND NOT has_column_privilege(c.oid, a.attnum, 'SELECT')
-              )
-          )
     )
 $$;
 COMMENT ON FUNCTION pgml_tune._hides_one(text[]) IS
-    'Whether one of these words is the name of a table or column that the caller may not read.';
+    'Whether one of these words is the name of a table that the caller may not read, or not all of it.';
 
 -- A value of a row type shows the names of its columns.
 CREATE OR REPLACE FUNCTION pgml_tune._hides_type(type_ids oid[])
@@ -8837,7 +8843,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_one(text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_type(oid[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_foreign_child(oid)'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._lock_views(oid[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_relations(oid[])'),
     ('ask', 'EXECUTE', 'FUNCTION @extschema@.ask(text, text, regclass[], integer)'),
     ('ask', 'EXECUTE', 'FUNCTION pgml_tune._ask_hindrance()'),
     ('ask', 'EXECUTE', 'FUNCTION pgml_tune._run_sql(text, integer, bigint)'),

@@ -614,7 +614,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_one(text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_type(oid[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_foreign_child(oid)'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._lock_views(oid[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_relations(oid[])'),
     ('ask', 'EXECUTE', 'FUNCTION @extschema@.ask(text, text, regclass[], integer)'),
     ('ask', 'EXECUTE', 'FUNCTION pgml_tune._ask_hindrance()'),
     ('ask', 'EXECUTE', 'FUNCTION pgml_tune._run_sql(text, integer, bigint)'),

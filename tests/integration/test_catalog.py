@@ -30,6 +30,7 @@ DEFINERS = {
     "_forget_job_rows",
     "_forget_route",
     "_index_twin",
+    "_hold_relations",
     "_ingest_logs",
     "_lost_collections",
     "_mend_collection",

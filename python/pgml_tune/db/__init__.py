@@ -28,6 +28,7 @@ class Transaction:
     is_serializable: bool
     is_standby: bool
     is_block: bool = False  # whoever has begun it ends it
+    keeps_snapshot: bool = False  # REPEATABLE READ or SERIALIZABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pgml_tune.db import Place
 
-_SERIALIZABLE = 3
+_REPEATABLE_READ, _SERIALIZABLE = 2, 3
 _ACCESS_SHARE, _NOT_STRONGER = ctypes.c_int(1), ctypes.c_int(0)  # a lock mode, and not those above it
 _DEFAULT_LOCK_METHOD = 1
 _OF_ANOTHER_ROLE, _RESTRICTED = 1, 2  # SECURITY_LOCAL_USERID_CHANGE, SECURITY_RESTRICTED_OPERATION
@@ -152,6 +152,11 @@ def place() -> Place:
     node = f"{_system_identifier()}:{directory!r}:{files}"
     backend = f"{os.getpid()}-{_start.value:x}"
     return Place(hashlib.sha256(node.encode()).hexdigest()[:12], _database_id.value, backend)
+
+
+def keeps_snapshot() -> bool:
+    """Whether all statements of the transaction see the rows of one moment."""
+    return _isolation_level.value >= _REPEATABLE_READ
 
 
 def config_option(name: bytes) -> bytes | None:

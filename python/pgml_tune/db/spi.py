@@ -162,7 +162,8 @@ class SpiDatabase:
 
     def transaction(self) -> Transaction:
         return Transaction(
-            server.is_read_only(), server.is_serializable(), server.is_in_recovery(), server.is_in_block()
+            server.is_read_only(), server.is_serializable(), server.is_in_recovery(), server.is_in_block(),
+            server.keeps_snapshot(),
         )
 
     def visible_state(self) -> tuple[int, ...]:

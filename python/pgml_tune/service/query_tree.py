@@ -116,24 +116,6 @@ def nodes(tree: Any) -> Iterator[Node]:
             waiting.extend(value for value in item if type(value) is not str)
 
 
-Scope = tuple[Node, "Scope"] | None  # the query that a node is in, and the one which that is in
-
-
-def scoped_nodes(tree: Any) -> Iterator[tuple[Node, Scope]]:
-    """All nodes of a tree, with the queries round them."""
-    waiting: list[tuple[Any, Any]] = [(tree, None)]
-    while waiting:
-        item, scope = waiting.pop()
-        if type(item) is Node:
-            yield item, scope
-            inner = (item, scope) if item.tag == "QUERY" else scope
-            waiting.extend(
-                (value, inner) for name, value in item.fields.items() if type(value) is not str and name != _BYTES
-            )
-        elif type(item) is list:
-            waiting.extend((value, scope) for value in item if type(value) is not str)
-
-
 def name(word: str) -> str:
     """A name as it is, without the signs that keep it one word."""
     return "" if word in ('""', _NOTHING) else _ESCAPED.sub(r"\1", word)

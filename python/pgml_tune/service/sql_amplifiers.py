@@ -1,7 +1,7 @@
 """Calls whose work grows as the product of two arguments, which no cancel can stop, and texts that are long by request.
 
 `translate(repeat('a', 1000000), repeat('b', 100000), 'c')` holds a backend for hours. Such a call is allowed where one
-of the two is short: a constant, or a column of a table.
+of the two is a short constant. Numbers are kept short in the same way, since sums and products of them are one step.
 """
 
 from __future__ import annotations
@@ -9,50 +9,87 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pgml_tune.service.query_tree import Node, Scope, scoped_nodes
+from pgml_tune.service.query_tree import Node, nodes
+from pgml_tune.store.sql_check import Function
 
 _SHORT_BYTES = 2048
 _SHORT_ITEMS = 100
 _LONGEST = 1_000_000
+_NUMERIC = 1700
 # By function, which of its arguments, counted from 0, must be short; one of them is enough.
 _PRODUCTS: dict[str, tuple[int, ...]] = {
     "translate": (1,),
-    "btrim": (0, 1),
-    "ltrim": (0, 1),
-    "rtrim": (0, 1),
-    "arrayoverlap": (0, 1),
-    "arraycontains": (0, 1),
-    "arraycontained": (0, 1),
-    "jsonb_contains": (0, 1),
-    "jsonb_contained": (0, 1),
-    "jsonb_exists_any": (1,),
-    "jsonb_exists_all": (1,),
-    "jsonb_delete": (1,),
-}
+    **dict.fromkeys(("btrim", "ltrim", "rtrim"), (1,)),
+    **dict.fromkeys(("arrayoverlap", "arraycontains", "arraycontained"), (0, 1)),
+    **dict.fromkeys(("jsonb_contains", "jsonb_contained"), (0, 1)),
+    **dict.fromkeys(("jsonb_exists_any", "jsonb_exists_all", "jsonb_delete"), (1,)),
+    **dict.fromkeys(("position", "strpos", "replace", "split_part", "string_to_array", "string_to_table"), (1,)),
+    **dict.fromkeys(("to_timestamp", "to_date", "to_number", "to_char"), (1,)),
+    **dict.fromkeys(
+        (
+            "like", "notlike", "textlike", "textnlike", "texticlike", "texticnlike", "namelike", "namenlike",
+            "nameiclike", "nameicnlike", "bpcharlike", "bpcharnlike", "bpchariclike", "bpcharicnlike", "bytealike",
+            "byteanlike",
+        ),
+        (1,),
+    ),
+    **dict.fromkeys((f"{a}word_similarity{b}" for a in ("", "strict_") for b in ("", "_op", "_commutator_op")), (0, 1)),
+    **dict.fromkeys(("ts_match_vq", "ts_match_tq"), (1,)),
+    "ts_match_qv": (0,),
+}  # fmt: skip
 _LENGTHS = {"repeat": 1, "lpad": 1, "rpad": 1}  # by function, which of its arguments is a length
+# With numbers of many digits each takes a large part of a second, and a whole expression is one step.
+_NUMBERS = frozenset(
+    """
+    numeric_mul numeric_div numeric_mod mod div numeric_div_trunc numeric_power power pow numeric_sqrt sqrt
+    numeric_ln ln numeric_log log numeric_exp exp factorial gcd lcm
+    """.split()
+)
+_LONG_NUMBERS = frozenset("numeric_power power pow factorial numeric_exp exp".split())
+_MOST_NUMBERS = 8
 _CASTS = ("RELABELTYPE", "ARRAYCOERCEEXPR", "COLLATEEXPR")
+# What these make of short arguments is short.
+_KEEP_SHORT = frozenset(
+    """
+    to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery lower upper initcap textcat text bpchar varchar
+    """.split()
+)
 
 
-def find_amplifier(tree: Any, functions: Mapping[int, str], operators: Mapping[int, str]) -> str | None:
+def find_amplifier(tree: Any, functions: Mapping[int, Function], operators: Mapping[int, Function]) -> str | None:
     """The name of a function whose call is refused for what it is called with."""
-    for node, scope in scoped_nodes(tree):
-        if node.tag not in ("FUNCEXPR", "OPEXPR", "SCALARARRAYOPEXPR"):
+    steps, has_long_numbers = 0, False
+    for node in nodes(tree):
+        if node.tag == "COERCEVIAIO" and node.numbers("resulttype") == [_NUMERIC]:
+            has_long_numbers = has_long_numbers or not _is_short(node["arg"], functions, operators)
+        if node.tag == "CONST" and node.numbers("consttype") == [_NUMERIC]:
+            has_long_numbers = has_long_numbers or not _is_short(node, functions, operators)
+        function = _called(node, functions, operators)
+        if function is None:
             continue
-        is_call = node.tag == "FUNCEXPR"
-        known, ids = (functions, node.numbers("funcid")) if is_call else (operators, node.numbers("opno"))
-        name = known.get(ids[0], "") if ids else ""
-        arguments = node.items("args")
+        arguments, name = node.items("args"), function.name
         short = _PRODUCTS.get(name)
-        # With one argument they trim blanks.
+        # With one argument they trim blanks, or count seconds.
         if short and len(arguments) > 1:
-            if not any(_is_short(arguments[place], scope) for place in short if place < len(arguments)):
+            if not any(_is_short(arguments[place], functions, operators) for place in short if place < len(arguments)):
                 return name
         elif name in _LENGTHS and _is_long(arguments[_LENGTHS[name]]):
             return name
+        if name in _NUMBERS and "numeric" in function.argument_types:
+            steps += 1
+            has_long_numbers = has_long_numbers or name in _LONG_NUMBERS
+    return "numeric" if has_long_numbers and steps > _MOST_NUMBERS else None
+
+
+def _called(node: Node, functions: Mapping[int, Function], operators: Mapping[int, Function]) -> Function | None:
+    if node.tag == "FUNCEXPR":
+        return functions.get(node.numbers("funcid")[0])
+    if node.tag in ("OPEXPR", "SCALARARRAYOPEXPR", "DISTINCTEXPR", "NULLIFEXPR"):
+        return operators.get(node.numbers("opno")[0])
     return None
 
 
-def _is_short(node: Any, scope: Scope) -> bool:
+def _is_short(node: Any, functions: Mapping[int, Function], operators: Mapping[int, Function]) -> bool:
     while type(node) is Node and node.tag in _CASTS:
         node = node["arg"]
     if type(node) is not Node:
@@ -62,21 +99,14 @@ def _is_short(node: Any, scope: Scope) -> bool:
     if node.tag in ("ARRAYEXPR", "ARRAY"):
         items = node.items("elements")
         return len(items) <= _SHORT_ITEMS and all(_is_scalar(item) for item in items)
-    return node.tag == "VAR" and _is_stored(node, scope)
+    function = _called(node, functions, operators)
+    keeps_short = function is not None and function.name in _KEEP_SHORT
+    return keeps_short and all(_is_short(argument, functions, operators) for argument in node.items("args"))
 
 
 def _is_scalar(node: Any) -> bool:
     """Not an array itself, as the items of an array of arrays are."""
     return type(node) is Node and node.tag not in ("ARRAYEXPR", "ARRAY")
-
-
-def _is_stored(variable: Node, scope: Scope) -> bool:
-    """Whether it is a column of a table, not of a subquery, which may have made it long."""
-    for _ in range(variable.numbers("varlevelsup")[0]):
-        scope = scope[1] if scope else None
-    entries = scope[0].items("rtable") if scope else []
-    place = variable.numbers("varno")[0] - 1
-    return 0 <= place < len(entries) and entries[place].numbers("rtekind") == [0]
 
 
 def _is_long(node: Any) -> bool:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pgml_tune.db import Failure, Session
 from pgml_tune.db.bounds import Bounds
-from pgml_tune.errors import NotReady, ObjectNotFound, PermissionDenied, ReadOnlyTransaction
+from pgml_tune.errors import NotReady, NotSupported, ObjectNotFound, PermissionDenied, ReadOnlyTransaction
 from pgml_tune.service.query_tree import TreeError, name, parse
 from pgml_tune.service.sql_parts import find_parts, written_query
 from pgml_tune.service.sql_rules import Refusal, Rules
@@ -135,14 +136,16 @@ def _try(db: Session, sql: str, limits: Limits, max_rows: int | None) -> Outcome
         return Outcome(Verdict("", f"it has more than {MAX_SQL_BYTES} bytes", _TOO_LARGE))
     if not text:
         return Outcome(Verdict("", "it is empty", _SYNTAX))
-    rules = Rules(db, limits, budget.bounds)
+    rules = Rules(db, limits)
     # Before anything is made of the text: to find that it has two statements the server analyses both.
     if rules.names_code(text):
         return Outcome(Verdict(text, "it names a type, or a table with one, whose checks call functions", _REFUSED))
-    failure = store.single_query_error(db, text)
-    if failure is not None:
-        return Outcome(_refuse(db, text, failure, limits))
     with db.rolled_back():
+        store.wait_for_nobody(db)
+        with _restricted(db):
+            failure = store.single_query_error(db, text)
+        if failure is not None:
+            return Outcome(_refuse(db, text, failure, limits))
         return _judge_and_run(db, text, limits, budget, rules, max_rows)
 
 
@@ -155,12 +158,13 @@ def _judge_and_run(
     try:
         verdict = _examine(rules, text, analysis)
     except Refusal as refusal:
-        if refusal.reason is None or _hides(db, text):
+        if refusal.reason is None or (refusal.may_tell and _hides(db, text)):
             return Outcome(Verdict(text, HIDDEN, _UNKNOWN))
         return Outcome(Verdict(text, refusal.reason, _REFUSED))
     except TreeError:
         return Outcome(Verdict(text, "it is of a form that is not known", _REFUSED))
-    cost = store.plan_cost(db, budget.bounds(), analysis.view_name)
+    with _restricted(db):
+        cost = store.plan_cost(db, budget.bounds(), analysis.view_name)
     if isinstance(cost, Failure):
         return Outcome(_refuse(db, text, cost, limits))
     verdict = replace(verdict, cost=cost)
@@ -169,14 +173,21 @@ def _judge_and_run(
         return Outcome(replace(verdict, error=error, sqlstate=_TOO_LARGE))
     if max_rows is None:
         return Outcome(verdict)
-    rows = store.run(db, budget.bounds(), analysis.view_name, max_rows, limits.sql_max_bytes)
+    with _restricted(db):
+        rows = store.run(db, budget.bounds(), analysis.view_name, max_rows, limits.sql_max_bytes)
     if isinstance(rows, Failure):
         return Outcome(_refuse(db, text, rows, limits))
     return Outcome(verdict, tuple(rows.lines), rows.is_cut)
 
 
+def _restricted(db: Session) -> AbstractContextManager[None]:
+    """The role of the caller, without a way to another one: for what the rules might have missed."""
+    return db.acting_as(db.role())
+
+
 def _analyse(db: Session, text: str, limits: Limits, budget: _Budget) -> Analysis | Verdict:
-    analysis = store.analyse(db, budget.bounds(), text, False, _MAX_TREE_BYTES)
+    with _restricted(db):
+        analysis = store.analyse(db, budget.bounds(), text, False, _MAX_TREE_BYTES)
     if isinstance(analysis, Failure) and analysis.sqlstate == _OF_TEMPORARY_TABLES:
         # Only a temporary view may read them.
         analysis = store.analyse(db, budget.bounds(), text, True, _MAX_TREE_BYTES)
@@ -199,7 +210,7 @@ def _analyse(db: Session, text: str, limits: Limits, budget: _Budget) -> Analysi
 def _examine(rules: Rules, sql: str, analysis: Analysis) -> Verdict:
     tree = parse(analysis.tree or "")
     parts = find_parts(tree, analysis.view_id)
-    relations = rules.check(tree, parts)
+    relations = rules.check(parts)
     query = written_query(tree)
     reads = []
     for number, columns in parts.reads.items():
@@ -221,6 +232,12 @@ def _require_writable(db: Session) -> None:
             "SQL cannot be checked in a read-only transaction",
             detail="The server analyses it as the query of a view, which is rolled back.",
             hint="Ask in a transaction that may write, on the primary.",
+        )
+    if transaction.keeps_snapshot:
+        raise NotSupported(
+            "SQL cannot be checked in a REPEATABLE READ or SERIALIZABLE transaction",
+            detail="It would be judged by the definitions of views as they were, and run by those of now.",
+            hint="BEGIN ISOLATION LEVEL READ COMMITTED",
         )
 
 

@@ -11,10 +11,12 @@ from pgml_tune.store.sql_check import Function
 _FIRST_OF_USERS = 16384  # the number of what somebody has made after the server's own
 # Of those that PostgreSQL says never change anything: SQL in a text, dictionaries, rights, XML, and work without an end
 # that no cancel can stop.
+_WITHOUT_END = ("jsonb_path_",)  # beginnings of names
 _DENIED = frozenset(
     """
-    ts_rewrite ts_headline ts_rank_cd normalize is_normalized xpath xpath_exists xmlexists xmlvalidate xmlcomment
-    xmlconcat2 xmlagg xml_is_well_formed_content xml_is_well_formed_document postgresql_fdw_validator
+    ts_rewrite ts_headline ts_rank ts_rank_cd ts_match_tt normalize is_normalized xpath xpath_exists xmlexists
+    xmlvalidate xmlcomment xmlconcat2 xmlagg xml_is_well_formed_content xml_is_well_formed_document
+    postgresql_fdw_validator
     satisfies_hash_partition aclinsert aclremove acldefault makeaclitem aclcontains pg_partition_root
     """.split()
 )
@@ -29,7 +31,7 @@ _STABLE = frozenset(
     make_timestamptz money now numeric array_to_json array_to_string row_to_json to_json to_jsonb overlaps
     quote_literal quote_nullable statement_timestamp transaction_timestamp time timetz timestamp timestamptz timezone
     to_char to_date to_number to_timestamp to_tsquery to_tsvector plainto_tsquery phraseto_tsquery
-    websearch_to_tsquery ts_match_tq ts_match_tt timestamptz_mi_interval timestamptz_pl_interval anytextcat textanycat
+    websearch_to_tsquery ts_match_tq timestamptz_mi_interval timestamptz_pl_interval anytextcat textanycat
     current_database current_schema
     """.split()
 )
@@ -67,7 +69,7 @@ def is_allowed(function: Function, extra: frozenset[str], is_inside: bool = Fals
         return True
     if function.name in _SAMPLING and function.is_builtin and function.argument_types == ["internal"]:
         return True
-    if not _DENIED_TYPES.isdisjoint(function.argument_types):
+    if function.name.startswith(_WITHOUT_END) or not _DENIED_TYPES.isdisjoint(function.argument_types):
         return False
     if function.is_builtin:
         if function.volatility == "i":

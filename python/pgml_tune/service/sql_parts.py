@@ -40,11 +40,12 @@ class Parts:
     type_ids: set[int] = field(default_factory=set)
     reads: dict[int, set[int]] = field(default_factory=dict)  # the columns of relations; 0 is the whole row
     fault: str | None = None  # why a query of this form is refused
+    tree: Any = None
 
 
 def find_parts(tree: Any, own_view: int = 0) -> Parts:
     """The parts of a tree; `own_view` is the relation that it is the rule of, which it names without reading it."""
-    parts = Parts()
+    parts = Parts(tree=tree)
     entries = equal_names = 0
     for node in nodes(tree):
         if node.tag not in _TAGS:
@@ -71,7 +72,7 @@ def find_parts(tree: Any, own_view: int = 0) -> Parts:
     return parts
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def parts_of(text: str, own_view: int = 0) -> Parts:
     """The parts of what is evaluated beside a query: views, policies and checks, which seldom change."""
     return find_parts(parse(text), own_view)

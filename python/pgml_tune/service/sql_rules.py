@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 from pgml_tune.db import Session
-from pgml_tune.db.bounds import Bounds
 from pgml_tune.service.query_tree import TreeError
 from pgml_tune.service.sql_amplifiers import find_amplifier
 from pgml_tune.service.sql_functions import Functions, is_allowed, named_functions
@@ -21,7 +18,7 @@ _READABLE_KINDS = ("r", "p", "v", "m", "f")
 _NAMING_TYPES = frozenset((24, 2202, 2203, 2204, 2205, 2206, 4089, 4096, 4191))
 _FIRST_OF_USERS = 16384
 _MOST_RELATIONS = 500
-_LONGEST_NAME = 63  # bytes
+_LONGEST_NAME = 60  # bytes; the server cuts longer ones than 63 between two characters
 _ESCAPED = re.compile(r"u&[\"']", re.IGNORECASE)
 _known = Functions()  # of the server itself, the same for all
 
@@ -29,17 +26,17 @@ _known = Functions()  # of the server itself, the same for all
 class Refusal(Exception):
     """A query that is not allowed; no reason where it names what does not exist for its caller."""
 
-    def __init__(self, reason: str | None) -> None:
+    def __init__(self, reason: str | None, may_tell: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.may_tell = may_tell  # whether something exists, by not being HIDDEN
 
 
 class Rules:
     """The rules for one caller and one text."""
 
-    def __init__(self, db: Session, limits: Limits, bounds: Callable[[], Bounds]) -> None:
+    def __init__(self, db: Session, limits: Limits) -> None:
         self._db = db
-        self._bounds = bounds
         self._foreign_is_allowed = limits.sql_foreign_tables == "on"
         self._extra = named_functions(limits.sql_functions)
         self._risky_types: frozenset[int] = frozenset()
@@ -53,19 +50,15 @@ class Rules:
         self._risky_types = users.type_ids
         if _ESCAPED.search(text):
             return True
-        plain = text.replace('""', '"').lower()
+        plain = text.replace('""', '"').casefold()
         return any(
             _stands_in(name, plain) and (schema in users.path or _stands_in(schema, plain))
             for schema, name in users.names
         )
 
-    def check(self, tree: Any, parts: Parts) -> dict[int, Relation]:
+    def check(self, parts: Parts) -> dict[int, Relation]:
         """The relations that a query reads, if all it consists of is allowed; else a Refusal."""
         relations = self._read_relations(parts)
-        views = [number for number, relation in relations.items() if relation.kind == "v"]
-        if views:
-            self._lock(views)
-            relations = self._read_relations(parts)
         if any(not relation.is_readable(parts.reads[number]) for number, relation in relations.items()):
             raise Refusal(None)
         users_types = [number for number in parts.type_ids if number >= _FIRST_OF_USERS]
@@ -74,15 +67,10 @@ class Rules:
         if any(relation.is_own for relation in relations.values()):
             raise Refusal("it reads tables of the server or of this extension")
         if not _NAMING_TYPES.isdisjoint(parts.type_ids):
-            raise Refusal("it asks for names of the server's objects")
-        self._check_parts(parts, tree)
+            raise Refusal("it asks for names of the server's objects", may_tell=True)
+        self._check_parts(parts)
         self._check_inside(relations)
         return relations
-
-    def _lock(self, views: list[int]) -> None:
-        failure = store.lock_views(self._db, self._bounds(), views)
-        if failure is not None:
-            raise Refusal(f"its views cannot be locked: {failure.message}")
 
     def _check_inside(self, relations: dict[int, Relation]) -> None:
         """Refuse what would be evaluated with these relations: views through all of theirs, policies, indexes."""
@@ -90,10 +78,10 @@ class Rules:
         while waiting:
             relation = waiting.pop()
             self._check_planned(relation)
-            trees = [] if relation.tree is None else [parts_of(relation.tree, relation.relation_id)]
-            trees += [parts_of(policy) for policy in relation.policies or ()]
-            for parts in trees:
-                self._check_parts(parts, None)
+            inside = [] if relation.tree is None else [parts_of(relation.tree, relation.relation_id)]
+            inside += [parts_of(policy) for policy in relation.policies or ()]
+            for parts in inside:
+                self._check_parts(parts, is_inside=True)
                 inner = self._read_relations(parts, seen)
                 seen.update(inner)
                 waiting.extend(inner.values())
@@ -102,6 +90,8 @@ class Rules:
 
     def _read_relations(self, parts: Parts, seen: set[int] | frozenset[int] = frozenset()) -> dict[int, Relation]:
         new = sorted(parts.reads.keys() - seen)
+        if new:
+            store.hold_relations(self._db, new)
         relations = {one.relation_id: one for one in store.relations(self._db, new)} if new else {}
         if len(relations) < len(new):
             raise Refusal(None)
@@ -111,26 +101,26 @@ class Rules:
             raise Refusal("it reads a foreign table, which a superuser has to allow: see setting sql_foreign_tables")
         return relations
 
-    def _check_parts(self, parts: Parts, tree: Any) -> None:
-        """Refuse kinds of nodes, types and functions; `tree` is that of the query itself, None inside a relation."""
+    def _check_parts(self, parts: Parts, is_inside: bool = False) -> None:
+        """Refuse kinds of nodes, types and functions, of the query itself or inside a relation that it reads."""
         if parts.fault:
-            raise Refusal(parts.fault if tree is not None else "it reads a view or policy that does more than compute")
+            raise Refusal("it reads a view or policy that does more than compute" if is_inside else parts.fault)
         if not self._risky_types.isdisjoint(parts.type_ids):
             raise Refusal("it has a value of a type whose checks call functions")
         functions, operators = _known.read(self._db, parts.function_ids, parts.operator_ids)
         if len(functions) < len(parts.function_ids) or len(operators) < len(parts.operator_ids):
             raise TreeError
         for function in (*functions.values(), *operators.values()):
-            if not is_allowed(function, self._extra, tree is None):
-                if tree is None:
+            if not is_allowed(function, self._extra, is_inside):
+                if is_inside:
                     raise Refusal("it reads a view or policy with a function that is not allowed")
                 raise Refusal(f"function {function.name}({', '.join(function.argument_types)}) is not allowed")
-        if tree is None:
-            return
-        names = ({number: one.name for number, one in known.items()} for known in (functions, operators))
-        amplifier = find_amplifier(tree, *names)
+        amplifier = find_amplifier(parts.tree, functions, operators)
         if amplifier is not None:
-            raise Refusal(f"function {amplifier}() is not allowed with arguments of any length")
+            raise Refusal(
+                "it reads a view or policy whose work has no bound" if is_inside
+                else f"function {amplifier}() is not allowed with arguments of any length"
+            )  # fmt: skip
 
     def _check_planned(self, relation: Relation) -> None:
         if relation.function_ids and not self._are_allowed(set(relation.function_ids)):
@@ -164,12 +154,14 @@ class Rules:
             found += [operators.get(number) for number in parts.operator_ids]
             if not all(function is not None and is_allowed(function, self._extra, True) for function in found):
                 risky.append(type_id)
+            elif find_amplifier(parts.tree, functions, operators) is not None:
+                risky.append(type_id)
         return risky
 
 
 def _stands_in(name: str, text: str) -> bool:
     """Whether a name stands in a text: in quotes or a comment, too, and behind a number, which ends where it begins."""
-    word = re.escape(name.lower())
+    word = re.escape(name.casefold())
     if len(name.encode()) >= _LONGEST_NAME or not re.fullmatch(r"[\w$]+", name):
         return re.search(word, text) is not None  # a longer one would be cut to it, and signs need no blanks
     return re.search(rf"(?<![^\W\d])(?<!\$){word}(?![\w$])", text) is not None

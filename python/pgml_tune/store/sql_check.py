@@ -37,7 +37,9 @@ SELECT u.type_ids::pg_catalog.int8[] AS type_ids, u.names, pg_catalog.current_sc
 FROM pgml_tune._type_users($1::pg_catalog.oid[]) AS u
 """
 _HINDRANCE = "SELECT pgml_tune._ask_hindrance() AS hindrance"
-_LOCK = "SELECT pgml_tune._lock_views($1::pg_catalog.oid[])"
+_HOLD = "SELECT pgml_tune._hold_relations($1::pg_catalog.oid[])"
+# Who holds a lock could change what was judged while it is waited for.
+_WAIT_FOR_NOBODY = "SELECT pg_catalog.set_config('lock_timeout', '1ms', true)"
 _HIDES_TYPE = "SELECT pgml_tune._hides_type($1::pg_catalog.oid[]) AS hides"
 _HIDES = "SELECT pgml_tune._hides_one($1::pg_catalog.text[]) AS hides"
 _SUPERUSER = "SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid"
@@ -149,10 +151,14 @@ def analyse(db: Session, bounds: Bounds, sql: str, is_temporary: bool, max_bytes
     return rows if isinstance(rows, Failure) else Analysis(**rows[0])
 
 
-def lock_views(db: Session, bounds: Bounds, relation_ids: list[int]) -> Failure | None:
-    """Keep these views, and all below them, as they are; what was wrong, if something was."""
-    rows = db.try_fetch(bounds, _LOCK, relation_ids)
-    return rows if isinstance(rows, Failure) else None
+def wait_for_nobody(db: Database) -> None:
+    """End statements that would wait for a lock, until the transaction or its part ends."""
+    db.fetch(_WAIT_FOR_NOBODY)
+
+
+def hold_relations(db: Database, relation_ids: list[int]) -> None:
+    """Keep these relations, and all that is read with them, as they are."""
+    db.fetch(_HOLD, relation_ids)
 
 
 def plan_cost(db: Session, bounds: Bounds, view_name: str) -> float | Failure:
