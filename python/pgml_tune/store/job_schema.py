@@ -25,7 +25,7 @@ SELECT p.path, v.table_name, v.column_name, v.value
 FROM (
 {}
 ) AS p
-CROSS JOIN LATERAL pgml_tune._values_along(pgml_tune._schemas_of_path(p.path), NULL, 10000) AS v
+CROSS JOIN LATERAL pgml_tune._values_along(pgml_tune._schemas_of_path(p.path), NULL, NULL, 10000, 'Infinity') AS v
 LIMIT {}
 """
 
