@@ -4794,6 +4794,9 @@ AS $$
         WHEN session_user <> current_user THEN 'The session belongs to another role, which the query could become again.'
         WHEN r.rolsuper THEN 'It is a superuser.'
         WHEN r.rolbypassrls THEN 'It bypasses row security.'
+        WHEN EXISTS (
+            SELECT FROM pg_roles AS m WHERE (m.rolsuper OR m.rolbypassrls) AND pg_has_role(r.oid, m.oid, 'MEMBER')
+        ) THEN 'It may become a superuser, or a role that bypasses row security.'
         WHEN pg_has_role(r.oid, 'pg_read_server_files', 'MEMBER') OR pg_has_role(r.oid, 'pg_write_server_files', 'MEMBER')
             OR pg_has_role(r.oid, 'pg_execute_server_program', 'MEMBER')
             THEN 'It may read or write files of the server, or run programs there.'

@@ -16,6 +16,7 @@ CALLERS = {
     "reads files": "GRANT pg_read_server_files TO asker",
     "writes files": "GRANT pg_write_server_files TO asker",
     "runs programs": "GRANT pg_execute_server_program TO asker",
+    "may become a superuser": "CREATE ROLE between SUPERUSER; GRANT between TO asker",
     "through another": "CREATE ROLE between; GRANT pg_read_server_files TO between; GRANT between TO asker",
 }
 

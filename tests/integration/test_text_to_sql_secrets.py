@@ -137,9 +137,10 @@ def test_under_an_older_snapshot_no_values_are_looked_at(session: psycopg.Connec
             $$ BEGIN IF current_user = 'alice' THEN PERFORM shop.write(); END IF; RETURN ''; END $$;
         CREATE INDEX ON shop.customer ((shop.fold() || city));
     """)
-    candidates(session, "who is in Paris?")
+    with refused("0A000"):
+        candidates(session, "who is in Paris?")
     session.execute("COMMIT")
-    assert prompts(session) == ["who is in paris?"]
+    assert prompts(session) in ([], ["who is in paris?"])
     session.execute("RESET ROLE")
     assert fetch_value(session, "SELECT count(*) FROM shop.written") == 0
 
