@@ -19,7 +19,7 @@ from pgml_tune.service.readable import Place, Readable
 from pgml_tune.service.routing import Router
 from pgml_tune.service.sql_check import HIDDEN, check
 from pgml_tune.service.sql_generation import SqlGeneration
-from pgml_tune.service.sql_text import mask, mask_reason, names_unknown, tidy, words
+from pgml_tune.service.sql_text import mask, mask_reason, names_unknown, parsed, tidy, words
 from pgml_tune.service.value_correction import corrected
 from pgml_tune.settings import Limits, parse_cache_preference
 from pgml_tune.store import schema as store
@@ -164,7 +164,7 @@ class _Inquiry:
     def judge(self, sql: str, score: float) -> Candidate:
         """What the server says of a statement."""
         schema = self.readable.schema
-        if self.readable.place.tables is not None and names_unknown(sql, schema):
+        if self.readable.place.tables is not None and (parsed(sql) is None or names_unknown(sql, schema)):
             return self._refused(sql, score, "it names a table or column that is not among those given")
         if self._check_seconds > self.call.limits.sql_seconds:
             return self._refused(sql, score, "there was no time left to check it")
