@@ -85,6 +85,8 @@ def parse(text: str) -> list[Any]:
                 value = []
             elif field == "constvalue" and token != _NOTHING:
                 # Its length is the value; its bytes, which are printed as signed, follow in brackets.
+                if tokens[place] != "[":
+                    raise TreeError
                 end = tokens.index("]", place)
                 if end - place <= _MOST_BYTES:
                     container.fields[_BYTES] = [int(byte) & 255 for byte in tokens[place + 1 : end]]
