@@ -831,7 +831,7 @@ CREATE TABLE pgml_tune.sql_example (
     created_at      timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT sql_example_question_check CHECK (length(question) BETWEEN 1 AND 10000 AND length(normal_question) BETWEEN 1 AND 40000),
     CONSTRAINT sql_example_sql_check CHECK (octet_length(sql) BETWEEN 1 AND 65536 AND octet_length(search_path) <= 1048576),
-    CONSTRAINT sql_example_relations_check CHECK (jsonb_typeof(relations) = 'array'),
+    CONSTRAINT sql_example_relations_check CHECK (jsonb_typeof(relations) = 'array' AND jsonb_array_length(relations) <= 100),
     CONSTRAINT sql_example_embedding_check CHECK ((embedding IS NULL) = (space_id IS NULL))
 );
 -- text_to_sql() asks for the same question; a tree takes no text as long as one may be.
@@ -7867,7 +7867,15 @@ COMMENT ON FUNCTION @extschema@.drift_report(text, interval, interval) IS
     'Whether a model is asked something else since then than in the time before: length of texts, share of unknown tokens, and the vectors themselves, with the size of the change and its p value.';
 -- Questions with verified SQL. What was verified is stored by name, and each reader sees what he may read himself.
 
-CREATE OR REPLACE FUNCTION pgml_tune._may_read(relations jsonb)
+CREATE OR REPLACE FUNCTION pgml_tune._is_own(created_by text)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coalesce(pg_has_role(to_regrole(quote_ident(created_by)), 'USAGE'), false) $$;
+COMMENT ON FUNCTION pgml_tune._is_own(text) IS 'Whether whoever asks is, or belongs to, a role of this name.';
+
+-- Where row security tells readers apart, SQL may hold values of rows that others do not see.
+CREATE OR REPLACE FUNCTION pgml_tune._may_read(relations jsonb, created_by text)
 RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -7875,15 +7883,21 @@ AS $$
 DECLARE
     v_item jsonb;
     v_relation oid;
+    v_is_telling boolean;
+    v_is_own boolean := pgml_tune._is_own(created_by);
 BEGIN
     FOR v_item IN SELECT r.item FROM jsonb_array_elements(relations) AS r (item) LOOP
-        SELECT c.oid INTO v_relation
+        SELECT c.oid, row_security_active(c.oid) OR c.relkind = 'v' AND coalesce('security_invoker=true' = ANY (c.reloptions), false)
+        INTO v_relation, v_is_telling
         FROM pg_class AS c
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname = v_item ->> 'schema' AND c.relname = v_item ->> 'name'
           AND has_schema_privilege(n.oid, 'USAGE');
         IF NOT FOUND THEN
             RETURN false;  -- gone, or not to be known
+        END IF;
+        IF v_is_telling AND NOT v_is_own THEN
+            RETURN false;
         END IF;
         IF NOT has_table_privilege(v_relation, 'SELECT') AND (
             NOT has_any_column_privilege(v_relation, 'SELECT')
@@ -7900,7 +7914,24 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._may_read(jsonb) IS 'Whether whoever asks may read all tables and columns of a verified example, as they are now.';
+COMMENT ON FUNCTION pgml_tune._may_read(jsonb, text) IS
+    'Whether whoever asks may read all tables and columns of a verified example of a role, as they are now, and all their rows if it is of another.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._example_rank(created_by text)
+RETURNS integer
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN pgml_tune._is_own(created_by) THEN 0
+        WHEN has_function_privilege(
+            to_regrole(quote_ident(created_by)), '@extschema@.register_model(text, text, text, text, jsonb)', 'EXECUTE'
+        ) THEN 1
+        ELSE 2
+    END
+$$;
+COMMENT ON FUNCTION pgml_tune._example_rank(text) IS
+    'Whose example is taken where there are several: 0 the reader''s own, 1 one of an administrator, 2 one of somebody else.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._reads_only(relations jsonb, tables oid[])
 RETURNS boolean
@@ -7949,7 +7980,7 @@ BEGIN
           AND e.search_path = _find_sql_examples.search_path
           AND (e.model IS NULL OR e.model = _find_sql_examples.model)
           AND (tables IS NULL OR pgml_tune._reads_only(e.relations, tables))
-        ORDER BY e.sql_example_id DESC
+        ORDER BY pgml_tune._example_rank(e.created_by), e.sql_example_id DESC
         LIMIT most;
         RETURN;
     END IF;
@@ -7957,7 +7988,7 @@ BEGIN
     RETURN QUERY EXECUTE format(
         'SELECT n.sql_example_id, n.question, n.sql, n.similarity
          FROM (
-             SELECT e.sql_example_id, e.question, e.sql, 1 - (e.embedding OPERATOR(%1$s.<=>) $1::%1$s.vector) AS similarity
+             SELECT e.sql_example_id, e.question, e.sql, e.created_by, 1 - (e.embedding OPERATOR(%1$s.<=>) $1::%1$s.vector) AS similarity
              FROM (
                  SELECT r.*
                  FROM pgml_tune._embedded_sql_examples AS r
@@ -7969,7 +8000,7 @@ BEGIN
              ) AS e
          ) AS n
          WHERE n.similarity >= $6
-         ORDER BY n.similarity DESC, n.sql_example_id DESC
+         ORDER BY n.similarity DESC, pgml_tune._example_rank(n.created_by), n.sql_example_id DESC
          LIMIT $7',
         pgml_tune._vector_schema()
     ) USING question_vector, model_version_id, search_path, model, tables, lowest, most;
@@ -7978,35 +8009,48 @@ $$;
 COMMENT ON FUNCTION pgml_tune._find_sql_examples(text, text, bigint, double precision, text, text, oid[], integer) IS
     'Verified examples that the caller may read, of the same question or, given its vector, of questions that are at least so similar, best first.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._add_sql_example(
-    question text, normal_question text, sql text, search_path text, relations jsonb, model text,
-    question_vector text, model_version_id bigint
-)
+CREATE OR REPLACE FUNCTION pgml_tune._add_sql_example(example jsonb)
 RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_role text := pg_get_userbyid((example ->> 'role_id')::oid);
     v_id bigint;
 BEGIN
     -- Who gives another answer to his own question means this one.
-    DELETE FROM pgml_tune._own_sql_examples AS e
-    WHERE e.normal_question = _add_sql_example.normal_question AND e.search_path = _add_sql_example.search_path
-      AND e.model IS NOT DISTINCT FROM _add_sql_example.model AND e.created_by = current_user;
+    DELETE FROM pgml_tune.sql_example AS e
+    WHERE e.normal_question = example ->> 'normal_question' AND e.search_path = pgml_tune._path_text(
+            ARRAY(SELECT s.name FROM jsonb_array_elements_text(example -> 'path') WITH ORDINALITY AS s (name, place) ORDER BY s.place)
+        )
+      AND e.model IS NOT DISTINCT FROM example ->> 'model' AND e.created_by = v_role;
     EXECUTE format(
-        'INSERT INTO pgml_tune._own_sql_examples
-             (question, normal_question, sql, search_path, relations, model, embedding, space_id)
-         SELECT $1, $2, $3, $4, $5, $6, $7::%s.vector, v.space_id
-         FROM (VALUES ($8)) AS x (model_version_id)
+        'INSERT INTO pgml_tune.sql_example
+             (question, normal_question, sql, search_path, relations, model, embedding, space_id, created_by)
+         SELECT $1 ->> ''question'', $1 ->> ''normal_question'', $1 ->> ''sql'', pgml_tune._path_text(
+                    ARRAY(SELECT s.name FROM jsonb_array_elements_text($1 -> ''path'') WITH ORDINALITY AS s (name, place) ORDER BY s.place)
+                ), $1 -> ''relations'', $1 ->> ''model'', ($1 ->> ''vector'')::%s.vector, v.space_id, $2
+         FROM (VALUES (($1 ->> ''model_version_id'')::bigint)) AS x (model_version_id)
          LEFT JOIN pgml_tune.model_version AS v ON v.model_version_id = x.model_version_id
          RETURNING sql_example_id',
         pgml_tune._vector_schema()
-    ) INTO v_id USING question, normal_question, sql, search_path, relations, model, question_vector, model_version_id;
+    ) INTO v_id USING example, v_role;
     RETURN v_id;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._add_sql_example(text, text, text, text, jsonb, text, text, bigint) IS
-    'Keeps a verified example of the caller in place of the one he has given for the same question; its number.';
+COMMENT ON FUNCTION pgml_tune._add_sql_example(jsonb) IS
+    'Keeps a verified example of a role in place of the one it has given for the same question; its number.';
+
+-- What is kept answers others: that it was checked, and as whom, is proved by a seal that only add_sql_example() can make.
+CREATE OR REPLACE FUNCTION pgml_tune._keep_sql_example(example text, seal bytea)
+RETURNS bigint
+LANGUAGE plpython3u VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import sql_examples
+return sql_examples.keep_sql_example(example, seal)
+$python$;
+COMMENT ON FUNCTION pgml_tune._keep_sql_example(text, bytea) IS 'Keeps a verified example that add_sql_example() has checked and sealed; its number.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._write_sql_vectors(ids bigint[], vectors text[], model_version_id bigint)
 RETURNS integer
@@ -8569,21 +8613,21 @@ COMMENT ON VIEW pgml_tune.feedback_rows IS
     'The feedback that you have given (whoever may read reports sees all), with the model and version that answered: rows to train on.';
 
 CREATE OR REPLACE VIEW pgml_tune._readable_sql_examples WITH (security_barrier) AS
-SELECT e.* FROM pgml_tune.sql_example AS e WHERE pgml_tune._may_read(e.relations);
+SELECT e.* FROM pgml_tune.sql_example AS e WHERE pgml_tune._may_read(e.relations, e.created_by);
 COMMENT ON VIEW pgml_tune._readable_sql_examples IS 'Verified examples whose tables and columns you may read.';
 
 -- Many examples read the same tables: what is looked at one by one is asked once for all of these.
 CREATE OR REPLACE VIEW pgml_tune._embedded_sql_examples WITH (security_barrier) AS
 SELECT e.*
 FROM pgml_tune.sql_example AS e
-WHERE e.embedding IS NOT NULL AND e.relations IN (
-    SELECT d.relations
-    FROM (SELECT DISTINCT o.relations FROM pgml_tune.sql_example AS o OFFSET 0) AS d
-    WHERE pgml_tune._may_read(d.relations)
+WHERE e.embedding IS NOT NULL AND (e.relations, e.created_by) IN (
+    SELECT d.relations, d.created_by
+    FROM (SELECT DISTINCT o.relations, o.created_by FROM pgml_tune.sql_example AS o OFFSET 0) AS d
+    WHERE pgml_tune._may_read(d.relations, d.created_by)
 );
 COMMENT ON VIEW pgml_tune._embedded_sql_examples IS 'Verified examples that have a vector and whose tables and columns you may read.';
 
--- add_sql_example() and drop_sql_example() write here, as their caller.
+-- drop_sql_example() deletes here, as its caller.
 CREATE OR REPLACE VIEW pgml_tune._own_sql_examples WITH (security_barrier) AS
 SELECT e.*
 FROM pgml_tune.sql_example AS e
@@ -8602,7 +8646,7 @@ SELECT e.sql_example_id,
        e.created_by,
        e.created_at
 FROM pgml_tune.sql_example AS e
-CROSS JOIN LATERAL (SELECT pgml_tune._may_read(e.relations) AS is_readable OFFSET 0) AS r
+CROSS JOIN LATERAL (SELECT pgml_tune._may_read(e.relations, e.created_by) AS is_readable OFFSET 0) AS r
 WHERE r.is_readable
    OR pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, to_regrole(quote_ident(e.created_by)));
 COMMENT ON VIEW pgml_tune.sql_examples IS
@@ -8615,7 +8659,7 @@ FROM (
     SELECT DISTINCT ON (e.normal_question, e.search_path, e.model)
            e.question, e.sql, e.search_path AS schema, 'example' AS origin, e.model, e.created_by AS given_by, e.created_at
     FROM pgml_tune._readable_sql_examples AS e
-    ORDER BY e.normal_question, e.search_path, e.model, e.sql_example_id DESC
+    ORDER BY e.normal_question, e.search_path, e.model, pgml_tune._example_rank(e.created_by), e.sql_example_id DESC
 ) AS t
 UNION ALL
 SELECT c.question, c.sql, c.schema, 'feedback', c.model, c.given_by, c.created_at
@@ -8858,7 +8902,9 @@ FROM (
     ('usage', 'SELECT', 'TABLE pgml_tune.feedback_rows'),
     ('usage', 'INSERT (call_id, score, label, expected, input_text, search_path)', 'TABLE pgml_tune.feedback_rows'),
     ('usage', 'SELECT', 'TABLE pgml_tune.sql_examples, pgml_tune._readable_sql_examples, pgml_tune._embedded_sql_examples'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_read(jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_read(jsonb, text)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._is_own(text)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._example_rank(text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid, oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._path_text(text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._reads_only(jsonb, oid[])'),
@@ -8866,11 +8912,9 @@ FROM (
     -- What is added answers others, too, as far as they may read its tables: who trains models may do that.
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.add_sql_example(text, text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_sql_example(bigint)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_sql_example'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._keep_sql_example(text, bytea)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._embed_sql_examples()'),
-    ('operate', 'SELECT (sql_example_id, normal_question, search_path, model, created_by)', 'TABLE pgml_tune._own_sql_examples'),
-    ('operate', 'INSERT (question, normal_question, sql, search_path, relations, model, embedding, space_id)',
-        'TABLE pgml_tune._own_sql_examples'),
+    ('operate', 'SELECT (sql_example_id)', 'TABLE pgml_tune._own_sql_examples'),
     ('operate', 'DELETE', 'TABLE pgml_tune._own_sql_examples'),
     ('operate', 'SELECT', 'TABLE pgml_tune.sql_training_rows'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_judge(oid, oid)'),

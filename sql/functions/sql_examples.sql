@@ -1,6 +1,14 @@
 -- Questions with verified SQL. What was verified is stored by name, and each reader sees what he may read himself.
 
-CREATE OR REPLACE FUNCTION pgml_tune._may_read(relations jsonb)
+CREATE OR REPLACE FUNCTION pgml_tune._is_own(created_by text)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coalesce(pg_has_role(to_regrole(quote_ident(created_by)), 'USAGE'), false) $$;
+COMMENT ON FUNCTION pgml_tune._is_own(text) IS 'Whether whoever asks is, or belongs to, a role of this name.';
+
+-- Where row security tells readers apart, SQL may hold values of rows that others do not see.
+CREATE OR REPLACE FUNCTION pgml_tune._may_read(relations jsonb, created_by text)
 RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -8,15 +16,21 @@ AS $$
 DECLARE
     v_item jsonb;
     v_relation oid;
+    v_is_telling boolean;
+    v_is_own boolean := pgml_tune._is_own(created_by);
 BEGIN
     FOR v_item IN SELECT r.item FROM jsonb_array_elements(relations) AS r (item) LOOP
-        SELECT c.oid INTO v_relation
+        SELECT c.oid, row_security_active(c.oid) OR c.relkind = 'v' AND coalesce('security_invoker=true' = ANY (c.reloptions), false)
+        INTO v_relation, v_is_telling
         FROM pg_class AS c
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname = v_item ->> 'schema' AND c.relname = v_item ->> 'name'
           AND has_schema_privilege(n.oid, 'USAGE');
         IF NOT FOUND THEN
             RETURN false;  -- gone, or not to be known
+        END IF;
+        IF v_is_telling AND NOT v_is_own THEN
+            RETURN false;
         END IF;
         IF NOT has_table_privilege(v_relation, 'SELECT') AND (
             NOT has_any_column_privilege(v_relation, 'SELECT')
@@ -33,7 +47,24 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._may_read(jsonb) IS 'Whether whoever asks may read all tables and columns of a verified example, as they are now.';
+COMMENT ON FUNCTION pgml_tune._may_read(jsonb, text) IS
+    'Whether whoever asks may read all tables and columns of a verified example of a role, as they are now, and all their rows if it is of another.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._example_rank(created_by text)
+RETURNS integer
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN pgml_tune._is_own(created_by) THEN 0
+        WHEN has_function_privilege(
+            to_regrole(quote_ident(created_by)), '@extschema@.register_model(text, text, text, text, jsonb)', 'EXECUTE'
+        ) THEN 1
+        ELSE 2
+    END
+$$;
+COMMENT ON FUNCTION pgml_tune._example_rank(text) IS
+    'Whose example is taken where there are several: 0 the reader''s own, 1 one of an administrator, 2 one of somebody else.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._reads_only(relations jsonb, tables oid[])
 RETURNS boolean
@@ -82,7 +113,7 @@ BEGIN
           AND e.search_path = _find_sql_examples.search_path
           AND (e.model IS NULL OR e.model = _find_sql_examples.model)
           AND (tables IS NULL OR pgml_tune._reads_only(e.relations, tables))
-        ORDER BY e.sql_example_id DESC
+        ORDER BY pgml_tune._example_rank(e.created_by), e.sql_example_id DESC
         LIMIT most;
         RETURN;
     END IF;
@@ -90,7 +121,7 @@ BEGIN
     RETURN QUERY EXECUTE format(
         'SELECT n.sql_example_id, n.question, n.sql, n.similarity
          FROM (
-             SELECT e.sql_example_id, e.question, e.sql, 1 - (e.embedding OPERATOR(%1$s.<=>) $1::%1$s.vector) AS similarity
+             SELECT e.sql_example_id, e.question, e.sql, e.created_by, 1 - (e.embedding OPERATOR(%1$s.<=>) $1::%1$s.vector) AS similarity
              FROM (
                  SELECT r.*
                  FROM pgml_tune._embedded_sql_examples AS r
@@ -102,7 +133,7 @@ BEGIN
              ) AS e
          ) AS n
          WHERE n.similarity >= $6
-         ORDER BY n.similarity DESC, n.sql_example_id DESC
+         ORDER BY n.similarity DESC, pgml_tune._example_rank(n.created_by), n.sql_example_id DESC
          LIMIT $7',
         pgml_tune._vector_schema()
     ) USING question_vector, model_version_id, search_path, model, tables, lowest, most;
@@ -111,35 +142,48 @@ $$;
 COMMENT ON FUNCTION pgml_tune._find_sql_examples(text, text, bigint, double precision, text, text, oid[], integer) IS
     'Verified examples that the caller may read, of the same question or, given its vector, of questions that are at least so similar, best first.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._add_sql_example(
-    question text, normal_question text, sql text, search_path text, relations jsonb, model text,
-    question_vector text, model_version_id bigint
-)
+CREATE OR REPLACE FUNCTION pgml_tune._add_sql_example(example jsonb)
 RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_role text := pg_get_userbyid((example ->> 'role_id')::oid);
     v_id bigint;
 BEGIN
     -- Who gives another answer to his own question means this one.
-    DELETE FROM pgml_tune._own_sql_examples AS e
-    WHERE e.normal_question = _add_sql_example.normal_question AND e.search_path = _add_sql_example.search_path
-      AND e.model IS NOT DISTINCT FROM _add_sql_example.model AND e.created_by = current_user;
+    DELETE FROM pgml_tune.sql_example AS e
+    WHERE e.normal_question = example ->> 'normal_question' AND e.search_path = pgml_tune._path_text(
+            ARRAY(SELECT s.name FROM jsonb_array_elements_text(example -> 'path') WITH ORDINALITY AS s (name, place) ORDER BY s.place)
+        )
+      AND e.model IS NOT DISTINCT FROM example ->> 'model' AND e.created_by = v_role;
     EXECUTE format(
-        'INSERT INTO pgml_tune._own_sql_examples
-             (question, normal_question, sql, search_path, relations, model, embedding, space_id)
-         SELECT $1, $2, $3, $4, $5, $6, $7::%s.vector, v.space_id
-         FROM (VALUES ($8)) AS x (model_version_id)
+        'INSERT INTO pgml_tune.sql_example
+             (question, normal_question, sql, search_path, relations, model, embedding, space_id, created_by)
+         SELECT $1 ->> ''question'', $1 ->> ''normal_question'', $1 ->> ''sql'', pgml_tune._path_text(
+                    ARRAY(SELECT s.name FROM jsonb_array_elements_text($1 -> ''path'') WITH ORDINALITY AS s (name, place) ORDER BY s.place)
+                ), $1 -> ''relations'', $1 ->> ''model'', ($1 ->> ''vector'')::%s.vector, v.space_id, $2
+         FROM (VALUES (($1 ->> ''model_version_id'')::bigint)) AS x (model_version_id)
          LEFT JOIN pgml_tune.model_version AS v ON v.model_version_id = x.model_version_id
          RETURNING sql_example_id',
         pgml_tune._vector_schema()
-    ) INTO v_id USING question, normal_question, sql, search_path, relations, model, question_vector, model_version_id;
+    ) INTO v_id USING example, v_role;
     RETURN v_id;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._add_sql_example(text, text, text, text, jsonb, text, text, bigint) IS
-    'Keeps a verified example of the caller in place of the one he has given for the same question; its number.';
+COMMENT ON FUNCTION pgml_tune._add_sql_example(jsonb) IS
+    'Keeps a verified example of a role in place of the one it has given for the same question; its number.';
+
+-- What is kept answers others: that it was checked, and as whom, is proved by a seal that only add_sql_example() can make.
+CREATE OR REPLACE FUNCTION pgml_tune._keep_sql_example(example text, seal bytea)
+RETURNS bigint
+LANGUAGE plpython3u VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import sql_examples
+return sql_examples.keep_sql_example(example, seal)
+$python$;
+COMMENT ON FUNCTION pgml_tune._keep_sql_example(text, bytea) IS 'Keeps a verified example that add_sql_example() has checked and sealed; its number.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._write_sql_vectors(ids bigint[], vectors text[], model_version_id bigint)
 RETURNS integer

@@ -14,7 +14,7 @@ CREATE TABLE pgml_tune.sql_example (
     created_at      timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT sql_example_question_check CHECK (length(question) BETWEEN 1 AND 10000 AND length(normal_question) BETWEEN 1 AND 40000),
     CONSTRAINT sql_example_sql_check CHECK (octet_length(sql) BETWEEN 1 AND 65536 AND octet_length(search_path) <= 1048576),
-    CONSTRAINT sql_example_relations_check CHECK (jsonb_typeof(relations) = 'array'),
+    CONSTRAINT sql_example_relations_check CHECK (jsonb_typeof(relations) = 'array' AND jsonb_array_length(relations) <= 100),
     CONSTRAINT sql_example_embedding_check CHECK ((embedding IS NULL) = (space_id IS NULL))
 );
 -- text_to_sql() asks for the same question; a tree takes no text as long as one may be.

@@ -32,6 +32,7 @@ DEFINERS = {
     "_index_twin",
     "_hold_relations",
     "_ingest_logs",
+    "_keep_sql_example",
     "_lost_collections",
     "_mend_collection",
     "_mend_shadows",

@@ -227,9 +227,36 @@ def test_the_same_question_again_takes_the_place_of_ones_own_answer(
     olga.execute(ADD, ("how many customers", "SELECT count(name) FROM customer"))
     olga.execute(ADD, ("How many customers?", COUNT))
     in_shop(connect, "adam").execute(ADD, ("how many customers", "SELECT count(id) FROM customer"))
-    assert found(olga, "how many customers") == ["SELECT count(id) FROM customer", COUNT]
-    trained = "SELECT sql FROM pgml_tune.sql_training_rows"
-    assert olga.execute(trained).fetchall() == [("SELECT count(id) FROM customer",)]
+    # Ones own comes first, then that of an administrator, however old.
+    assert found(olga, "how many customers") == [COUNT, "SELECT count(id) FROM customer"]
+    assert fetch_value(olga, "SELECT sql FROM pgml_tune.sql_training_rows") == COUNT
+    shop.execute("GRANT SELECT ON shop.customer TO alice")
+    olga.execute(ADD, ("how many customers", "SELECT count(city) FROM customer"))
+    expected = ["SELECT count(id) FROM customer", "SELECT count(city) FROM customer"]
+    assert found(in_shop(connect, "alice"), "how many customers") == expected
+
+
+def test_nobody_adds_what_was_not_checked(shop: psycopg.Connection[Any], olga: psycopg.Connection[Any]) -> None:
+    example = json.dumps({"question": "a", "normal_question": "a", "sql": "DELETE FROM customer", "path": ["shop"],
+                          "relations": [], "role_id": 10})  # fmt: skip
+    for seal in (b"", bytes(32), None):
+        with refused("42501"):
+            olga.execute("SELECT pgml_tune._keep_sql_example(%s, %s)", (example, seal))
+    with refused("42501"):
+        olga.execute("SELECT pgml_tune._add_sql_example(%s)", (example,))
+
+
+def test_an_example_with_row_security_is_only_for_whoever_added_it(
+    shop: psycopg.Connection[Any], connect: Connect, olga: psycopg.Connection[Any], alice: psycopg.Connection[Any]
+) -> None:
+    olga.execute(ADD, ("is Ann from Berlin", "SELECT id FROM customer WHERE name = 'Ann' AND city = 'Berlin'"))
+    assert len(found(alice, "is ann from berlin")) == 1
+    shop.execute("ALTER TABLE shop.customer ENABLE ROW LEVEL SECURITY")
+    shop.execute("CREATE POLICY own ON shop.customer USING (name = current_user)")
+    assert len(found(olga, "is ann from berlin")) == 1
+    assert found(alice, "is ann from berlin") == [] == asked(alice, "is ann from berlin")
+    assert alice.execute("SELECT FROM pgml_tune.sql_examples").fetchall() == []
+    assert len(found(shop, "is ann from berlin")) == 1  # whoever passes row security sees the rows anyway
 
 
 def test_an_example_is_dropped_by_whoever_added_it_or_an_administrator(

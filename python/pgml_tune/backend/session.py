@@ -72,7 +72,7 @@ def sql_examples() -> SqlExamples:
     """Keeps and finds verified examples; made by the first call that needs it."""
     with blocked_signals():
         from pgml_tune.service.sql_examples import SqlExamples
-    return SqlExamples(_vectors())
+    return SqlExamples(_vectors(), _keys())
 
 
 def last_call_id() -> int | None:

@@ -12,5 +12,10 @@ def add_sql_example(db: Session, question: str | None, sql: str | None, model: s
 
 
 @entrypoint
+def keep_sql_example(db: Session, example: str | None, seal: bytes | None) -> int:
+    return session.sql_examples().keep(db, example or "", seal or b"")
+
+
+@entrypoint
 def embed_sql_examples(db: Session) -> int:
     return session.sql_examples().embed_stale(db)

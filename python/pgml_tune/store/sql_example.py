@@ -7,11 +7,8 @@ from dataclasses import dataclass
 
 from pgml_tune.db import Database
 
-_ADD = """
-SELECT pgml_tune._add_sql_example(
-    $1::text, $2::text, $3::text, pgml_tune._path_text($4::text[]), $5::jsonb, $6::text, $7::text, $8::bigint
-) AS sql_example_id
-"""
+_KEEP = "SELECT pgml_tune._keep_sql_example($1::text, $2::bytea) AS sql_example_id"
+_ADD = "SELECT pgml_tune._add_sql_example($1::jsonb) AS sql_example_id"
 _FIND = """
 SELECT e.sql_example_id, e.question, e.sql, e.similarity
 FROM pgml_tune._find_sql_examples(
@@ -56,34 +53,15 @@ class SqlExample:
     similarity: float  # 1: the same question
 
 
-@dataclass(frozen=True, slots=True)
-class NewExample:
-    """A verified example to keep."""
-
-    question: str
-    normal_question: str
-    sql: str
-    path: list[str]  # the schemas in which its names were found
-    relations: str  # JSON: [{"schema": "shop", "name": "customer", "columns": ["city"]}]
-    model: str | None  # None: for every model
-    vector: QuestionVector | None  # None: there is no model to embed it
+def keep_example(db: Database, example: str, seal: bytes) -> int:
+    """Hand a checked example over, with the proof that it was; its number."""
+    found: int = db.fetch(_KEEP, example, seal)[0]["sql_example_id"]
+    return found
 
 
-def add_example(db: Database, example: NewExample) -> int:
-    """Keep an example; its number."""
-    vector = example.vector
-    row = db.fetch(
-        _ADD,
-        example.question,
-        example.normal_question,
-        example.sql,
-        example.path,
-        example.relations,
-        example.model,
-        None if vector is None else vector.vector,
-        None if vector is None else vector.model_version_id,
-    )[0]
-    found: int = row["sql_example_id"]
+def add_example(db: Database, example: str) -> int:
+    """Add an example as the owner of the table; its number."""
+    found: int = db.fetch(_ADD, example)[0]["sql_example_id"]
     return found
 
 
