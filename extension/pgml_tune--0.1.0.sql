@@ -1613,6 +1613,8 @@ AS $$
 DECLARE
     -- No object that the server has by itself has so long a number.
     c_foreign_code CONSTANT text := ' [0-9]{5}';
+    c_least_row_bytes CONSTANT real := 40;
+    c_most_bytes CONSTANT bigint := 128 * 1024 * 1024;  -- without what is stored apart
 BEGIN
     RETURN QUERY
     WITH readable AS MATERIALIZED (
@@ -1626,9 +1628,18 @@ BEGIN
             )
             -- Nothing of these may run code of others with the rights of the caller: no view, no row security, no other
             -- server, and no expression that the planner would fold.
-            SELECT array_agg(o.oid::regclass) AS members, sum(greatest(o.reltuples, 0))::real AS rows
+            SELECT array_agg(o.oid::regclass) AS members, sum(
+                -- The statistics may be of a time when it was smaller, or there are none.
+                CASE WHEN o.relpages > 0 AND o.reltuples > 0
+                    THEN o.reltuples / o.relpages * (z.size / current_setting('block_size')::real)
+                    ELSE z.size / c_least_row_bytes END
+            )::real AS rows
             FROM tree AS u JOIN pg_class AS o ON o.oid = u.part
+            CROSS JOIN LATERAL (
+                SELECT CASE WHEN o.relkind IN ('r', 'm') THEN coalesce(pg_relation_size(o.oid), 0) ELSE 0 END AS size
+            ) AS z
             HAVING bool_and(o.relispopulated AND (o.relkind = 'p' OR o.relkind IN ('r', 'm') AND pg_relation_filenode(o.oid) IS NOT NULL))
+               AND sum(z.size) <= c_most_bytes
                AND NOT bool_or(EXISTS (
                    SELECT FROM pg_index AS i
                    WHERE i.indrelid = o.oid AND concat(i.indexprs::text, i.indpred::text) ~ c_foreign_code
@@ -1738,6 +1749,7 @@ DECLARE
     c_most_rows CONSTANT real := 100000;  -- of a table
     c_most_rows_together CONSTANT real := 500000;
     c_most_values CONSTANT integer := 1000;  -- of a table
+    c_longest_value CONSTANT integer := 1000;  -- bytes as stored: what is longer is not even fetched
     v_rows real := 0;
     r record;
 BEGIN
@@ -1764,7 +1776,8 @@ BEGIN
                 RETURN QUERY EXECUTE format(
                     'SELECT DISTINCT $1, v.name, v.value COLLATE "C"
                      FROM %s AS s CROSS JOIN LATERAL (VALUES %s) AS v (name, value)
-                     WHERE lower(v.value COLLATE "default") = ANY ($2) LIMIT %s', r.relation::regclass, r.pairs, c_most_values
+                     WHERE CASE WHEN pg_column_size(v.value) <= %s THEN lower(v.value COLLATE "default") = ANY ($2) END LIMIT %s',
+                    r.relation::regclass, r.pairs, c_longest_value, c_most_values
                 ) USING r.name, terms;
             END IF;
         END LOOP;
@@ -1791,7 +1804,7 @@ AS $$
 DECLARE
     c_most_rows CONSTANT real := 100000;
     c_most_values CONSTANT integer := 10000;
-    c_longest_value CONSTANT integer := 200;  -- characters
+    c_longest_value CONSTANT integer := 1000;  -- bytes as stored: what is longer is not even fetched
     r record;
     v_is_there boolean;
     v_values text[];
@@ -1812,11 +1825,22 @@ BEGIN
         END IF;
         IF NOT v_is_there THEN
             EXECUTE format(
-                'SELECT array_agg(v.value) FROM (
-                     SELECT DISTINCT s.%1$s::text COLLATE "C" AS value FROM %2$s AS s
-                     WHERE length(s.%1$s) BETWEEN 1 AND %3$s ORDER BY 1 LIMIT %4$s
-                 ) AS v', column_name, relation, c_longest_value, c_most_values
-            ) INTO v_values;
+                'SELECT array_agg(DISTINCT s.%1$s::text COLLATE "C") FROM %2$s AS s
+                 WHERE CASE WHEN pg_column_size(s.%1$s) <= %3$s THEN lower(s.%1$s::text COLLATE "default") = lower($1) END',
+                column_name, relation, c_longest_value
+            ) INTO v_values USING literal;
+            IF v_values IS NULL THEN
+                EXECUTE format(
+                    'SELECT array_agg(v.value) FROM (
+                         SELECT DISTINCT s.%1$s::text COLLATE "C" AS value FROM %2$s AS s
+                         WHERE pg_column_size(s.%1$s) <= %3$s LIMIT %4$s
+                     ) AS v', column_name, relation, c_longest_value, c_most_values + 1
+                ) INTO v_values;
+                -- Of some of them the closest may be another thing than of all.
+                IF cardinality(v_values) > c_most_values THEN
+                    v_values := NULL;
+                END IF;
+            END IF;
         END IF;
         RAISE EXCEPTION USING ERRCODE = 'PGML0';
     EXCEPTION WHEN SQLSTATE 'PGML0' OR lock_not_available THEN
@@ -1826,7 +1850,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._values_beside(name[], regclass, text, text) IS
-    'The values of a column in which a text does not stand; NULL if it stands there, or the caller may not look.';
+    'The values of a column in which a text does not stand, those alone that differ in case if there are any; NULL if it stands there, there are too many, or the caller may not look.';
 -- Both name the tables of the caller as he does, so they run under his search_path; nothing of ours is found through it.
 
 CREATE OR REPLACE FUNCTION @extschema@.text_to_sql(

@@ -106,6 +106,17 @@ def test_a_value_that_no_row_has_is_corrected_first(session: psycopg.Connection[
     assert [(row[1], row[3]) for row in candidates(session)] == [(right, True), (wrong, True)]
 
 
+def test_a_value_in_other_case_is_found_among_many(session: psycopg.Connection[Any]) -> None:
+    session.execute("RESET ROLE")
+    session.execute("CREATE TABLE shop.many AS SELECT 'name number ' || g AS name FROM generate_series(1, 12000) AS g")
+    session.execute("GRANT SELECT ON shop.many TO alice")
+    statement = "SELECT COUNT(*) FROM many WHERE name = '{}'"
+    say(session, [statement.format("Name number 55"), statement.format("nome numbers 7")])
+    assert [row[1] for row in candidates(session)] == [
+        statement.format("name number 55"), statement.format("Name number 55"), statement.format("nome numbers 7")
+    ]  # fmt: skip
+
+
 def test_tables_limit_what_a_question_is_about(session: psycopg.Connection[Any]) -> None:
     say(session, [COUNT, "SELECT COUNT(*) FROM orders"])
     assert ask(session, tables=["shop.orders"]) == "SELECT COUNT(*) FROM orders"

@@ -124,7 +124,7 @@ def test_expressions_that_the_planner_folds_are_not_run(session: psycopg.Connect
     assert fetch_value(session, "SELECT count(*) FROM pgml_tune._readable_values() WHERE value = 'Rome'") == 1
 
 
-def test_under_an_older_snapshot_no_values_are_looked_at(session: psycopg.Connection[Any], connect: Connect) -> None:
+def test_under_an_older_snapshot_nothing_is_looked_at(session: psycopg.Connection[Any], connect: Connect) -> None:
     """The planner would use an index that the snapshot does not show."""
     say(session, [COUNT], form=ALONE)
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -140,7 +140,7 @@ def test_under_an_older_snapshot_no_values_are_looked_at(session: psycopg.Connec
     with refused("0A000"):
         candidates(session, "who is in Paris?")
     session.execute("COMMIT")
-    assert prompts(session) in ([], ["who is in paris?"])
+    assert prompts(session) == []
     session.execute("RESET ROLE")
     assert fetch_value(session, "SELECT count(*) FROM shop.written") == 0
 

@@ -76,3 +76,8 @@ def test_closest_compares_writing_without_spaces() -> None:
     assert closest("texsa", ["texas"]) == closest("txas", ["texas"]) == closest("texxas", ["texas"]) == "texas"
     assert closest("male", ["tale", "female"]) == "tale"
     assert closest("red", ["bed"]) is None
+
+
+def test_another_number_is_another_thing() -> None:
+    assert closest("name number 55", ["name number 5", "name number 555", "name number 56"]) is None
+    assert closest("nane number 55", ["name number 5", "name number 55"]) == "name number 55"

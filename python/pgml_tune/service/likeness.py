@@ -10,13 +10,16 @@ _ONE_SLIP = 0.9  # what a text counts that is one letter away
 _SHORTEST_SLIPPED = 4  # characters: of shorter words another letter makes another word
 _SPACES = re.compile(r"\s+")
 _WORD = re.compile(r"\w+")
+_DIGIT = re.compile(r"\d")
 
 
 def closest(text: str, values: Iterable[str]) -> str | None:
     """The value that is most like a text; None if none is close."""
-    plain, grams = _plain(text), _grams(text)
+    plain, grams, digits = _plain(text), _grams(text), _DIGIT.findall(text)
     best, best_share = None, 0.0
     for value in values:
+        if _DIGIT.findall(value) != digits:
+            continue  # another number is another thing
         other = _plain(value)
         share = 1.0 if other == plain else _ONE_SLIP if is_slip(plain, other) else _share(grams, _grams(value))
         if share > best_share:
@@ -32,6 +35,8 @@ def is_slip(left: str, right: str) -> bool:
     """Whether one letter too many, too few, wrong or in the wrong place tells two texts apart."""
     short, long = sorted((left, right), key=len)
     if len(short) < _SHORTEST_SLIPPED or len(long) - len(short) > 1:
+        return False
+    if _DIGIT.findall(short) != _DIGIT.findall(long):
         return False
     same = next((place for place in range(len(short)) if short[place] != long[place]), len(short))
     if len(short) < len(long):

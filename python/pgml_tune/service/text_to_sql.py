@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pgml_tune.db import Session
 from pgml_tune.engine.generator import Generator
-from pgml_tune.errors import InvalidArgument, LimitExceeded, ReadOnlyTransaction
+from pgml_tune.errors import InvalidArgument, LimitExceeded, NotSupported, ReadOnlyTransaction
 from pgml_tune.service import readable as readables
 from pgml_tune.service.calls import Call, Calls
 from pgml_tune.service.inputs import encoded
@@ -86,6 +86,12 @@ class TextToSql:
             raise ReadOnlyTransaction(
                 "text_to_sql() cannot work in a read-only transaction",
                 detail="The server checks SQL as the query of a view, which is rolled back.",
+            )
+        if transaction.keeps_snapshot:
+            raise NotSupported(
+                "text_to_sql() cannot work in a REPEATABLE READ or SERIALIZABLE transaction",
+                detail="SQL would be judged by the definitions of views as they were, and run by those of now.",
+                hint="BEGIN ISOLATION LEVEL READ COMMITTED",
             )
         if not question.strip():
             raise InvalidArgument("question is empty", hint=_ASK)
