@@ -37,12 +37,17 @@ def test_placeholders_stand_for_texts_and_numbers_and_come_back() -> None:
     target = parsed("SELECT a FROM t WHERE b = 'O''Hara' AND c > 150000 LIMIT 3")
     values = ("O'Hara", "150000", "3")
     written = target.with_placeholders(values)
-    assert written == "SELECT a FROM t WHERE b = '<v0>' AND c > <v1> LIMIT <v2>"
+    assert written == "SELECT a FROM t WHERE b = <v0> AND c > <v1> LIMIT <v2>"
     assert restore(written, Prompt("", values)) == target.text
 
 
 def test_a_value_in_other_letters_is_the_same() -> None:
-    assert parsed("SELECT a FROM t WHERE b = 'TEXAS'").with_placeholders(("texas",)).endswith("= '<v0>'")
+    assert parsed("SELECT a FROM t WHERE b = 'TEXAS'").with_placeholders(("texas",)).endswith("= <v0>")
+
+
+def test_a_number_that_is_a_text_keeps_its_quotes() -> None:
+    target = parsed("SELECT a FROM t WHERE zip = '07'")
+    assert restore(target.with_placeholders(("07",)), Prompt("", ("07",))) == target.text
 
 
 def test_other_values_stay() -> None:

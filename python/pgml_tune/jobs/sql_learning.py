@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from transformers import (
     Seq2SeqTrainingArguments,
     TrainerCallback,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from pgml_tune.jobs import training
 from pgml_tune.jobs.job import Job
@@ -26,6 +26,7 @@ from pgml_tune.jobs.sql_metrics import METRIC
 
 _SMOOTHING = 0.1  # of labels: the few rows of one database are soon known by heart
 _LEAST_RATE = 0.02  # of the height of the learning rate, at the end
+_POOL = 16  # batches that are sorted by length together
 _MEASUREMENTS = 6  # while training, where it is not to stop early
 Example = tuple[str, str]  # what is read and what is to be written
 
@@ -62,17 +63,42 @@ class _Examples(torch.utils.data.Dataset[Any]):  # type: ignore[misc]
         }
 
 
-class _Trainer(Seq2SeqTrainer):  # type: ignore[misc]
-    """Puts examples of about the same length into a batch, so that little is padded."""
+class _Batches(torch.utils.data.Sampler[int]):  # type: ignore[misc]
+    """Puts examples of about the same length into a batch, so that little is padded, and the batches in any order.
 
-    def __init__(self, lengths: list[int], **rest: Any) -> None:
+    A sampler that sorts whole stretches of an epoch teaches long statements first and short ones last.
+    """
+
+    def __init__(self, lengths: Sequence[int], size: int, seed: int) -> None:
+        self._lengths = lengths
+        self._size = size
+        self._chance = random.Random(seed)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        places = list(range(len(self._lengths)))
+        self._chance.shuffle(places)
+        last = len(places) - len(places) % self._size
+        batches = []
+        for start in range(0, last, _POOL * self._size):
+            pool = sorted(places[start : min(last, start + _POOL * self._size)], key=lambda place: self._lengths[place])
+            batches += [pool[at : at + self._size] for at in range(0, len(pool), self._size)]
+        self._chance.shuffle(batches)
+        yield from (place for batch in batches for place in batch)
+        yield from places[last:]  # fewer than a batch
+
+
+class _Trainer(Seq2SeqTrainer):  # type: ignore[misc]
+    """Takes examples as _Batches gives them."""
+
+    def __init__(self, lengths: Sequence[int], **rest: Any) -> None:
         super().__init__(**rest)
         self._lengths = lengths
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        chance = torch.Generator()
-        chance.manual_seed(self.args.seed)
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=self._lengths, generator=chance)
+        return _Batches(self._lengths, self.args.train_batch_size, self.args.seed)
 
 
 class _Clock(TrainerCallback):  # type: ignore[misc]
@@ -151,7 +177,7 @@ def learn_sql(
         "label_smoothing_factor": _SMOOTHING,
     }
     trainer = _Trainer(
-        lengths=list(lengths),
+        lengths=lengths,
         model=network,
         args=Seq2SeqTrainingArguments(**settings, remove_unused_columns=False),
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=network),

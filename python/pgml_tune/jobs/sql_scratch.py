@@ -18,7 +18,7 @@ _RARE = 2  # pieces of fewer words are not worth a token
 _DROPOUT = 0.15
 # Scripts without spaces between words: one token for each character, as pieces of few sentences would be whole clauses.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-_SIGN = r"[^\w\s▁]"
+_SIGN = r"▁?[^\w\s▁]"  # with the space before it
 
 
 @dataclass(frozen=True, slots=True)

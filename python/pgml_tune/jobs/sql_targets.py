@@ -9,7 +9,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from pgml_tune.service.prompt import PLACEHOLDERS
+from pgml_tune.service.prompt import PLACEHOLDERS, is_number
 
 _DIALECT = "postgres"
 
@@ -47,9 +47,12 @@ class SqlTarget:
         signs = {value.lower(): sign for value, sign in zip(values, PLACEHOLDERS, strict=False)}
         tree = self.tree.copy()
         for literal in tree.find_all(exp.Literal):
-            sign = signs.get(literal.this.lower())
+            value = literal.this
+            sign = signs.get(value.lower())
             if sign is not None:
                 literal.set("this", sign)
+                # Quotes that restore() adds by itself are two signs less to get right.
+                literal.set("is_string", literal.is_string and is_number(value))
         return str(tree.sql(_DIALECT, comments=False))
 
 

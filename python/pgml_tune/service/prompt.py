@@ -142,9 +142,14 @@ def restore(output: str, prompt: Prompt) -> str:
         if piece[0].startswith("'"):
             return _PLACEHOLDER.sub(lambda place: quoted(prompt.values[int(place[1])]), piece[0])
         value = prompt.values[int(piece[0][2])]
-        return value if _NUMBER.match(value) else f"'{quoted(value)}'"
+        return value if is_number(value) else f"'{quoted(value)}'"
 
     return _PIECE.sub(put, output)
+
+
+def is_number(value: str) -> bool:
+    """Whether a value stands in SQL without quotes."""
+    return _NUMBER.match(value) is not None
 
 
 def quoted(value: str) -> str:
@@ -187,7 +192,7 @@ def _hint(sign: str, match: Match, form: PromptFormat) -> str:
     columns = sorted({f"{table}.{column}" if has_tables else column for table, column in match.columns})
     if columns:
         return f"{sign} {' '.join(columns)}"
-    return f"{sign} {'number' if _NUMBER.match(match.value) else 'text'}"
+    return f"{sign} {'number' if is_number(match.value) else 'text'}"
 
 
 def _in_order(question: str, matches: Sequence[Match]) -> Iterator[Match]:
