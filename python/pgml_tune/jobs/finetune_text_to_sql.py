@@ -38,7 +38,7 @@ from pgml_tune.jobs.translation import publish_generator
 from pgml_tune.service.prompt import PromptFormat
 
 _SCRATCH = "scratch:"
-_FROM_SCRATCH = Course(60, 1e-3, None)
+_FROM_SCRATCH = Course(60, 2e-3, None)
 _FURTHER = Course(10, 3e-4, None)
 _MORE_OUTPUT = 32  # tokens that an answer may have more than the longest of the rows
 _MOST_OUTPUT = 512

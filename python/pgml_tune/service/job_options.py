@@ -217,8 +217,8 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
             _is_base,
         ),
         _integer("epochs", None, 1, 1000, "Times that all rows are seen; 60 from scratch, else 10."),
-        _integer("batch_size", 32, 2, 4096, "Rows per step."),
-        _number("learning_rate", None, 1e-8, 1, "Peak learning rate; 1e-3 from scratch, else 3e-4."),
+        _integer("batch_size", 16, 2, 4096, "Rows per step."),
+        _number("learning_rate", None, 1e-8, 1, "Peak learning rate; 2e-3 from scratch, else 3e-4."),
         _integer(
             "max_seconds", None, 10, 10_000_000, "Training ends after so long, the learning rate having run down."
         ),
