@@ -1,13 +1,12 @@
 """ask(): the rows that answer a question, for those who were given it."""
 
-import json
 from typing import Any
 
 import psycopg
 import pytest
 from conditions import fetch_value, refused
 from conftest import Connect
-from sql_script import _REPLACE, COUNT, MODEL, SHOP, open_shop, register, say
+from sql_script import COUNT, MODEL, SHOP, follow, open_shop, register, say
 
 ASK = "SELECT ask('how many customers?', %s)"
 CALLERS = {
@@ -21,13 +20,22 @@ CALLERS = {
 }
 
 
+class Recorder:
+    """Keeps a statement in place of a session that would run it."""
+
+    def __init__(self) -> None:
+        self.sql = ""
+
+    def execute(self, sql: str) -> None:
+        self.sql = sql
+
+
 def script(db: psycopg.Connection[Any], answers: list[str]) -> None:
     """Makes public.follow(), by which a session of anybody gets a model that answers so."""
+    recorder: Any = Recorder()
+    follow(recorder, {"": answers})
     head = "CREATE FUNCTION public.follow() RETURNS void LANGUAGE plpython3u AS"
-    body = _REPLACE.replace("DO LANGUAGE plpython3u", head)
-    form = {"version": 1, "schema": "full", "values": "hint"}
-    said = {"answers": {"": answers}, "form": form, "most_words": 100_000}
-    db.execute(body.format(script=repr(json.dumps(said))))  # type: ignore[arg-type]
+    db.execute(recorder.sql.replace("DO LANGUAGE plpython3u", head))
 
 
 @pytest.fixture
