@@ -304,11 +304,11 @@ SELECT question, left(sql, 80) AS sql FROM demo.pair WHERE sql LIKE '%garden%' O
 
 CALL finetune_text_to_sql('demo_shop', 'SELECT question, sql FROM demo.pair WHERE NOT is_test',
     eval_query => 'SELECT question, sql FROM demo.pair WHERE is_test',
-    options => '{"base": "scratch:tiny", "learning_rate": 0.002, "threads": 1, "max_seconds": 120, "description": "made by the demo"}') \gset sql_training_
+    options => '{"base": "scratch:tiny", "learning_rate": 0.002, "max_seconds": 120, "description": "made by the demo"}') \gset sql_training_
 \set ECHO none
 
 \echo
-\echo '12. A clerk asks, who may read all tables but one. What the model writes, the server has checked as him'
+\echo '12. A clerk asks, who may read all tables but one. The server checks what the model writes, and runs it as him, read-only'
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'demo_clerk') THEN
@@ -318,27 +318,24 @@ END
 $$;
 SELECT current_user AS owner \gset
 \set ECHO queries
-SELECT grant_usage('demo_clerk');
+SELECT grant_ask('demo_clerk');
 GRANT USAGE ON SCHEMA demo_shop TO demo_clerk;
 GRANT SELECT ON customer, product, purchase TO demo_clerk;
 \set ECHO none
 \connect - demo_clerk
 SET search_path = demo_shop, public;
+\pset expanded on
+\set ON_ERROR_STOP off
 \set ECHO queries
-SELECT text_to_sql('How many customers live in Lisbon?') AS sql \gset
-:sql;
-SELECT text_to_sql('What is the cheapest garden product?') AS sql \gset
-:sql;
-SELECT text_to_sql('维也纳有多少客户？') AS sql \gset
-:sql;
-SELECT text_to_sql('What has David bought?') AS sql \gset
-:sql;
-SELECT text_to_sql('音乐类的销售额') AS sql \gset
-:sql;
+SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('How many customers live in Lisbon?') AS answer;
+SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('What is the cheapest garden product?') AS answer;
+SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('维也纳有多少客户？') AS answer;
+SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('What has David bought?') AS answer;
+SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('音乐类的销售额') AS answer;
+\pset expanded off
 \set ECHO none
 
 \echo 'And one that cannot be answered: what he may not read is as if it were not there'
-\set ON_ERROR_STOP off
 \set ECHO queries
 SELECT text_to_sql('What do we pay our employees?');
 \set ECHO none

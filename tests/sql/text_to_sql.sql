@@ -40,6 +40,7 @@ SELECT text_to_sql('how many clients', 'minilm');
 SELECT * FROM text_to_sql_candidates('how many clients');
 SELECT text_to_sql('');
 SELECT text_to_sql('how many clients', tables => '{}');
+SELECT ask('how many clients');
 BEGIN READ ONLY;
 SELECT text_to_sql('how many clients');
 ROLLBACK;
