@@ -54,7 +54,8 @@ def test_standby_answers_hundreds_of_calls_like_the_primary(
     assert standby.execute(same).fetchone() == db.execute(same).fetchone()
     assert fetch_value(standby, "SELECT semantic_similarity('a cat', 'a cat')") > 0.999
     assert fetch_value(standby, "SELECT count(*) FROM pgml_tune.models") == 1
-    for writing in ("SELECT configure('threads', '1')", "SELECT register_model('x', 'minilm@v1', 'embedding')"):
+    for writing in ("SELECT configure('threads', '1')", "SELECT register_model('x', 'minilm@v1', 'embedding')",
+                    "SELECT pgml_tune._check_sql('SELECT 1')"):  # fmt: skip
         with refused("25006"):
             standby.execute(writing)
     db.execute("CREATE TABLE note (id integer PRIMARY KEY, body text)")
