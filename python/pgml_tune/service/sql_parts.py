@@ -28,6 +28,7 @@ _TYPE_ENDINGS = ("type", "types", "typeid")
 _RELATION = 0  # kind of an entry of a range table
 _COLUMN_OFFSET = 7  # of attribute numbers in a printed set
 _MOST_RELATIONS = 100
+_LONGEST_CHECK = 50_000  # characters of its tree
 _MOST_EQUAL_NAMES = 300  # EXPLAIN tells them apart, in a time that grows with their third power and that nothing ends
 
 
@@ -74,8 +75,16 @@ def find_parts(tree: Any, own_view: int = 0) -> Parts:
 
 @lru_cache(maxsize=64)
 def parts_of(text: str, own_view: int = 0) -> Parts:
-    """The parts of what is evaluated beside a query: views, policies and checks, which seldom change."""
+    """The parts of what is evaluated beside a query: views and policies, which seldom change."""
     return find_parts(parse(text), own_view)
+
+
+@lru_cache(maxsize=1024)
+def parts_of_check(text: str) -> Parts:
+    """The parts of a check of a domain; those of all domains are looked at for every query."""
+    if len(text) > _LONGEST_CHECK:
+        return Parts(fault="it is too long")
+    return find_parts(parse(text))
 
 
 def written_query(tree: list[Any]) -> Node:

@@ -8,7 +8,7 @@ from pgml_tune.db import Session
 from pgml_tune.service.query_tree import TreeError
 from pgml_tune.service.sql_amplifiers import find_amplifier
 from pgml_tune.service.sql_functions import Functions, is_allowed, named_functions
-from pgml_tune.service.sql_parts import Parts, parts_of
+from pgml_tune.service.sql_parts import Parts, parts_of, parts_of_check
 from pgml_tune.settings import Limits
 from pgml_tune.store import sql_check as store
 from pgml_tune.store.sql_check import Relation
@@ -18,6 +18,7 @@ _READABLE_KINDS = ("r", "p", "v", "m", "f")
 _NAMING_TYPES = frozenset((24, 2202, 2203, 2204, 2205, 2206, 4089, 4096, 4191))
 _FIRST_OF_USERS = 16384
 _MOST_RELATIONS = 500
+_LONGEST_INSIDE = 4_000_000  # characters of trees of views and policies
 _LONGEST_NAME = 60  # bytes; the server cuts longer ones than 63 between two characters
 _ESCAPED = re.compile(r"u&[\"']", re.IGNORECASE)
 _known = Functions()  # of the server itself, the same for all
@@ -51,10 +52,9 @@ class Rules:
         if _ESCAPED.search(text):
             return True
         plain = text.replace('""', '"').casefold()
-        return any(
-            _stands_in(name, plain) and (schema in users.path or _stands_in(schema, plain))
-            for schema, name in users.names
-        )
+        schemas = {schema for schema, _ in users.names}
+        reached = {schema for schema in schemas if schema in users.path or _stands_in(schema, plain)}
+        return any(schema in reached and _stands_in(name, plain) for schema, name in users.names)
 
     def check(self, parts: Parts) -> dict[int, Relation]:
         """The relations that a query reads, if all it consists of is allowed; else a Refusal."""
@@ -74,10 +74,13 @@ class Rules:
 
     def _check_inside(self, relations: dict[int, Relation]) -> None:
         """Refuse what would be evaluated with these relations: views through all of theirs, policies, indexes."""
-        seen, waiting = set(relations), list(relations.values())
+        seen, waiting, length = set(relations), list(relations.values()), 0
         while waiting:
             relation = waiting.pop()
             self._check_planned(relation)
+            length += sum(map(len, (relation.tree or "", *(relation.policies or ()))))
+            if length > _LONGEST_INSIDE:
+                raise Refusal("its views and policies are too long")
             inside = [] if relation.tree is None else [parts_of(relation.tree, relation.relation_id)]
             inside += [parts_of(policy) for policy in relation.policies or ()]
             for parts in inside:
@@ -137,7 +140,7 @@ class Rules:
         for code in codes:
             parts = Parts(function_ids=set(code.function_ids))
             try:
-                parts = parts if code.tree is None else parts_of(code.tree)
+                parts = parts if code.tree is None else parts_of_check(code.tree)
             except TreeError:
                 parts.fault = "unknown"
             if parts.fault:
@@ -161,7 +164,10 @@ class Rules:
 
 def _stands_in(name: str, text: str) -> bool:
     """Whether a name stands in a text: in quotes or a comment, too, and behind a number, which ends where it begins."""
-    word = re.escape(name.casefold())
+    folded = name.casefold()
+    if folded not in text:
+        return False
+    word = re.escape(folded)
     if len(name.encode()) >= _LONGEST_NAME or not re.fullmatch(r"[\w$]+", name):
         return re.search(word, text) is not None  # a longer one would be cut to it, and signs need no blanks
-    return re.search(rf"(?<![^\W\d])(?<!\$){word}(?![\w$])", text) is not None
+    return re.search(rf"(?<![^\W\d]){word}(?![\w$])", text) is not None
