@@ -195,7 +195,7 @@ SETTINGS = {
         ),
         Setting(
             "sql_memory_bytes",
-            "268435456",
+            "67108864",
             "Memory that a query of a model may take beside what the session has.",
             16777216,
             1 << 40,

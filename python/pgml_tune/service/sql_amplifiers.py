@@ -12,8 +12,12 @@ from typing import Any
 from pgml_tune.service.query_tree import Node, nodes
 from pgml_tune.store.sql_check import Function
 
-_SHORT_BYTES = 2048
+_SHORT_BYTES = 200
+_SHORT_SET_BYTES = 64  # of characters that each character of a text is compared with, which is slow
+_SHORT_ARRAY_BYTES = 600
 _SHORT_ITEMS = 100
+_MOST_CALLS = 100  # of functions, each of which may go through a text as long as memory allows
+_MOST_OPERATORS = 1000
 _LONGEST = 1_000_000
 _NUMERIC = 1700
 # By function, which of its arguments, counted from 0, must be short; one of them is enough.
@@ -47,6 +51,8 @@ _NUMBERS = frozenset(
 )
 _LONG_NUMBERS = frozenset("numeric_power power pow factorial numeric_exp exp".split())
 _MOST_NUMBERS = 8
+_SETS = ("translate", "btrim", "ltrim", "rtrim")
+_ARRAYS = ("arrayoverlap", "arraycontains", "arraycontained")
 _CASTS = ("RELABELTYPE", "ARRAYCOERCEEXPR", "COLLATEEXPR")
 # What these make of short arguments is short.
 _KEEP_SHORT = frozenset(
@@ -58,20 +64,26 @@ _KEEP_SHORT = frozenset(
 
 def find_amplifier(tree: Any, functions: Mapping[int, Function], operators: Mapping[int, Function]) -> str | None:
     """The name of a function whose call is refused for what it is called with."""
-    steps, has_long_numbers = 0, False
+    steps = calls = signs = 0
+    has_long_numbers = False
     for node in nodes(tree):
         if node.tag == "COERCEVIAIO" and node.numbers("resulttype") == [_NUMERIC]:
-            has_long_numbers = has_long_numbers or not _is_short(node["arg"], functions, operators)
+            has_long_numbers = has_long_numbers or not _is_short(node["arg"], _SHORT_BYTES, functions, operators)
         if node.tag == "CONST" and node.numbers("consttype") == [_NUMERIC]:
-            has_long_numbers = has_long_numbers or not _is_short(node, functions, operators)
+            has_long_numbers = has_long_numbers or not _is_short(node, _SHORT_BYTES, functions, operators)
         function = _called(node, functions, operators)
         if function is None:
             continue
         arguments, name = node.items("args"), function.name
+        calls, signs = calls + (node.tag == "FUNCEXPR"), signs + (node.tag != "FUNCEXPR")
+        if calls > _MOST_CALLS or signs > _MOST_OPERATORS:
+            return name
         short = _PRODUCTS.get(name)
+        most = _SHORT_SET_BYTES if name in _SETS else _SHORT_ARRAY_BYTES if name in _ARRAYS else _SHORT_BYTES
         # With one argument they trim blanks, or count seconds.
         if short and len(arguments) > 1:
-            if not any(_is_short(arguments[place], functions, operators) for place in short if place < len(arguments)):
+            places = [place for place in short if place < len(arguments)]
+            if not any(_is_short(arguments[place], most, functions, operators) for place in places):
                 return name
         elif name in _LENGTHS and _is_long(arguments[_LENGTHS[name]]):
             return name
@@ -89,19 +101,30 @@ def _called(node: Node, functions: Mapping[int, Function], operators: Mapping[in
     return None
 
 
-def _is_short(node: Any, functions: Mapping[int, Function], operators: Mapping[int, Function]) -> bool:
-    while type(node) is Node and node.tag in _CASTS:
-        node = node["arg"]
-    if type(node) is not Node:
-        return False
-    if node.tag == "CONST":
-        return node.is_empty("constvalue") or node.numbers("constvalue")[0] <= _SHORT_BYTES
-    if node.tag in ("ARRAYEXPR", "ARRAY"):
-        items = node.items("elements")
-        return len(items) <= _SHORT_ITEMS and all(_is_scalar(item) for item in items)
-    function = _called(node, functions, operators)
-    keeps_short = function is not None and function.name in _KEEP_SHORT
-    return keeps_short and all(_is_short(argument, functions, operators) for argument in node.items("args"))
+def _is_short(
+    node: Any, most_bytes: int, functions: Mapping[int, Function], operators: Mapping[int, Function]
+) -> bool:
+    """Whether all that a value is made of are constants, together no longer than that."""
+    length, waiting = 0, [node]
+    while waiting:
+        part = waiting.pop()
+        while type(part) is Node and part.tag in _CASTS:
+            part = part["arg"]
+        if type(part) is not Node:
+            return False
+        if part.tag == "CONST":
+            length += 0 if part.is_empty("constvalue") else part.numbers("constvalue")[0]
+        elif part.tag in ("ARRAYEXPR", "ARRAY"):
+            items = part.items("elements")
+            return len(items) <= _SHORT_ITEMS and all(_is_scalar(item) for item in items)
+        else:
+            function = _called(part, functions, operators)
+            if function is None or function.name not in _KEEP_SHORT:
+                return False
+            waiting.extend(part.items("args"))
+        if length > most_bytes:
+            return False
+    return True
 
 
 def _is_scalar(node: Any) -> bool:
