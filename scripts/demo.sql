@@ -308,7 +308,7 @@ CALL finetune_text_to_sql('demo_shop', 'SELECT question, sql FROM demo.pair WHER
 \set ECHO none
 
 \echo
-\echo '12. A clerk asks, who may read all tables but one. The server checks what the model writes, and runs it as him, read-only'
+\echo '12. A clerk asks, who may read all tables but one. The server checks what the model writes, and runs it as him, read-only; Hamburg is misspelt'
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'demo_clerk') THEN
@@ -330,7 +330,7 @@ SET search_path = demo_shop, public;
 SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('How many customers live in Lisbon?') AS answer;
 SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('What is the cheapest garden product?') AS answer;
 SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('维也纳有多少客户？') AS answer;
-SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('What has David bought?') AS answer;
+SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('How many customers live in Hambrug?') AS answer;
 SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('音乐类的销售额') AS answer;
 \pset expanded off
 \set ECHO none
