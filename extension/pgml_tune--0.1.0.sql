@@ -4831,16 +4831,16 @@ COMMENT ON FUNCTION pgml_tune._ask_hindrance() IS 'Why ask() does not run for th
 
 -- It runs SQL whose names are found as the caller finds them, and with his rights; all of ours is qualified.
 CREATE OR REPLACE FUNCTION @extschema@.ask(
-    question text, model text DEFAULT NULL, tables regclass[] DEFAULT NULL, max_rows integer DEFAULT NULL
+    question text, model text DEFAULT NULL, tables regclass[] DEFAULT NULL, max_rows integer DEFAULT 100
 )
-RETURNS jsonb
-LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE COST 1000000  -- not STRICT: all but the question may be NULL
+RETURNS SETOF jsonb
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 100  -- not STRICT: all but the question may be NULL
 AS $python$
 from pgml_tune.backend import ask
 return ask.ask(question, model, tables, max_rows)
 $python$;
 COMMENT ON FUNCTION @extschema@.ask(text, text, regclass[], integer) IS
-    'The rows that answer a question, with the SQL that gives them, run as the caller where nothing can be written, within limits; NULL for NULL.';
+    'The rows that answer a question, each an object by column: what text_to_sql() writes, run as the caller where nothing can be written, within limits; no rows for NULL.';
 CREATE OR REPLACE FUNCTION pgml_tune._may_see_job(viewer_id oid, role_id oid)
 RETURNS boolean
 LANGUAGE sql STABLE

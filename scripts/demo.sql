@@ -324,20 +324,25 @@ GRANT SELECT ON customer, product, purchase TO demo_clerk;
 \set ECHO none
 \connect - demo_clerk
 SET search_path = demo_shop, public;
-\pset expanded on
 \set ON_ERROR_STOP off
+\pset tuples_only on
 \set ECHO queries
-SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('How many customers live in Lisbon?') AS answer;
-SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('What is the cheapest garden product?') AS answer;
-SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('维也纳有多少客户？') AS answer;
-SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('How many customers live in Hambrug?') AS answer;
-SELECT answer ->> 'sql' AS sql, answer -> 'rows' AS rows FROM ask('音乐类的销售额') AS answer;
-\pset expanded off
+SELECT text_to_sql('How many customers live in Lisbon?', 'demo_shop');
+SELECT * FROM ask('How many customers live in Lisbon?', 'demo_shop');
+SELECT text_to_sql('What is the cheapest garden product?', 'demo_shop');
+SELECT * FROM ask('What is the cheapest garden product?', 'demo_shop');
+SELECT text_to_sql('维也纳有多少客户？', 'demo_shop');
+SELECT * FROM ask('维也纳有多少客户？', 'demo_shop');
+SELECT text_to_sql('How many customers live in Hambrug?', 'demo_shop');
+SELECT * FROM ask('How many customers live in Hambrug?', 'demo_shop');
+SELECT text_to_sql('音乐类的销售额', 'demo_shop');
+SELECT * FROM ask('音乐类的销售额', 'demo_shop');
+\pset tuples_only off
 \set ECHO none
 
 \echo 'And one that cannot be answered: what he may not read is as if it were not there'
 \set ECHO queries
-SELECT text_to_sql('What do we pay our employees?');
+SELECT text_to_sql('What do we pay our employees?', 'demo_shop');
 \set ECHO none
 \set ON_ERROR_STOP on
 \connect - :owner
@@ -351,7 +356,7 @@ SELECT add_sql_example('Our best customers',
      JOIN product AS p USING (product_id) GROUP BY c.name ORDER BY spent DESC LIMIT 3') IS NOT NULL AS added;
 
 \timing on
-SELECT text_to_sql('Please show me our best customers!');
+SELECT text_to_sql('Please show me our best customers!', 'demo_shop');
 \timing off
 SELECT question, schema, origin, given_by FROM pgml_tune.sql_training_rows;
 \set ECHO none

@@ -211,7 +211,8 @@ SETTINGS = {
         Setting(
             "sql_endpoint",
             "",
-            "The server that is asked where a model is one of a server's, and so sees questions and names of columns.",
+            "The server that is asked where a model is one of a server's, and so sees questions and what their"
+            " askers may read.",
             pattern=r"((http://(localhost|127(\.\d{1,3}){3}|\[::1\])|https://[A-Za-z0-9.-]+)(:\d{1,5})?(/[\w.-]+)*"
             r"/completions)?",
             form="http://127.0.0.1:PORT/v1/chat/completions or /v1/completions; https:// of another machine; or empty",

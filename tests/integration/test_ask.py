@@ -8,7 +8,7 @@ from conditions import fetch_value, refused
 from conftest import Connect
 from sql_script import COUNT, MODEL, SHOP, follow, open_shop, register, say
 
-ASK = "SELECT ask('how many customers?', %s)"
+ASK = "SELECT * FROM ask('how many customers?', %s)"
 CALLERS = {
     "superuser": "ALTER ROLE asker SUPERUSER",
     "bypasses row security": "ALTER ROLE asker BYPASSRLS",
@@ -56,25 +56,40 @@ def asker(db: psycopg.Connection[Any], connect: Connect) -> Any:
     return open_session
 
 
-def test_ask_returns_rows_with_the_sql_and_the_columns(asker: Any) -> None:
-    session = asker([COUNT])
-    assert fetch_value(session, ASK, (MODEL,)) == {
-        "sql": COUNT, "columns": ["count"], "rows": [[30]], "is_cut": False,
-    }  # fmt: skip
+def test_ask_returns_each_row_as_an_object_by_column(asker: Any) -> None:
+    session = asker(["SELECT id, name, id AS id, NULL AS none FROM customer ORDER BY id LIMIT 2"])
+    rows = session.execute(ASK, (MODEL,)).fetchall()
+    assert [(sorted(row), row["id"], row["id_2"], row["none"]) for (row,) in rows] == [
+        (["id", "id_2", "name", "none"], number, number, None) for number in (1, 2)
+    ]
+
+
+def test_ask_keeps_every_digit_of_a_number(asker: Any) -> None:
+    session = asker(["SELECT 0.12345678901234567890123 AS a, 10::numeric ^ 40 AS b, 'x, \"]' AS c"])
+    text = fetch_value(session, "SELECT answer::text FROM ask('how much?', %s) AS answer", (MODEL,))
+    assert "0.12345678901234567890123" in text and "1" + "0" * 40 in text and 'x, \\"]' in text
+
+
+def test_ask_returns_no_rows_where_there_are_none(asker: Any) -> None:
+    session = asker(["SELECT id FROM customer WHERE false"])
+    assert session.execute(ASK, (MODEL,)).fetchall() == []
 
 
 def test_ask_keeps_to_the_rights_of_its_caller(asker: Any) -> None:
     hidden = ["SELECT salary FROM payroll", "SELECT secret_note FROM customer"]
     session = asker([*hidden, "SELECT name FROM customer LIMIT 1"])
-    assert fetch_value(session, ASK, (MODEL,))["columns"] == ["name"]
+    assert list(fetch_value(session, ASK, (MODEL,))) == ["name"]
 
 
 def test_ask_cuts_at_the_rows_and_bytes_that_are_allowed(asker: Any, db: psycopg.Connection[Any]) -> None:
     session = asker(["SELECT id FROM customer ORDER BY id"])
-    answer = fetch_value(session, "SELECT ask('q', %s, max_rows => 3)", (MODEL,))
-    assert (answer["rows"], answer["is_cut"]) == ([[1], [2], [3]], True)
+    notices: list[str] = []
+    session.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+    three = "SELECT answer -> 'id' FROM ask('q', %s, max_rows => 3) AS answer"
+    assert session.execute(three, (MODEL,)).fetchall() == [(1,), (2,), (3,)]
+    assert notices == ["there are more rows than the first 3"]
     db.execute("SELECT configure('sql_max_rows', '2')")
-    assert fetch_value(session, "SELECT ask('q', %s, max_rows => 3)", (MODEL,))["rows"] == [[1], [2]]
+    assert session.execute(three, (MODEL,)).fetchall() == [(1,), (2,)]
     with refused("22023"):
         session.execute("SELECT ask('q', %s, max_rows => 0)", (MODEL,))
 
@@ -117,7 +132,7 @@ def test_ask_refuses_whose_rights_a_model_must_not_have(
         with refused("42501"):
             session.execute(ASK, (MODEL,))
         db.execute("SELECT configure('ask_privileged', 'on')")
-        assert fetch_value(session, ASK, (MODEL,))["rows"] == [[30]]
+        assert fetch_value(session, ASK, (MODEL,)) == {"count": 30}
         session.close()
     finally:
         db.execute("DROP OWNED BY asker; DROP ROLE asker; DROP ROLE IF EXISTS between")
@@ -140,7 +155,7 @@ def test_ask_refuses_a_transaction_that_is_read_only(asker: Any) -> None:
 
 
 def test_ask_answers_nothing_for_no_question(asker: Any) -> None:
-    assert fetch_value(asker([COUNT]), "SELECT ask(NULL)") is None
+    assert asker([COUNT]).execute("SELECT ask(NULL)").fetchall() == []
 
 
 def test_only_superusers_allow_ask_for_the_privileged(db: psycopg.Connection[Any], connect: Connect) -> None:

@@ -94,7 +94,8 @@ def text_to_sql(generator: Generator) -> Call:
 def ask(generator: Generator) -> Call:
     text, rows = generator.text(), generator.count("1", "2", "1000")
     arguments = (text, generator.valid_mostly([sql_script.MODEL, None], [generator.name()]), tables_of(generator), rows)
-    return Call("ask(%s::text, %s::text, %s::text::regclass[], %s::text::integer)", arguments, text is None)
+    sql = "ask(%s::text, %s::text, %s::text::regclass[], %s::text::integer)"
+    return Call(sql, arguments, text is None, kind="rows")
 
 
 def text_to_sql_candidates(generator: Generator) -> Call:

@@ -13,7 +13,7 @@ from pgml_tune.service import asking
 @entrypoint
 def ask(
     db: Session, question: str | None, model: str | None, tables: list[Any] | None, max_rows: int | None
-) -> str | None:
+) -> list[str]:
     if question is None:
-        return None
+        return []
     return asking.ask(db, lambda: session.text_to_sql().answer(db, question, model, flat(tables)), max_rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pgml_tune.db import Session
 from pgml_tune.errors import InvalidArgument, LimitExceeded, PermissionDenied, TuneError
@@ -13,6 +13,7 @@ from pgml_tune.service.sql_check import Outcome, Verdict, try_sql
 from pgml_tune.settings import Limits
 from pgml_tune.store.sql_check import ask_hindrance
 
+_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
 _LIMITS = ("53200", "54000", "57014")
 _ASK_ALL = "SELECT * FROM text_to_sql_candidates('question')"
 
@@ -31,15 +32,17 @@ def read_allowance(db: Session) -> Limits:
     return limits
 
 
-def ask(db: Session, write: Callable[[], str], max_rows: int | None) -> str:
-    """The rows of the SQL that `write` gives, as JSON with the SQL and the names of its columns."""
+def ask(db: Session, write: Callable[[], str], max_rows: int | None) -> list[str]:
+    """The rows of the SQL that `write` gives, each a JSON object by column."""
     if max_rows is not None and max_rows < 1:
-        raise InvalidArgument("max_rows is not 1 or more", hint="SELECT ask('question', max_rows => 10)")
+        raise InvalidArgument("max_rows is not 1 or more", hint="SELECT * FROM ask('question', max_rows => 10)")
     limits = read_allowance(db)
     outcome = try_sql(db, write(), max_rows, limits)
     if not outcome.verdict.is_valid:
         raise _failure(outcome.verdict)
-    return _json_text(outcome)
+    if outcome.is_cut:
+        db.notice(f"there are more rows than the first {len(outcome.lines)}")
+    return _objects(outcome)
 
 
 def _failure(verdict: Verdict) -> TuneError:
@@ -47,7 +50,27 @@ def _failure(verdict: Verdict) -> TuneError:
     return kind("the SQL for this question does not run", detail=f"{verdict.error}.", hint=_ASK_ALL)
 
 
-def _json_text(outcome: Outcome) -> str:
-    verdict = outcome.verdict
-    head = {"sql": verdict.sql, "columns": list(verdict.columns), "is_cut": outcome.is_cut}
-    return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "rows": [{", ".join(outcome.lines)}]}}'
+def _objects(outcome: Outcome) -> list[str]:
+    """The rows by column; of columns with one name the second is called name_2."""
+    names: dict[str, None] = {}
+    for column in outcome.verdict.columns:
+        again = 2
+        name = column
+        while name in names:
+            name, again = f"{column}_{again}", again + 1
+        names[name] = None
+    keys = [json.dumps(name, ensure_ascii=False) for name in names]
+    return [
+        "{" + ", ".join(f"{key}: {value}" for key, value in zip(keys, _values(line), strict=True)) + "}"
+        for line in outcome.lines
+    ]
+
+
+def _values(line: str) -> Iterator[str]:
+    """The elements of a JSON array as they stand there: Python's numbers are neither as long nor as exact."""
+    place = 1
+    while line[place:].strip() != "]":
+        place += len(line[place:]) - len(line[place:].lstrip(", "))
+        _, end = _DECODER.raw_decode(line, place)
+        yield line[place:end]
+        place = end
