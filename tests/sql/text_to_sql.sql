@@ -51,7 +51,7 @@ SELECT text_to_sql(NULL) IS NULL AS is_null;
 CALL finetune_text_to_sql('asker', $$SELECT 'who has number ' || g AS question, 'SELECT name FROM client WHERE customer_id = ' || g AS sql
     FROM generate_series(1, 20) AS g$$, options => '{"base": "scratch:tiny"}') \gset
 SELECT kind, model, state FROM pgml_tune.jobs WHERE job_id = :job_id;
-SELECT part, row_count, shape FROM pgml_tune.job_part WHERE job_id = :job_id ORDER BY part;
+SELECT part, shape FROM pgml_tune.job_part WHERE job_id = :job_id ORDER BY part;
 SELECT cancel_job(:job_id);
 \set VERBOSITY sqlstate
 CALL finetune_text_to_sql('asker', 'SELECT 1 AS question, 2 AS sql');
