@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from pgml_tune.engine import endpoint
 from pgml_tune.engine.artifact import Artifact
 from pgml_tune.engine.endpoint import Endpoint
 from pgml_tune.engine.generator import Generator, open_generator
+from pgml_tune.engine.patience import PatientConnection
 from pgml_tune.engine.trial import try_out
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotReady, SystemFault
@@ -228,3 +231,27 @@ def test_only_servers_of_this_machine_are_spoken_to_without_encryption() -> None
     ):
         with pytest.raises(InvalidArgument):
             setting.check(value)
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_late_all_the_same() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as clients:
+
+        def trickle() -> None:
+            client = clients.enter_context(server.accept()[0])
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            # Until the other side has hung up.
+            with contextlib.suppress(OSError):
+                while select.select([client], [], [], 0.01)[0] == [] or client.recv(1000):
+                    client.sendall(b"x")
+
+        sender = threading.Thread(target=trickle, daemon=True)
+        sender.start()
+        checks: list[float] = []
+        until = time.monotonic() + 0.5
+        port = server.getsockname()[1]
+        connection = PatientConnection("127.0.0.1", port, False, until, lambda: checks.append(time.monotonic()))
+        with pytest.raises(TimeoutError), connection:
+            connection.request("POST", "/", b"{}")
+            connection.getresponse().read(100_000)
+        assert len(checks) > 1 and time.monotonic() < until + 5
+        sender.join(10)

@@ -130,7 +130,7 @@ def test_a_call_can_be_ended_while_the_model_writes(writer: Artifact) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        slow.generate_all(["州 [ ]"] * 8, 8, Work(), end, Sampling(1000.0, 1))
+        slow.generate_all(["州 [ ]"] * 400, 8, Work(), end, Sampling(1000.0, 1))
     assert texts(opened(writer), PAIRS[1][0])[0] == PAIRS[1][1]
 
 

@@ -26,6 +26,7 @@ _MOST_BYTES = 4 << 20
 _LONGEST_REASON = 200
 _TEMPERATURE, _SEED = 0.7, 42  # of the candidates behind the first
 _REFUSED = (400, 404, 405, 422, 501)  # what servers answer that write one text at a time
+_FARTHEST = 1e6  # from 0, of a log probability
 _SHOW = "SELECT configure('sql_endpoint', 'http://127.0.0.1:8000/v1/chat/completions')"
 
 
@@ -146,8 +147,9 @@ def _score(told: Any) -> float | None:
     values = told.get("token_logprobs")
     if type(told.get("content")) is list:
         values = [token.get("logprob") for token in told["content"] if type(token) is dict]
-    numbers = [float(value) for value in values or () if type(value) in (int, float)] if type(values) is list else []
-    return max(-1e6, min(0.0, sum(numbers) / len(numbers))) if numbers else None
+    known = [value for value in values or () if type(value) in (int, float)] if type(values) is list else []
+    numbers = [float(max(-_FARTHEST, min(0, value))) for value in known]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def _tokens_read(answer: dict[str, Any]) -> int:

@@ -113,13 +113,16 @@ class _Incoming(io.RawIOBase):
     def __init__(self, connection: socket.socket, wait: Callable[[], None]) -> None:
         self._connection = connection
         self._wait = wait
+        self._waited = time.monotonic()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while True:
-            try:
-                return self._connection.recv_into(buffer)
-            except TimeoutError:
+            # A server that sends a byte now and then never lets a receive time out.
+            if time.monotonic() - self._waited > SLICE:
                 self._wait()
+                self._waited = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                return self._connection.recv_into(buffer)
