@@ -156,3 +156,16 @@ class JobFailed(TuneError):
     def __init__(self, sqlstate: str, message: str, *, detail: str = "", hint: str = "") -> None:
         super().__init__(message, detail=detail, hint=hint)
         self.sqlstate = sqlstate
+
+
+_BY_STATE: dict[str, type[TuneError]] = {
+    kind.sqlstate: kind for kind in TuneError.__subclasses__() if "sqlstate" in vars(kind)
+}
+
+
+def error_of(sqlstate: str, message: str, *, detail: str = "", hint: str = "") -> TuneError:
+    """The error that another process has reported, of the class that it has there."""
+    kind = _BY_STATE.get(sqlstate)
+    if kind is None:
+        return JobFailed(sqlstate, message, detail=detail, hint=hint)
+    return kind(message, detail=detail, hint=hint)

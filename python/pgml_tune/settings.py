@@ -232,10 +232,42 @@ SETTINGS = {
             choices=("off", "on"),
             is_for_superusers=True,
         ),
+        Setting("max_wait_ms", "100", "Longest that the worker waits for more texts, for fuller batches.", 0, 10000),
+        Setting("batch_size", "32", "Most texts that the worker computes at once, against time of others.", 1, 4096),
+        Setting(
+            "batch_tokens",
+            "8192",
+            "Most tokens that the worker computes at once, the padding included, against time of those before.",
+            64,
+            1048576,
+        ),
+        Setting(
+            "queue_requests",
+            "1000",
+            "Requests that may wait at the worker; one more is refused at once instead of late.",
+            1,
+            1000000,
+        ),
+        Setting(
+            "serve_memory_bytes",
+            "0",
+            "Memory for the models that the worker holds; 0 means half of the machine's.",
+            0,
+            1 << 46,
+        ),
+        Setting("serve_threads", "0", "Cores that the worker computes with; 0 means all.", 0, 1024),
+        Setting(
+            "in_process_max_sessions",
+            "32",
+            "Sessions of the server that may hold models of their own, against memory.",
+            1,
+            100000,
+        ),
     )
 }
 MAX_UNIT_BYTES = 1000  # of the preference pgml_tune.unit
 CACHE_CHOICES = ("on", "session", "off")  # of the preference pgml_tune.cache
+RUNTIME_CHOICES = ("auto", "in_process", "worker")  # of the preference pgml_tune.runtime
 
 
 def setting_named(name: str) -> Setting:
@@ -287,6 +319,13 @@ class Limits:
     sql_foreign_tables: str
     sql_endpoint: str
     ask_privileged: str
+    max_wait_ms: int
+    batch_size: int
+    batch_tokens: int
+    queue_requests: int
+    serve_memory_bytes: int
+    serve_threads: int
+    in_process_max_sessions: int
 
     @classmethod
     def from_rows(cls, rows: Mapping[str, str]) -> Limits:
@@ -300,13 +339,22 @@ _DEFAULTS = {name: setting.parse(setting.default) for name, setting in SETTINGS.
 
 def parse_cache_preference(text: str | None) -> str:
     """The value of `pgml_tune.cache`; unset reads as NULL or '' and means on."""
+    return _chosen("pgml_tune.cache", text, CACHE_CHOICES)
+
+
+def parse_runtime_preference(text: str | None) -> str:
+    """The value of `pgml_tune.runtime`; unset reads as NULL or '' and means auto."""
+    return _chosen("pgml_tune.runtime", text, RUNTIME_CHOICES)
+
+
+def _chosen(parameter: str, text: str | None, choices: tuple[str, ...]) -> str:
     if not text:
-        return "on"
-    if text not in CACHE_CHOICES:
+        return choices[0]
+    if text not in choices:
         raise InvalidArgument(
-            'invalid value for parameter "pgml_tune.cache"',
-            detail=f"Valid are: {', '.join(CACHE_CHOICES)}.",
-            hint="RESET pgml_tune.cache",
+            f'invalid value for parameter "{parameter}"',
+            detail=f"Valid are: {', '.join(choices)}.",
+            hint=f"RESET {parameter}",
         )
     return text
 
@@ -332,6 +380,13 @@ class Paths:
     spool_dir: Path
     import_dirs: tuple[Path, ...]
     config_file: Path | None
+    socket: Path | None = None  # of the worker; None: below the spool folder
+    socket_group: str = ""  # whose members may connect, too
+
+    @property
+    def serve_socket(self) -> Path:
+        """Where the worker listens that serves models."""
+        return self.socket or self.spool_dir / "serve" / "worker.sock"
 
 
 DEFAULT_PATHS = Paths(Path("/var/lib/pgml_tune/models"), Path("/var/lib/pgml_tune/spool"), (), None)
@@ -353,21 +408,26 @@ def read_paths(environment: Mapping[str, str] = os.environ) -> Paths:
         return DEFAULT_PATHS
     except (OSError, ValueError, RecursionError) as error:
         raise NotReady(f'configuration file "{file}" cannot be read', detail=f"{error}.") from None
-    unknown = set(values) - {"model_root", "spool_dir", "import_dirs"}
+    unknown = set(values) - {"model_root", "spool_dir", "import_dirs", "socket", "socket_group"}
     if unknown:
         raise NotReady(f'configuration file "{file}" has unknown keys', detail=f"{', '.join(sorted(unknown))}.")
     folders = values.get("import_dirs", [])
     if not isinstance(folders, list):
         raise NotReady(f'"import_dirs" in configuration file "{file}" is not a list of folders')
+    group = values.get("socket_group", "")
+    if not isinstance(group, str) or "\0" in group:
+        raise NotReady(f'"socket_group" in configuration file "{file}" is not the name of a group')
     return Paths(
         _folder(file, "model_root", values.get("model_root", str(DEFAULT_PATHS.model_root))),
         _folder(file, "spool_dir", values.get("spool_dir", str(DEFAULT_PATHS.spool_dir))),
         tuple(_folder(file, "import_dirs", folder) for folder in folders),
         file,
+        _folder(file, "socket", values["socket"]) if "socket" in values else None,
+        group,
     )
 
 
 def _folder(file: Path, key: str, value: object) -> Path:
     if isinstance(value, str) and value.startswith("/") and "\0" not in value:
         return Path(value)
-    raise NotReady(f'"{key}" in configuration file "{file}" is not the absolute path of a folder')
+    raise NotReady(f'"{key}" in configuration file "{file}" is not an absolute path')

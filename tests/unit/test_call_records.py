@@ -1,7 +1,7 @@
 import pytest
 
 from pgml_tune.db import Place
-from pgml_tune.engine import cuda
+from pgml_tune.engine import gpu_memory
 from pgml_tune.ipc import spool
 from pgml_tune.ipc.call_line import COLUMNS, parse
 from pgml_tune.ipc.spool import database_folder, files
@@ -115,7 +115,7 @@ class FakeDriver:
 
 def test_the_memory_of_a_gpu_that_the_process_uses_is_told(monkeypatch):
     driver = FakeDriver()
-    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name, mode: driver)
-    assert cuda.memory_in_use() == 5 << 30
+    monkeypatch.setattr(gpu_memory.ctypes, "CDLL", lambda name, mode: driver)
+    assert gpu_memory.memory_in_use() == 5 << 30
     driver.status = 201
-    assert cuda.memory_in_use() is None
+    assert gpu_memory.memory_in_use() is None

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgml_tune.engine import tokenizer as tokenizer_module
-from pgml_tune.engine.tokenizer import Spans, TextTokenizer
+from pgml_tune.engine.spans import Spans
+from pgml_tune.engine.tokenizer import TextTokenizer
 from pgml_tune.errors import InvalidArgument
 from pgml_tune.service.chunking import check_sizes, cut
 from tests.unit.test_tokenizer import LETTERS, SPECIAL, WORDS, byte_pairs, unigram, word_piece

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from pgml_tune.engine import classifier
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, LimitExceeded
 from pgml_tune.records import ArtifactConfig
 from pgml_tune.service.calls import Calls
 from pgml_tune.service.classification import Classification
 from pgml_tune.service.counters import Counters
+from pgml_tune.service.local_runtime import LocalRuntime
 from pgml_tune.service.routing import Router
+from pgml_tune.service.runtime import Runtimes
 from pgml_tune.settings import Limits
 from pgml_tune.store.registry import Destination, Split, Target
 from tests.unit.test_records import CONFIG, LABELS
@@ -24,16 +27,24 @@ class Classifier:
         work.truncated += len(texts[0]) > 10
         return np.array([[0.1, 0.4, 0.1, 0.4]])
 
+    best, _most_probable = classifier.Classifier.best, classifier.Classifier._most_probable
+
 
 class Models:
     """Artifact "damaged" cannot be loaded."""
 
-    load_count = 0
+    load_count, most_sessions = 0, 0
 
     def get(self, kind, digest, threads):
         if digest == "damaged":
             raise ArtifactDamaged("cannot be loaded")
         return Classifier()
+
+
+class Worker:
+    """Is not asked."""
+
+    load_count = 0
 
 
 class Rules:
@@ -85,9 +96,11 @@ def log():
 
 @pytest.fixture
 def classification(counters, log, monkeypatch):
-    calls = Calls(Models(), counters, Table(), log)
+    models = Models()
+    runtimes = Runtimes(lambda: LocalRuntime(models), Worker(), lambda: "in_process", models)
+    calls = Calls(runtimes, counters, Table(), log)
     monkeypatch.setattr(calls, "_rules", Rules())
-    return Classification(Models(), calls, Router(calls))
+    return Classification(runtimes, calls, Router(calls))
 
 
 def test_labels_come_most_probable_first_and_equal_ones_in_their_order(classification):

@@ -14,7 +14,7 @@ LAYERS = {
     "db": 1, "engine": 1, "ipc": 1,
     "store": 2,
     "service": 3, "report": 3,
-    "backend": 4, "worker": 4, "jobs": 4, "cli": 4,
+    "backend": 4, "worker": 4, "serving": 4, "jobs": 4, "cli": 4,
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from pgml_tune.backend import database
 from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.service.counters import Counters
 from pgml_tune.service.secret import read_secret
@@ -13,12 +14,14 @@ from pgml_tune.service.table_cache import TableCache
 from pgml_tune.settings import read_paths
 
 if TYPE_CHECKING:
+    from pgml_tune.ipc.client import Client
     from pgml_tune.service.calls import Calls
     from pgml_tune.service.classification import Classification
     from pgml_tune.service.inference import Inference
     from pgml_tune.service.keys import KeyMaker
     from pgml_tune.service.models import Models
     from pgml_tune.service.routing import Router
+    from pgml_tune.service.runtime import Runtime, Runtimes
     from pgml_tune.service.searches import Searches
     from pgml_tune.service.sql_examples import SqlExamples
     from pgml_tune.service.text_to_sql import TextToSql
@@ -36,7 +39,7 @@ def inference() -> Inference:
     with blocked_signals():
         from pgml_tune.service.inference import Inference
     _, calls, router = _shared()
-    return Inference(read_paths().model_root, calls, router, _vectors())
+    return Inference(read_paths().model_root, calls, router, _vectors(), _runtimes())
 
 
 @cache
@@ -53,7 +56,8 @@ def classification() -> Classification:
     """Classifies, with the session's models; made by the first call that needs it."""
     with blocked_signals():
         from pgml_tune.service.classification import Classification
-    return Classification(*_shared())
+    _, calls, router = _shared()
+    return Classification(_runtimes(), calls, router)
 
 
 @cache
@@ -84,7 +88,45 @@ def last_call_id() -> int | None:
 def _vectors() -> Vectors:
     with blocked_signals():
         from pgml_tune.service.vectors import Vectors
-    return Vectors(_shared()[0], _keys(), vectors, table_cache)
+    return Vectors(_runtimes(), _keys(), vectors, table_cache)
+
+
+@cache
+def _runtimes() -> Runtimes:
+    with blocked_signals():
+        from pgml_tune.service.remote_runtime import RemoteRuntime
+        from pgml_tune.service.runtime import Runtimes
+    return Runtimes(
+        _local_runtime,
+        RemoteRuntime(_client(), database.give_way),
+        lambda: database.preference(b"pgml_tune.runtime"),
+        _models(),
+    )
+
+
+def _local_runtime() -> Runtime:
+    # Loads the libraries that compute, which a session that asks the worker does without.
+    with blocked_signals():
+        from pgml_tune.service.local_runtime import LocalRuntime
+    return LocalRuntime(_models())
+
+
+@cache
+def _client() -> Client:
+    with blocked_signals():
+        from pgml_tune.ipc.client import Client
+        from pgml_tune.ipc.peers import trusted_users
+    paths = read_paths()
+    return Client(paths.serve_socket, lambda: trusted_users(paths.socket_group))
+
+
+@cache
+def _models() -> Models:
+    with blocked_signals():
+        from pgml_tune.service.models import Models
+        from pgml_tune.service.slots import Slots
+    paths = read_paths()
+    return Models(paths.model_root, Slots(paths.spool_dir))
 
 
 @cache
@@ -101,9 +143,6 @@ def _shared() -> tuple[Models, Calls, Router]:
     with blocked_signals():
         from pgml_tune.service.call_log import CallLog
         from pgml_tune.service.calls import Calls
-        from pgml_tune.service.models import Models
         from pgml_tune.service.routing import Router
-    paths = read_paths()
-    models = Models(paths.model_root)
-    _calls = Calls(models, counters, table_cache, CallLog(paths.spool_dir))
-    return models, _calls, Router(_calls)
+    _calls = Calls(_runtimes(), counters, table_cache, CallLog(read_paths().spool_dir))
+    return _models(), _calls, Router(_calls)

@@ -98,6 +98,10 @@ class Session(Database, Protocol):
         """Let a cancel or a timeout that has arrived take effect."""
         ...
 
+    def give_way(self) -> None:
+        """Let a cancel or a timeout that has arrived take effect; costs nothing else, and runs anywhere."""
+        ...
+
     def commit(self) -> bool:
         """Commit what was done so far; in a transaction block, which only its owner may end, False and nothing done."""
         ...

@@ -50,6 +50,8 @@ _start = ctypes.c_int64.in_dll(_server, "MyStartTimestamp")
 _holds_lock = _function("LockHeldByMe", ctypes.c_bool)
 _holds_lock.argtypes = None  # asked with every call: what needs no conversion takes half the time
 _invalidations = ctypes.c_uint64.in_dll(_server, "SharedInvalidMessageCounter")
+_query_cancel = ctypes.c_int.in_dll(_server, "QueryCancelPending")
+_process_end = ctypes.c_int.in_dll(_server, "ProcDiePending")
 _is_read_only = ctypes.c_bool.in_dll(_server, "XactReadOnly")
 _isolation_level = ctypes.c_int.in_dll(_server, "XactIsoLevel")
 
@@ -133,6 +135,11 @@ def visible_state() -> tuple[int, ...]:
         _subtransaction(),
         _invalidations.value,
     )
+
+
+def is_interrupted() -> bool:
+    """Whether a cancel, a timeout or the end of the session has arrived and not taken effect."""
+    return bool(_query_cancel.value or _process_end.value)
 
 
 def is_read_only() -> bool:

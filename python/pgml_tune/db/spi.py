@@ -122,6 +122,12 @@ class SpiDatabase:
         # Running any statement looks for interrupts.
         self.fetch("SELECT 1")
 
+    def give_way(self) -> None:
+        if server.is_interrupted():
+            if not server.is_in_parallel_mode():
+                self.checkpoint()
+            raise QueryCanceled("canceling statement due to an interrupt")
+
     def commit(self) -> bool:
         try:
             plpy.commit()

@@ -10,9 +10,9 @@ TARGET_SECONDS = 0.2  # a cancel is noticed between two batches
 CHUNK_TEXTS, CHUNK_CHARACTERS = 512, 1 << 20  # tokenized between two looks for a cancel
 
 
-def token_budget(tokens_per_second: float) -> int:
+def token_budget(tokens_per_second: float, seconds: float = TARGET_SECONDS) -> int:
     """Padded tokens that a model of this speed works off within the target time."""
-    return int(min(max(tokens_per_second * TARGET_SECONDS, MIN_BATCH_TOKENS), MAX_BATCH_TOKENS))
+    return int(min(max(tokens_per_second * seconds, MIN_BATCH_TOKENS), MAX_BATCH_TOKENS))
 
 
 def batch_size(longest: int, max_tokens: int) -> int:

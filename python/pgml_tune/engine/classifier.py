@@ -33,6 +33,20 @@ class Classifier(Encoder):
         """The probabilities of all labels for each text; `checkpoint` runs between batches and may raise."""
         return softmax(self._compute(texts, self.config.prompt(_KIND), work, checkpoint))
 
+    def best(
+        self, texts: Sequence[str], top_k: int, work: Work, checkpoint: Callable[[], None] = lambda: None
+    ) -> list[list[tuple[str, float]]]:
+        """The most probable labels of each text, most probable first; equal ones in their order."""
+        return [self._most_probable(row, top_k) for row in self.classify(texts, work, checkpoint)]
+
+    def best_of(self, logits: VectorArray, top_k: int) -> list[list[tuple[str, float]]]:
+        """The same from rows that were computed before."""
+        return [self._most_probable(row, top_k) for row in softmax(logits)]
+
+    def _most_probable(self, probabilities: ProbabilityArray, top_k: int) -> list[tuple[str, float]]:
+        places = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+        return [(self.config.labels[place], float(probabilities[place])) for place in places]
+
     def _check(self, rows: VectorArray) -> None:
         if not np.isfinite(rows).all():
             raise InvalidArgument(

@@ -6,7 +6,6 @@ The driver's own library is all there is to install, so no Python package of CUD
 from __future__ import annotations
 
 import ctypes
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,14 +160,3 @@ class Stream:
             self._driver._call("cuMemFree_v2", address)
         self._buffers.clear()
         self._driver._call("cuStreamDestroy_v2", self._handle)
-
-
-def memory_in_use() -> int | None:
-    """Bytes of the device that all processes have in use; None where this one has loaded nothing onto a GPU."""
-    try:
-        library = ctypes.CDLL(_LIBRARY, mode=os.RTLD_NOLOAD)
-    except OSError:
-        return None
-    free, total = _SIZE(), _SIZE()
-    status = library.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
-    return None if status else total.value - free.value

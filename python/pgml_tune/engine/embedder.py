@@ -9,7 +9,7 @@ import numpy as np
 
 from pgml_tune.engine.contract import VectorArray
 from pgml_tune.engine.encoder import Encoder
-from pgml_tune.engine.tokenizer import Spans
+from pgml_tune.engine.spans import Spans
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import InvalidArgument
 

@@ -17,7 +17,7 @@ from pgml_tune.engine.contract import OUTPUTS, Runtime, TokenArray, VectorArray
 from pgml_tune.engine.onnx import ENGINE, OnnxRuntime
 from pgml_tune.engine.padding import pad
 from pgml_tune.engine.signals import blocked_signals
-from pgml_tune.engine.tokenizer import TextTokenizer
+from pgml_tune.engine.tokenizer import TextTokenizer, Tokens
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotSupported
 from pgml_tune.records import VERBS, ArtifactConfig
@@ -40,6 +40,20 @@ class Encoder(ABC):
             self._runtime = open_runtime(self.config, artifact.folder, threads)
             self._runtime.run(np.zeros((1, 1), np.int64), np.ones((1, 1), np.int64))
         self._speed = _SPEED_BEFORE_MEASURED
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second of the last batch, the padding included."""
+        return self._speed
+
+    def read(self, texts: Sequence[str], kind: str) -> list[Tokens]:
+        """The tokens of texts as the model is given them."""
+        prompt = self.config.prompt(kind)
+        return self._tokenizer.encode([prompt + text for text in texts] if prompt else texts)
+
+    def run(self, token_ids: Sequence[list[int]]) -> VectorArray:
+        """One row for each sequence of tokens, computed together."""
+        return self._run_padded(token_ids)
 
     @abstractmethod
     def try_out(self) -> None:
@@ -64,6 +78,15 @@ class Encoder(ABC):
                 work.truncated += tokens.is_truncated
             if len(token_ids) < len(texts):
                 checkpoint()
+        rows = self.compute_read(token_ids, checkpoint)
+        work.tokens += sum(map(len, token_ids))
+        work.seconds += time.perf_counter() - started
+        return rows
+
+    def compute_read(
+        self, token_ids: Sequence[list[int]], checkpoint: Callable[[], None] = lambda: None
+    ) -> VectorArray:
+        """One row per sequence of tokens, computed in batches of about one length."""
         rows = np.empty((len(token_ids), self.config.dimensions), np.float32)
         order = sorted(range(len(token_ids)), key=lambda position: len(token_ids[position]), reverse=True)
         start = 0
@@ -74,8 +97,6 @@ class Encoder(ABC):
             batch = order[start : start + size]
             rows[batch] = self._run_padded([token_ids[position] for position in batch])
             start += size
-        work.tokens += sum(map(len, token_ids))
-        work.seconds += time.perf_counter() - started
         return rows
 
     def _compute_one(self, text: str, work: Work) -> VectorArray:
@@ -90,7 +111,7 @@ class Encoder(ABC):
         work.seconds += time.perf_counter() - started
         return rows
 
-    def _run_padded(self, token_ids: list[list[int]]) -> VectorArray:
+    def _run_padded(self, token_ids: Sequence[list[int]]) -> VectorArray:
         padded, mask = pad(token_ids, self.config.pad_token_id)
         started = time.perf_counter()
         rows = self._run(padded, mask)

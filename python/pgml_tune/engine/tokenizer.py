@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from pgml_tune.engine.spans import Spans
 from pgml_tune.errors import ArtifactDamaged
 
 LONG_TEXT = 32  # characters per token of the model's length: what is longer is taken in parts
@@ -30,17 +31,6 @@ class Tokens:
     ids: list[int]
     unknown: int  # of them stand for what the vocabulary has no word for
     is_truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Spans:
-    """Where the tokens of a text begin and end, in characters and without the white space around them.
-
-    Neither decreases. Tokens that share a character overlap; white space that is a token of its own has none.
-    """
-
-    starts: Sequence[int]
-    ends: Sequence[int]
 
 
 class TextTokenizer:

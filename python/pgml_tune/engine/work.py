@@ -1,4 +1,4 @@
-"""What a model reports of a call."""
+"""What computing takes; told without loading a runtime."""
 
 from __future__ import annotations
 

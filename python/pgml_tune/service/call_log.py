@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgml_tune.db import Session
-from pgml_tune.engine.cuda import memory_in_use
+from pgml_tune.engine.gpu_memory import memory_in_use
 from pgml_tune.ipc.call_line import BEGIN, END, Value, call_line
 from pgml_tune.ipc.spool import SpoolWriter, database_folder
 from pgml_tune.records import Exposure

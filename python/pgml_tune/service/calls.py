@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Protocol
 
 from pgml_tune.db import Session
 from pgml_tune.engine.work import Work
@@ -16,7 +17,6 @@ from pgml_tune.errors import OutOfMemory, QueryCanceled
 from pgml_tune.records import Exposure
 from pgml_tune.service.call_log import CallLog, CallRecord, CallStart
 from pgml_tune.service.counters import Counters
-from pgml_tune.service.models import Models
 from pgml_tune.service.resolution import Rules
 from pgml_tune.service.table_cache import TableCache
 from pgml_tune.settings import Limits
@@ -72,12 +72,25 @@ class Call:
         self.work = self.sketch = None
 
 
+class Loads(Protocol):
+    """What loads models."""
+
+    @property
+    def load_count(self) -> int:
+        """How many the session has waited for."""
+        ...
+
+    def bound(self, most_sessions: int) -> None:
+        """Let only so many sessions hold models of their own."""
+        ...
+
+
 class Calls:
     """Begins, counts, numbers and logs the calls of a session."""
 
-    def __init__(self, models: Models, counters: Counters, table: TableCache, log: CallLog) -> None:
+    def __init__(self, loads: Loads, counters: Counters, table: TableCache, log: CallLog) -> None:
         self._rules = Rules()
-        self._models = models
+        self._loads = loads
         self._counters = counters
         self._table = table  # writes the counters together with its entries
         self._log = log
@@ -92,12 +105,13 @@ class Calls:
         if self._open is not None and db.statement() != self._opened_in:
             self.close(db)
         destination, limits = self._rules.follow(db, model, model_task)
-        return Call(task, destination, limits, destination.target, self._models.load_count, started)
+        self._loads.bound(limits.in_process_max_sessions)
+        return Call(task, destination, limits, destination.target, self._loads.load_count, started)
 
     def begin_part(self, call: Call, sizes: Sequence[int]) -> Call:
         """A call of its own for texts of another one, that begins now."""
         part = copy.copy(call)
-        part.sizes, part.load_count, part.started = sizes, self._models.load_count, time.perf_counter()
+        part.sizes, part.load_count, part.started = sizes, self._loads.load_count, time.perf_counter()
         return part
 
     def measuring(self, db: Session, call: Call) -> Measured:
@@ -196,7 +210,7 @@ class Calls:
                 tokens=None if work is None else work.tokens // len(rows),
                 unknown_tokens=None if work is None else work.unknown // len(rows),
                 sketch=call.sketch,
-                is_cold=self._models.load_count != call.load_count,
+                is_cold=self._loads.load_count != call.load_count,
                 is_fallback=is_fallback,
                 sqlstate=sqlstate,
                 answer=call.answer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pgml_tune.engine.tokenizer import Spans
+from pgml_tune.engine.spans import Spans
 from pgml_tune.errors import InvalidArgument
 
 # How good a place is to cut at.

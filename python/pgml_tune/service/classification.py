@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pgml_tune.db import Session
-from pgml_tune.engine.classifier import Classifier
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import InvalidArgument
 from pgml_tune.service.calls import Call, Calls
 from pgml_tune.service.inputs import encoded, refuse_cut
-from pgml_tune.service.models import Models
 from pgml_tune.service.routing import Router
+from pgml_tune.service.runtime import Runtimes
+
+TASK = "classification"
 
 
 class Classification:
     """What the functions of sql/functions/classification.sql do, for one session."""
 
-    def __init__(self, models: Models, calls: Calls, router: Router) -> None:
-        self._models = models
+    def __init__(self, runtimes: Runtimes, calls: Calls, router: Router) -> None:
+        self._runtimes = runtimes
         self._calls = calls
         self._router = router
 
@@ -29,7 +28,7 @@ class Classification:
         """
         if top_k is None or top_k < 1:
             raise InvalidArgument("top_k is not 1 or more", hint="SELECT * FROM classify('text', 'model', 3)")
-        call = self._calls.begin(db, "classify", model, Classifier.task)
+        call = self._calls.begin(db, "classify", model, TASK)
         with self._calls.measuring(db, call):
             call.text, call.sizes = text, (len(encoded(text, call.limits)),)
             self._router.send(db, call, text)
@@ -38,9 +37,10 @@ class Classification:
         return found
 
     def _classify(self, db: Session, call: Call, text: str, top_k: int) -> list[tuple[str, float]]:
-        classifier = self._models.get(Classifier, call.target.digest, call.limits.threads)
-        call.work = Work()
-        (probabilities,) = classifier.classify([text], call.work, db.checkpoint)
-        refuse_cut(call.work, call.limits, classifier.config.max_tokens)
-        best = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
-        return [(classifier.config.labels[place], float(probabilities[place])) for place in best]
+        digest, threads = call.target.digest, call.limits.threads
+        call.work = work = Work()
+        found, max_tokens = self._runtimes.run(
+            lambda runtime: runtime.classify(digest, text, top_k, threads, work, db.checkpoint)
+        )
+        refuse_cut(work, call.limits, max_tokens)
+        return found

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import orjson
 
 from pgml_tune.db import Session
 from pgml_tune.engine.artifact import bound_digest
-from pgml_tune.engine.embedder import Embedder
+from pgml_tune.engine.spans import Spans
 from pgml_tune.errors import InvalidArgument, LimitExceeded, ObjectNotFound
 from pgml_tune.records import KINDS, ModelReference, check_name
 from pgml_tune.service.calls import Call, Calls
 from pgml_tune.service.chunking import check_sizes, cut
 from pgml_tune.service.inputs import encoded, raise_limit
 from pgml_tune.service.routing import Router
+from pgml_tune.service.runtime import Runtimes
 from pgml_tune.service.vectors import Terms, Vectors
 from pgml_tune.settings import Limits, parse_cache_preference
+
+TASK = "embedding"
 
 
 class Inference:
     """What the functions of sql/functions/embedding.sql do, for one session."""
 
-    def __init__(self, model_root: Path, calls: Calls, router: Router, vectors: Vectors) -> None:
+    def __init__(self, model_root: Path, calls: Calls, router: Router, vectors: Vectors, runtimes: Runtimes) -> None:
         self._model_root = model_root
         self._calls = calls
         self._router = router
         self._vectors = vectors
+        self._runtimes = runtimes
         self._pinned: dict[ModelReference, str] = {}
 
     def embed(self, db: Session, text: str, model: str | None, kind: str | None) -> str:
@@ -82,7 +87,7 @@ class Inference:
     def longest_chunk(self, db: Session, model: str | None) -> int:
         """The greatest chunk_tokens that the model can take."""
         terms, call = self._begin(db, "passages", model, "passage")
-        return self._vectors.embedder(call).longest_text(terms.kind)
+        return self._runtimes.run(lambda runtime: runtime.longest_text(call.target.digest, terms.kind))
 
     def embed_pinned(self, text: str, model: str, version: str, kind: str | None, role: int) -> str:
         """The vector of a text under an immutable version, found by file name: no SQL, so it runs anywhere."""
@@ -97,19 +102,19 @@ class Inference:
             call.sizes = _sizes([a, b], call.limits)
             self._router.send(db, call, f"{a}\0{b}")  # no text holds a NUL
             forms = self._router.answer(call, lambda: self._vectors.of_texts(db, call, terms, [a, b]))
-        left, right = (np.array(orjson.loads(form), np.float64) for form in forms)
-        cosine = float(left @ right / np.sqrt((left @ left) * (right @ right)))
+        left, right = (orjson.loads(form) for form in forms)
+        cosine = _dot(left, right) / math.sqrt(_dot(left, left) * _dot(right, right))
         return max(-1.0, min(1.0, cosine))
 
     def count_tokens(self, db: Session, text: str, model: str | None) -> int:
         """The tokens of a text, special tokens included and nothing cut."""
         _, call = self._begin(db, "passages", model, "passage")
         encoded(text, call.limits)
-        return self._vectors.embedder(call).count_tokens(text)
+        return self._runtimes.run(lambda runtime: runtime.count_tokens(call.target.digest, text))
 
     def _begin(self, db: Session, task: str, model: str | None, kind: str | None) -> tuple[Terms, Call]:
         preference = parse_cache_preference(db.preference(b"pgml_tune.cache"))
-        call = self._calls.begin(db, task, model, Embedder.task)
+        call = self._calls.begin(db, task, model, TASK)
         return Terms(_check_kind(kind), db.role(), preference), call
 
     def _embed_part(self, db: Session, call: Call, terms: Terms, texts: Sequence[str]) -> list[str]:
@@ -122,11 +127,15 @@ class Inference:
         if chunk_tokens is None:
             yield from ([text] for text in texts)
         elif texts:
-            embedder = self._vectors.embedder(call)
-            check_sizes(chunk_tokens, chunk_overlap, embedder.longest_text("passage"))
+            digest = call.target.digest
+            longest = self._runtimes.run(lambda runtime: runtime.longest_text(digest, "passage"))
+            check_sizes(chunk_tokens, chunk_overlap, longest)
             for text in texts:
-                spans = embedder.spans(text, db.checkpoint)
+                spans = self._spans(db, digest, text)
                 yield [text[begin:end] for begin, end in cut(text, spans, chunk_tokens, chunk_overlap)]
+
+    def _spans(self, db: Session, digest: str, text: str) -> Spans:
+        return self._runtimes.run(lambda runtime: runtime.spans(digest, text, db.checkpoint))
 
     def _pinned_digest(self, model: str, version: str) -> str:
         reference = ModelReference(model, version)
@@ -143,6 +152,10 @@ class Inference:
                 )
             self._pinned[reference] = digest
         return digest
+
+
+def _dot(left: list[float], right: list[float]) -> float:
+    return math.fsum(map(operator.mul, left, right))
 
 
 def _sizes(texts: Sequence[str], limits: Limits) -> list[int]:

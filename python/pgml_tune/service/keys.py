@@ -5,10 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-import numpy as np
-
-from pgml_tune.engine.contract import VectorArray
-
 _PROOF_BYTES = 16
 
 
@@ -25,17 +21,17 @@ class KeyMaker:
         keyed.update(b"%d:%s:%s" % (len(scope), scope.encode(), text))
         return keyed.digest()
 
-    def seal(self, key: bytes, vector: VectorArray) -> bytes:
+    def seal(self, key: bytes, vector: bytes) -> bytes:
         """A vector as it may lie in a table: masked, and with a proof that it was made for this key."""
-        masked = self._masked(key, vector.tobytes())
+        masked = self._masked(key, vector)
         return masked + self._proof(key, masked)
 
-    def unseal(self, key: bytes, sealed: bytes, dimensions: int) -> VectorArray | None:
-        """The vector that was sealed under this key; None for anything else."""
+    def unseal(self, key: bytes, sealed: bytes, dimensions: int) -> bytes | None:
+        """The vector of 32-bit floats that was sealed under this key; None for anything else."""
         masked, proof = sealed[:-_PROOF_BYTES], sealed[-_PROOF_BYTES:]
         if len(masked) != 4 * dimensions or not hmac.compare_digest(proof, self._proof(key, masked)):
             return None
-        return np.frombuffer(self._masked(key, masked), np.float32)
+        return self._masked(key, masked)
 
     def seal_text(self, key: bytes, text: str) -> bytes:
         """A text as seal() has a vector."""
@@ -52,7 +48,7 @@ class KeyMaker:
     def _masked(self, key: bytes, content: bytes) -> bytes:
         # Who has seen a key, in a plan that the server printed, can neither read nor forge what lies under it.
         stream = hashlib.shake_256(self._secret + key).digest(len(content))
-        return (np.frombuffer(content, np.uint8) ^ np.frombuffer(stream, np.uint8)).tobytes()
+        return (int.from_bytes(content) ^ int.from_bytes(stream)).to_bytes(len(content))
 
     def _proof(self, key: bytes, masked: bytes) -> bytes:
         keyed = self._hmac.copy()

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from pgml_tune.engine.artifact import Artifact
+from pgml_tune.service.slots import Slots
+from pgml_tune.settings import SETTINGS
 
 MAX_LOADED = 3
+MOST_SESSIONS = int(SETTINGS["in_process_max_sessions"].default)
 _Model = TypeVar("_Model")
 
 
 class Models:
     """The most recently used models, by what opens them and digest."""
 
-    def __init__(self, model_root: Path) -> None:
+    def __init__(self, model_root: Path, slots: Slots) -> None:
         self._model_root = model_root
+        self._slots = slots
+        self.most_sessions = MOST_SESSIONS  # that may hold models at once
         self.load_count = 0  # models that this session has loaded so far
         self._loaded: OrderedDict[tuple[Callable[[Artifact, int], object], str], tuple[int, object]] = OrderedDict()
 
@@ -28,6 +33,7 @@ class Models:
         if known is not None and threads in (known[0], None):
             self._loaded.move_to_end(key)
             return cast(_Model, known[1])
+        self._slots.take(self.most_sessions)
         self._loaded.pop(key, None)
         while len(self._loaded) >= MAX_LOADED:
             self._loaded.popitem(last=False)

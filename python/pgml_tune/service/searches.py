@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 
 from pgml_tune.db import Session
-from pgml_tune.engine.embedder import Embedder
 from pgml_tune.errors import InvalidArgument
 from pgml_tune.records import Exposure
 from pgml_tune.service.assignment import CANDIDATE, unit_number, variant_of
 from pgml_tune.service.calls import Call, Calls
+from pgml_tune.service.inference import TASK
 from pgml_tune.service.resolution import preferred_unit
 from pgml_tune.service.routing import Router, is_candidate
 from pgml_tune.service.vectors import Vectors, encoded_alone
@@ -52,14 +52,14 @@ class Searches:
         exposure = _check(db, query, reference, route)
         if not route.is_fallback:
             self._calls.close(db)
-            call = self._calls.begin(db, "search", reference, Embedder.task)
+            call = self._calls.begin(db, "search", reference, TASK)
             call.collection = route.collection
             with self._calls.checking(db, call):
                 vector = self._ask(db, call, query, exposure)
         else:
             call = self._failed_call(route, exposure)
             with self._calls.checking(db, call):
-                call.begin_anew(self._calls.begin(db, "search", reference, Embedder.task).target)
+                call.begin_anew(self._calls.begin(db, "search", reference, TASK).target)
                 vector = self._embed(db, call, query)
                 self._router.fell_back(call)
         self._calls.leave_open(db, call)

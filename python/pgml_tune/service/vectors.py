@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import orjson
-
 from pgml_tune.db import Session
-from pgml_tune.engine.contract import VectorArray
-from pgml_tune.engine.embedder import Embedder
-from pgml_tune.engine.sketch import sketch
 from pgml_tune.engine.work import Work
 from pgml_tune.service.calls import Call
 from pgml_tune.service.inputs import encoded, refuse_cut
 from pgml_tune.service.keys import KeyMaker
-from pgml_tune.service.models import Models
+from pgml_tune.service.runtime import Computed, How, Runtimes, added, text_form
 from pgml_tune.service.session_cache import SessionCache
 from pgml_tune.service.table_cache import TableCache
 from pgml_tune.settings import Limits
@@ -50,16 +44,12 @@ class Terms:
 class Vectors:
     """Gives the vectors of texts in the text form of type vector, computing only what no cache has."""
 
-    def __init__(self, models: Models, keys: KeyMaker, session: SessionCache, table: TableCache) -> None:
-        self._models = models
+    def __init__(self, runtimes: Runtimes, keys: KeyMaker, session: SessionCache, table: TableCache) -> None:
+        self._runtimes = runtimes
         self._keys = keys
         self._session = session
         self._table = table
         self._session_bytes = PINNED_LIMITS.session_cache_bytes  # as last seen
-
-    def embedder(self, call: Call) -> Embedder:
-        """The model of a call, loaded."""
-        return self._models.get(Embedder, call.target.digest, call.limits.threads)
 
     def of_text(self, db: Session, call: Call, terms: Terms, text: str, content: bytes) -> str:
         """The vector of one text, which reads in UTF-8 as `content`."""
@@ -95,12 +85,13 @@ class Vectors:
         key = self._keys.key(f"{digest}:{kind}:pinned:{role}", encoded_alone(text))
         vector = self._session.get(key)
         if vector is None:
-            embedder, work = self._models.get(Embedder, digest, None), Work()
-            rows = embedder.embed([text], kind, work)
-            vector = _text_form(rows[0])
+            how = How(kind, is_alone=True, has_total=call is not None and call.limits.log_sketch == "on")
+            work = Work()
+            found = self._runtimes.run(lambda runtime: runtime.embed(digest, [text], how, work, None))
+            (vector,) = found.forms
             self._session.put(key, vector, self._session_bytes)
             if call is not None:
-                _tell(call, embedder, work, rows[0])
+                self._tell(call, work, found.total)
         elif call is not None:
             call.session_hits = 1
         return vector
@@ -111,9 +102,9 @@ class Vectors:
         vectors: dict[bytes, str] = {}
         if terms.use_table_cache(call.limits):
             for key, sealed in self._table.lookup(db, list(missing)).items():
-                vector = self._keys.unseal(key, sealed, call.target.dimensions)
-                if vector is not None:
-                    vectors[key] = self._remember(terms, key, vector)
+                raw = self._keys.unseal(key, sealed, call.target.dimensions)
+                if raw is not None:
+                    vectors[key] = self._remember(terms, key, text_form(raw))
             call.table_hits = len(vectors)
         left = {key: text for key, text in missing.items() if key not in vectors}
         if left:
@@ -123,23 +114,35 @@ class Vectors:
     def _compute(
         self, db: Session, call: Call, terms: Terms, missing: dict[bytes, str], vectors: dict[bytes, str]
     ) -> None:
-        embedder = self.embedder(call)
-        keys, texts, work = list(missing), list(missing.values()), Work()
-        total = np.zeros(call.target.dimensions, np.float32)
+        keys, texts, work, total = list(missing), list(missing.values()), Work(), b""
+        how = How(
+            terms.kind,
+            call.limits.threads,
+            has_raws=terms.use_table_cache(call.limits),
+            has_total=call.limits.log_sketch == "on",
+        )
         for start in range(0, len(texts), COMPUTE_TEXTS):
             group = slice(start, start + COMPUTE_TEXTS)
-            computed = embedder.embed(texts[group], terms.kind, work, db.checkpoint)
-            refuse_cut(work, call.limits, embedder.config.max_tokens)
-            for key, vector in zip(keys[group], computed, strict=True):
-                vectors[key] = self._remember(terms, key, vector)
-                if terms.use_table_cache(call.limits):
-                    entry = CacheEntry(key, call.target.model_version_id, terms.role, self._keys.seal(key, vector))
-                    self._table.add(db, entry)
-            total += computed.sum(axis=0)
-        _tell(call, embedder, work, total)
+            found = self._embed(db, call, texts[group], how, work)
+            refuse_cut(work, call.limits, found.max_tokens)
+            for place, key in enumerate(keys[group]):
+                vectors[key] = self._remember(terms, key, found.forms[place])
+                if how.has_raws:
+                    sealed = self._keys.seal(key, found.raws[place])
+                    self._table.add(db, CacheEntry(key, call.target.model_version_id, terms.role, sealed))
+            total = added(total, found.total)
+        self._tell(call, work, total)
 
-    def _remember(self, terms: Terms, key: bytes, vector: VectorArray) -> str:
-        form = _text_form(vector)
+    def _embed(self, db: Session, call: Call, texts: Sequence[str], how: How, work: Work) -> Computed:
+        return self._runtimes.run(lambda runtime: runtime.embed(call.target.digest, texts, how, work, db.checkpoint))
+
+    def _tell(self, call: Call, work: Work, total: bytes) -> None:
+        """Note what was computed, and where the mean of the vectors lies if that is wanted."""
+        call.work = work
+        if total:
+            call.sketch = self._runtimes.run(lambda runtime: runtime.sketch(call.target.digest, total))
+
+    def _remember(self, terms: Terms, key: bytes, form: str) -> str:
         if terms.use_session_cache:
             self._session.put(key, form, self._session_bytes)
         return form
@@ -148,14 +151,3 @@ class Vectors:
 def encoded_alone(text: str) -> bytes:
     """A text in UTF-8 for embed_pinned(), which no setting reaches: so none is proposed."""
     return encoded(text, PINNED_LIMITS, is_bounded_by_setting=False)
-
-
-def _tell(call: Call, embedder: Embedder, work: Work, total: VectorArray) -> None:
-    """Note what was computed, and where the mean of the vectors lies."""
-    call.work = work
-    if call.limits.log_sketch == "on":
-        call.sketch = sketch(total, embedder.config.space_id)
-
-
-def _text_form(vector: VectorArray) -> str:
-    return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode()

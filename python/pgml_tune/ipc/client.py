@@ -1,0 +1,183 @@
+"""A session's end of the socket to the worker that serves models.
+
+A late answer must never be taken for that of the next call, so whatever goes wrong, a cancel too, closes the socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pgml_tune.errors import TuneError, error_of
+from pgml_tune.ipc.frames import MAX_REPLY_BYTES, BrokenFrame, Frame, FrameReader, Kind, pack, request, unpack
+
+CONNECT_SECONDS = 0.005
+SILENCE_SECONDS = 5.0  # a worker that is busy says so each second
+_SLICE_SECONDS = 0.1  # between two looks for a cancel
+_IN_FLIGHT = 4  # requests of one call that wait at the worker
+_READ_BYTES = 1 << 18
+_PEER = struct.Struct("3i")  # process, user and group at the other end
+
+
+class WorkerLost(Exception):
+    """The worker cannot be reached, has gone away or does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the worker has answered."""
+
+    values: dict[str, Any]
+    pieces: list[bytes]
+
+
+Request = tuple[Mapping[str, Any], Sequence[bytes]]
+
+
+class Client:
+    """One connection to the worker, made when it is needed and kept."""
+
+    def __init__(self, address: Path, users: Callable[[], frozenset[int]]) -> None:
+        self._address = address
+        self._users = users  # who may be the worker
+        self._socket: socket.socket | None = None
+        self._reader = FrameReader(MAX_REPLY_BYTES)
+        self._number = 0
+
+    def call(
+        self, digest: str, requests: Iterable[Request], checkpoint: Callable[[], None] = lambda: None
+    ) -> Iterator[Reply]:
+        """The replies to requests in their order; `checkpoint` runs while the worker is waited for, and may raise."""
+        is_over = False
+        try:
+            connection = self._connected()
+            yield from self._exchange(connection, digest, iter(requests), checkpoint)
+            is_over = True
+        except TuneError:
+            is_over = not self._waiting  # the worker's own, and nothing else is on its way
+            raise
+        except (OSError, BrokenFrame) as error:
+            raise WorkerLost(f"{error}") from None
+        finally:
+            if not is_over:
+                self.close()
+
+    def ask(self, digest: str, values: Mapping[str, Any], pieces: Sequence[bytes] = (),
+            checkpoint: Callable[[], None] = lambda: None) -> Reply:  # fmt: skip
+        """The reply to one request."""
+        (reply,) = self.call(digest, [(values, pieces)], checkpoint)
+        return reply
+
+    def close(self) -> None:
+        """Let go of the connection; the worker drops what it has not begun for it."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._reader = FrameReader(MAX_REPLY_BYTES)
+
+    def _exchange(
+        self, connection: socket.socket, digest: str, requests: Iterator[Request], checkpoint: Callable[[], None]
+    ) -> Iterator[Reply]:
+        self._waiting: list[int] = []
+        unsent = bytearray()
+        found: dict[int, Reply] = {}
+        heard, goes_on = time.monotonic(), True
+        while goes_on or self._waiting:
+            while goes_on and len(self._waiting) < _IN_FLIGHT:
+                following = next(requests, None)
+                if following is None:
+                    goes_on = False
+                    break
+                self._number += 1
+                self._waiting.append(self._number)
+                for frame in request(self._number, digest, pack(*following)):
+                    unsent += frame.to_bytes()
+            if not self._waiting:
+                break
+            data = self._turn(connection, unsent)
+            if data is None:
+                if time.monotonic() - heard > SILENCE_SECONDS:
+                    raise WorkerLost(f"no sign of life for {SILENCE_SECONDS:g} seconds")
+                checkpoint()
+                continue
+            heard = time.monotonic()
+            for frame in self._reader.feed(data):
+                self._take(frame, digest, found)
+            while self._waiting and self._waiting[0] in found:
+                yield found.pop(self._waiting.pop(0))
+
+    def _take(self, frame: Frame, digest: str, found: dict[int, Reply]) -> None:
+        if frame.kind is Kind.BEAT:
+            return
+        if frame.number not in self._waiting or frame.digest != digest:
+            raise BrokenFrame("an answer to something else")
+        values, pieces = unpack(frame.payload)
+        if frame.kind is Kind.ERROR:
+            self._waiting.remove(frame.number)
+            raise error_of(
+                str(values.get("sqlstate")),
+                str(values.get("message")),
+                detail=str(values.get("detail") or ""),
+                hint=str(values.get("hint") or ""),
+            )
+        if frame.kind is not Kind.REPLY:
+            raise BrokenFrame("a request instead of an answer")
+        found[frame.number] = Reply(values, pieces)
+
+    def _turn(self, connection: socket.socket, unsent: bytearray) -> bytes | None:
+        """Send and receive what can be; None where nothing has come for a while."""
+        if unsent:
+            with contextlib.suppress(BlockingIOError):
+                del unsent[: connection.send(unsent)]
+        poll = select.poll()
+        poll.register(connection, select.POLLIN | (select.POLLOUT if unsent else 0))
+        events = poll.poll(_SLICE_SECONDS * 1000)
+        if not events:
+            return None
+        if not events[0][1] & ~select.POLLOUT:
+            return b""
+        data = connection.recv(_READ_BYTES)
+        if not data:
+            raise ConnectionResetError("the worker has closed the connection")
+        return data
+
+    def _connected(self) -> socket.socket:
+        self._waiting = []
+        if self._socket is not None and self._is_stale(self._socket):
+            self.close()  # it was restarted since the last call
+        if self._socket is None:
+            self._socket = self._connect()
+        return self._socket
+
+    def _is_stale(self, connection: socket.socket) -> bool:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            deadline = time.monotonic() + CONNECT_SECONDS
+            while (outcome := connection.connect_ex(os.fspath(self._address))) == errno.EAGAIN:
+                if time.monotonic() > deadline:  # as many wait to be accepted as may
+                    raise TimeoutError(f"it has not accepted within {CONNECT_SECONDS * 1000:g} ms")
+                time.sleep(CONNECT_SECONDS / 10)
+            if outcome:
+                raise OSError(outcome, os.strerror(outcome))
+            _, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            if user not in self._users():
+                raise PermissionError(f"user {user} of the operating system listens there")
+        except BaseException:
+            connection.close()
+            raise
+        return connection

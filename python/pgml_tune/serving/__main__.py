@@ -1,0 +1,179 @@
+"""Serves models to the sessions of the server; started and watched by `pgml-tune worker`, which it hears on stdin."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pgml_tune.errors import TuneError
+from pgml_tune.ipc.peers import trusted_users
+from pgml_tune.serving.hosted import Models
+from pgml_tune.serving.note import Note
+from pgml_tune.serving.scheduler import Limits, Scheduler
+from pgml_tune.serving.server import BEAT_SECONDS, Listener, Server, parse_order
+from pgml_tune.settings import SETTINGS, read_paths
+
+_DRAIN_SECONDS = 10.0
+_SWITCH_SECONDS = 0.0005  # a lane that has computed waits no longer for the interpreter
+_FEW_FILES = 64  # kept for models and the like when connections are counted
+_MEMORY_SHARE = 2
+_BOUNDED = ("max_wait_ms", "batch_size", "batch_tokens", "queue_requests")
+log = logging.getLogger("pgml_tune.serving")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Serve models; see pgml-tune worker --help."""
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s UTC %(levelname)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+    )  # fmt: skip
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    try:
+        asyncio.run(Serving(most_files - _FEW_FILES).run())
+    except TuneError as error:
+        raise click.ClickException(error.message) from None
+
+
+class Serving:
+    """The process."""
+
+    def __init__(self, most_connections: int) -> None:
+        self._most_connections = most_connections
+        self._started = time.time()
+
+    async def run(self) -> None:
+        """Serve until told to stop, or until the parent is gone."""
+        paths = read_paths()
+        loop = asyncio.get_running_loop()
+        orders = await _standard_input(loop)
+        first = parse_order(await orders.readline() or b"{}")
+        cores = len(os.sched_getaffinity(0))
+        lanes = min(cores, _number(first, "serve_threads") or cores)
+        budget = _number(first, "serve_memory_bytes") or _machine_bytes() // _MEMORY_SHARE
+        listener = Listener(paths.serve_socket, paths.socket_group)
+        self._models = Models(paths.model_root, budget)
+        self._scheduler = Scheduler(
+            loop=loop,
+            models=self._models,
+            limits=Limits(**{name: _number(first, name) for name in _BOUNDED}),
+            note=Note(note_path(paths.serve_socket), lanes + 1),
+            lane_count=lanes,
+        )
+        self._scheduler.begin()
+        self._server = Server(
+            self._scheduler, trusted_users(paths.socket_group), self._most_connections, self._status
+        )
+        self._obey(first)
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        accepting = await loop.create_unix_server(self._server.connection, sock=listener.socket)
+        log.info("serving models at %s with %d threads and %d MB", paths.serve_socket, lanes, budget >> 20)
+        tasks = [loop.create_task(self._listen(orders, stopping)), loop.create_task(self._beat())]
+        await stopping.wait()
+        accepting.close()
+        listener.close()
+        await self._drain()
+        for task in tasks:
+            task.cancel()
+        self._scheduler.close()
+        log.info("served %d requests", self._scheduler.totals.requests)
+        # The libraries' threads have nothing left to do, and waiting for them may take long.
+        sys.stderr.flush()
+        os._exit(0)
+
+    async def _drain(self) -> None:
+        self._server.drain()
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while (self._scheduler.queued or self._server.connections) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+
+    async def _listen(self, orders: asyncio.StreamReader, stopping: asyncio.Event) -> None:
+        while line := await orders.readline():
+            try:
+                self._obey(parse_order(line))
+            except (ValueError, RecursionError, LookupError, TypeError) as error:
+                log.error("an order that is none: %s", error)
+        stopping.set()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            self._server.beat()
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        """Take what the parent has found in the databases, and in the last words of a predecessor."""
+        for name in _BOUNDED:
+            if name in order:
+                setattr(self._scheduler.limits, name, _number(order, name))
+        if "quarantined" in order:
+            self._scheduler.quarantined = frozenset(order["quarantined"])
+        if "suspects" in order:
+            self._scheduler.suspects = frozenset(order["suspects"])
+        if "pins" in order:
+            self._scheduler.load(self._models.pin(order["pins"]))
+
+    def _status(self) -> dict[str, Any]:
+        totals = self._scheduler.totals
+        return {
+            "process": os.getpid(),
+            "started_at": self._started,
+            "connections": len(self._server.connections),
+            "refused_connections": self._server.refused,
+            "waiting_requests": self._scheduler.queued,
+            "requests": totals.requests,
+            "errors": totals.errors,
+            "shed": totals.shed,
+            "texts": totals.texts,
+            "batches": totals.batches,
+            "busy_seconds": round(totals.busy_seconds, 3),
+            "threads": self._scheduler.lane_count,
+            "budget_bytes": self._models.budget_bytes,
+            "quarantined": sorted(self._scheduler.quarantined),
+            "models": [
+                {
+                    "digest": model.digest,
+                    "bytes": model.bytes,
+                    "is_pinned": model.digest in self._models.pins,
+                    "calls": model.calls,
+                    "last_used_at": model.used_at,
+                }
+                for model in self._models.loaded.values()
+            ],
+        }
+
+
+async def _standard_input(loop: asyncio.AbstractEventLoop) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit=1 << 20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
+
+
+def note_path(address: Path) -> Path:
+    """Where the process notes what its threads are at."""
+    return address.with_suffix(".note")
+
+
+def _number(values: dict[str, Any], name: str) -> int:
+    return int(SETTINGS[name].parse(str(values.get(name, SETTINGS[name].default))))
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main(prog_name="pgml-tune serving")

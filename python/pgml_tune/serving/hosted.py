@@ -1,0 +1,130 @@
+"""The models that the worker holds: loaded once, kept by use within a budget of memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from pgml_tune.engine.artifact import Artifact
+from pgml_tune.engine.classifier import Classifier
+from pgml_tune.engine.embedder import Embedder
+from pgml_tune.engine.spans import Spans
+from pgml_tune.engine.tokenizer import TextTokenizer
+from pgml_tune.errors import NotSupported, OutOfMemory, QuotaExceeded
+from pgml_tune.records import VERBS, ArtifactConfig
+
+_SPARE_BYTES = 64 << 20
+_LOADING_SHARE = 2  # memory that loading takes at most, as a multiple of the files
+_ENCODERS: dict[str, type[Embedder] | type[Classifier]] = {kind.task: kind for kind in (Embedder, Classifier)}
+_libc = ctypes.CDLL(None)
+
+
+class Model:
+    """A loaded model, and what is known of its use."""
+
+    def __init__(self, artifact: Artifact, threads: int) -> None:
+        task = artifact.config().task
+        if task not in _ENCODERS:
+            raise NotSupported(f"the worker does not {VERBS[task]} yet", hint="SET pgml_tune.runtime = 'in_process'")
+        before = _resident_bytes()
+        self.digest = artifact.digest
+        self.encoder = _ENCODERS[task](artifact, threads)
+        self.encoder.run([[0, 0], [0]])  # the first batch takes longer than those that follow
+        self.bytes = max(artifact.size_bytes, _resident_bytes() - before)
+        self._tokenizer_file = artifact.path("tokenizer.json")
+        self._lock = threading.Lock()
+        self.calls = 0
+        self.used_at = time.time()
+        self.users = 0  # requests on their way
+
+    @property
+    def config(self) -> ArtifactConfig:
+        return self.encoder.config
+
+    # Measuring changes a tokenizer for a moment, so it has one of its own.
+    @cached_property
+    def _measuring(self) -> TextTokenizer:
+        return TextTokenizer(self._tokenizer_file, self.config.max_tokens)
+
+    def count_tokens(self, text: str) -> int:
+        with self._lock:
+            return self._measuring.count(text)
+
+    def longest_text(self, kind: str) -> int:
+        with self._lock:
+            return self._measuring.longest_text(self.config.prompt(kind))
+
+    def spans(self, text: str) -> Spans:
+        with self._lock:
+            return self._measuring.spans(text)
+
+
+@dataclass(slots=True)
+class Models:
+    """The models in memory; used by one thread, but for `open`."""
+
+    model_root: Path
+    budget_bytes: int
+    loaded: dict[str, Model] = field(default_factory=dict)
+    pins: frozenset[str] = frozenset()
+
+    def get(self, digest: str) -> Model | None:
+        """A model, if it is loaded."""
+        model = self.loaded.get(digest)
+        if model is not None:
+            model.used_at = time.time()
+        return model
+
+    def make_room(self, digest: str) -> None:
+        """Let go of models that were not used for longest until one more fits; refused where it cannot."""
+        needed = Artifact(self.model_root, digest).size_bytes
+        while sum(model.bytes for model in self.loaded.values()) + needed > self.budget_bytes:
+            idle = [model for model in self.loaded.values() if not model.users and model.digest not in self.pins]
+            if not idle:
+                raise QuotaExceeded(
+                    "the models that the worker holds leave no room for one more",
+                    detail=f"It takes {needed} bytes of the {self.budget_bytes} in setting serve_memory_bytes.",
+                    hint="SELECT * FROM pgml_tune.loaded_models",
+                )
+            self.drop(min(idle, key=lambda model: model.used_at).digest)
+        free = free_bytes()
+        if free < _LOADING_SHARE * needed + _SPARE_BYTES:
+            raise OutOfMemory(
+                "the machine has too little free memory to load the model",
+                detail=f"It has {free} bytes, the model takes {needed} and as much again while it is loaded.",
+            )
+
+    def open(self, digest: str, threads: int) -> Model:
+        """A model from its files; takes long."""
+        return Model(Artifact(self.model_root, digest), threads)
+
+    def keep(self, model: Model) -> None:
+        self.loaded[model.digest] = model
+
+    def drop(self, digest: str) -> None:
+        """Let go of a model."""
+        del self.loaded[digest]
+        _libc.malloc_trim(0)
+
+    def pin(self, digests: Iterable[str]) -> list[str]:
+        """Keep these whatever else is used, and no others; those of them that are not loaded."""
+        self.pins = frozenset(digests)
+        return sorted(self.pins - self.loaded.keys())
+
+
+def free_bytes() -> int:
+    """Memory of the machine that could be had now."""
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        found = dict(line.split(":", 1) for line in lines)
+    return int(found["MemAvailable"].split()[0]) * 1024
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

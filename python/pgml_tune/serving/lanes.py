@@ -1,0 +1,59 @@
+"""The threads that compute: each takes one batch at a time, and a core."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pgml_tune.errors import SystemFault, TuneError
+from pgml_tune.serving.note import Note
+
+# Of ours, or of a library that was given what it cannot handle: the request ends, the worker goes on.
+FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+log = logging.getLogger("pgml_tune.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a lane is to do with a model, and who hears of it there."""
+
+    digest: str
+    work: Callable[[], None]
+
+
+class Lane:
+    """A thread."""
+
+    def __init__(self, number: int, note: Note, done: Callable[[Lane], None]) -> None:
+        self.number = number
+        self.digest: str | None = None  # of the model that runs
+        self._note = note
+        self._done = done
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"lane {number}", daemon=True)
+        self._thread.start()
+
+    def start(self, job: Job) -> None:
+        self.digest = job.digest
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            with self._note.running(self.number, job.digest):
+                job.work()
+            del job  # it holds a model
+            self._done(self)
+
+
+def as_told(error: BaseException) -> TuneError | MemoryError:
+    """The error that a caller is told."""
+    if isinstance(error, (TuneError, MemoryError)):
+        return error
+    log.error("a fault of the worker", exc_info=error)
+    return SystemFault("the worker has failed on the request", detail=f"{error!r}.")

@@ -1,0 +1,30 @@
+"""What each thread is at, in a file that outlives the process: after a crash it tells which models were running."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+_SLOT_BYTES = 64  # a digest
+
+
+class Note:
+    """A file with a place for each thread."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        with path.open("w+b") as file:
+            file.write(bytes(_SLOT_BYTES * threads))
+            file.flush()
+            self._memory = mmap.mmap(file.fileno(), 0)
+
+    @contextlib.contextmanager
+    def running(self, thread: int, digest: str) -> Iterator[None]:
+        """Names a model while it runs."""
+        place = slice(thread * _SLOT_BYTES, (thread + 1) * _SLOT_BYTES)
+        self._memory[place] = digest.encode()
+        try:
+            yield
+        finally:
+            self._memory[place] = bytes(_SLOT_BYTES)
