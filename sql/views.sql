@@ -440,6 +440,38 @@ LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true;
 COMMENT ON VIEW pgml_tune.embedding_collections IS
     'Text columns kept embedded, a row for each version they have vectors of, and whether these answer searches (role): version, state, index, size in bytes, and how many of the rows that you may read have vectors of their text; those counts read the whole table, so name the columns you want.';
 
+CREATE OR REPLACE VIEW pgml_tune._queue_lags AS
+SELECT c.collection_id, c.name, c.model_reference, s.relowner AS role_id, q.waiting, q.oldest_at, f.given_up
+FROM pgml_tune.collection AS c
+JOIN pg_catalog.pg_class AS s ON s.oid = c.source
+CROSS JOIN LATERAL (
+    SELECT count(*), min(o.enqueued_at) FROM pgml_tune.queue AS o WHERE o.collection_id = c.collection_id
+) AS q (waiting, oldest_at)
+CROSS JOIN LATERAL (
+    SELECT count(*) FROM pgml_tune.queue_failure AS o WHERE o.collection_id = c.collection_id
+) AS f (given_up)
+WHERE c.mode = 'queue';
+COMMENT ON VIEW pgml_tune._queue_lags IS
+    'Collections in mode queue: how many rows wait for the worker, since when, and how many it has given up.';
+
+CREATE OR REPLACE VIEW pgml_tune.queue_failures WITH (security_barrier) AS
+SELECT c.name AS collection,
+       c.source,
+       c.model_reference AS model,
+       jsonb_object(p.key_names, f.key) AS key,
+       f.sqlstate,
+       f.message,
+       f.tries,
+       f.enqueued_at,
+       f.failed_at
+FROM pgml_tune.queue_failure AS f
+JOIN pgml_tune.collection AS c ON c.collection_id = f.collection_id
+JOIN pg_catalog.pg_class AS s ON s.oid = c.source
+CROSS JOIN LATERAL pgml_tune._collection_parts(c.collection_id) AS p
+WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, s.relowner);
+COMMENT ON VIEW pgml_tune.queue_failures IS
+    'Rows of your tables in mode queue that could not be embedded five times (an administrator sees all): their key, and what went wrong last; requeue_failed() tries them again.';
+
 CREATE OR REPLACE VIEW pgml_tune.tracked_columns AS
 SELECT c.source,
        c.target_column,
@@ -536,9 +568,28 @@ SELECT NULL,
        p.updated_at
 FROM pgml_tune._preparations() AS p
 JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
-WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, p.role_id);
+WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, p.role_id)
+UNION ALL
+SELECT NULL,
+       d.oid,
+       d.datname,
+       'queue',
+       q.model_reference,
+       'embedding collection "' || q.name || '"',
+       q.waiting,
+       NULL,
+       NULL,
+       'lag_seconds',
+       extract(epoch FROM clock_timestamp() - q.oldest_at)::double precision,
+       NULL,
+       NULL,
+       q.oldest_at,
+       clock_timestamp()
+FROM pgml_tune._queue_lags AS q
+JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
+WHERE q.waiting > 0 AND pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, q.role_id);
 COMMENT ON VIEW pgml_tune.stat_progress IS
-    'One row for each of your jobs and preparations of rollouts that run now (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
+    'One row for each of your jobs and preparations of rollouts that run now, and each of your collections of which rows wait for the worker (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
 
 CREATE OR REPLACE VIEW pgml_tune._job_lines WITH (security_barrier) AS
 SELECT l.job_line_id, l.job_id, l.logged_at, l.line
@@ -710,6 +761,13 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_part(bigint, oid, bigint, bigint, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_orphans(bigint)'),
+    -- The same for collections in mode queue; a trigger asks whether whoever queues a row owns its table.
+    ('usage', 'INSERT (collection_id, key)', 'TABLE pgml_tune.queue'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._enqueue_statement(bigint, text, oid)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._enqueue_missing(bigint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._key_parts(regclass)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._read_queued(bigint, text[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_queued(bigint, text[], bytea[], integer[], integer[], text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._probe_vectors(bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._with_vector(bigint, oid, anyelement)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._leave_shadow(bigint)'),
@@ -723,6 +781,11 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_embed(oid)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_auto_embed(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.requeue_failed(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._requeue(bigint)'),  -- that somebody's rows are tried again harms nobody
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._refill_collection(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._fill_queue(bigint)'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.queue_failures'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._prepare_collection(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_facts(regclass, text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._object_base(oid, text, text)'),
@@ -843,6 +906,9 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._reset_counts()'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._collection_faults()'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._mode_argument(text)'),
+    ('admin', 'SELECT', 'TABLE pgml_tune._queue_lags'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._has_steady_worker()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._rollout_faults()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._mending_statements(bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._graph_statement(bigint)'),

@@ -108,6 +108,13 @@ SETTINGS = {
             "A CALL that finds no worker starts one that ends when no job is left, or leaves the job to wait.",
             choices=("on", "off"),
         ),
+        Setting(
+            "maintain_minutes",
+            "5",
+            "How often a worker that stays calls maintain(), against work for that; 0: never.",
+            0,
+            10080,
+        ),
         Setting("jobs_running", "1", "Jobs that a worker runs at the same time, against cores for each.", 1, 64),
         Setting("jobs_queued", "100", "Jobs of one role that may wait or run.", 1, 100000),
         Setting("job_rows", "1000000", "Rows that a query of a job may return, against disk and time.", 1, 100000000),
@@ -291,6 +298,7 @@ class Limits:
     table_cache_bytes: int
     cache_scope: str
     auto_start_worker: str
+    maintain_minutes: int
     jobs_running: int
     jobs_queued: int
     job_rows: int

@@ -136,6 +136,13 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._free_name(text, text[]) IS 'A name, with as many underscores as keep it apart from others.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._mode_argument(mode text)
+RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT CASE mode WHEN 'trigger' THEN '' ELSE format(', mode => %L', mode) END $$;
+COMMENT ON FUNCTION pgml_tune._mode_argument(text) IS 'What follows in a call of auto_embed() for a collection in a mode.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._role_name(role oid)
 RETURNS text
 LANGUAGE sql STABLE

@@ -6,7 +6,17 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     -- OR REPLACE takes back whatever an earlier owner has made of them.
-    SELECT ARRAY[format(
+    SELECT ARRAY[CASE t.mode WHEN 'queue' THEN format(
+        'CREATE OR REPLACE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
+         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET jit = off
+         SET datestyle = ''ISO'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1
+         AS $body$
+         BEGIN
+             EXECUTE pgml_tune._enqueue_statement(%1$s, TG_OP, TG_RELID);
+             RETURN NULL;
+         END
+         $body$', t.collection_id
+    ) ELSE format(
         'CREATE OR REPLACE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
          SET row_security = off SET jit = off SET enable_seqscan = on
@@ -49,18 +59,20 @@ AS $$
                          EXECUTE v_statement;
                      END LOOP;
                  END IF;'
-    ), format(
+    ) END, format(
         'CREATE OR REPLACE FUNCTION pgml_tune._keep_%1$s(
              task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
          )
          RETURNS bigint[]
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
          SET row_security = off SET jit = off
+         SET datestyle = ''ISO'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1
          AS $body$
          BEGIN
              RETURN CASE task
                  WHEN ''fill'' THEN pgml_tune._keep_part(%1$s, leaf, first_block, end_block, max_rows)
                  WHEN ''orphans'' THEN pgml_tune._keep_orphans(%1$s)
+                 WHEN ''enqueue'' THEN ARRAY[pgml_tune._enqueue_missing(%1$s)]
                  WHEN ''probe'' THEN pgml_tune._probe_vectors(%1$s, max_rows)
                  ELSE ARRAY[pgml_tune._count_rows(%1$s, task)]
              END;
@@ -75,7 +87,31 @@ AS $$
     ), format(
         'COMMENT ON FUNCTION pgml_tune._keep_%s(text, oid, bigint, bigint, integer) IS %L', t.collection_id,
         format('Embeds rows of collection "%s" that have no vectors.', t.name)
-    )]
+    )] || CASE t.mode WHEN 'queue' THEN ARRAY[format(
+        'CREATE OR REPLACE FUNCTION pgml_tune._feed_%1$s(
+             keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors text[]
+         )
+         RETURNS TABLE (key_no integer, content text, text_sha256 bytea)
+         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET jit = off
+         SET datestyle = ''ISO'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1
+         SET enable_seqscan = off SET enable_mergejoin = off  -- whatever the statistics say: rows are found by their keys
+         AS $body$
+         BEGIN
+             IF hashes IS NULL THEN
+                 RETURN QUERY SELECT * FROM pgml_tune._read_queued(%1$s, keys);
+             ELSE
+                 RETURN QUERY
+                 SELECT s.key_no, NULL::text, NULL::bytea
+                 FROM pgml_tune._store_queued(%1$s, keys, hashes, text_nos, chunk_nos, vectors) AS s (key_no);
+             END IF;
+         END
+         $body$', t.collection_id
+    ), format(
+        'REVOKE ALL ON FUNCTION pgml_tune._feed_%s(text[], bytea[], integer[], integer[], text[]) FROM PUBLIC', t.collection_id
+    ), format(
+        'COMMENT ON FUNCTION pgml_tune._feed_%s(text[], bytea[], integer[], integer[], text[]) IS %L', t.collection_id,
+        format('Reads texts of collection "%s" whose keys were queued, and writes their vectors.', t.name)
+    )] ELSE '{}' END
     FROM pgml_tune.collection AS t WHERE t.collection_id = _function_statements.collection_id
 $$;
 COMMENT ON FUNCTION pgml_tune._function_statements(bigint) IS 'What makes the functions that write the vectors of a collection.';
@@ -381,10 +417,11 @@ DECLARE
 BEGIN
     -- Counts as the owner of the source, and takes the locks in the order in which all take them.
     v_missing := (pgml_tune._fill_collection(collection_id, 'missing', NULL, NULL, NULL, NULL))[1];
-    IF v_missing > 0 THEN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
+    -- In mode queue some always wait, and those that were given up keep nobody from searching the others.
+    IF v_missing > 0 AND t.mode <> 'queue' THEN
         RETURN v_missing;
     END IF;
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
     -- Triggers on partitions attached meanwhile first: once the indexes have locked the side table, no table may be waited for.
     PERFORM pgml_tune._mend_collection(collection_id);
     IF NOT t.is_ready THEN
@@ -505,7 +542,7 @@ BEGIN
         SELECT 'FUNCTION ' || f.oid::regprocedure, f.proowner
         FROM pg_proc AS f
         WHERE f.oid = pgml_tune._query_function(collection_id) OR f.pronamespace = 'pgml_tune'::regnamespace
-            AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id)
+            AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id, '_feed_' || t.collection_id)
     )
     SELECT 'owner', o.statement
     FROM (
@@ -665,7 +702,7 @@ BEGIN
         UNION ALL
         -- With them go the triggers that call them.
         SELECT format('DROP FUNCTION %s CASCADE', p.oid::regprocedure) FROM pg_proc AS p
-        WHERE p.pronamespace = 'pgml_tune'::regnamespace AND p.proname IN ('_sync_' || collection_id, '_keep_' || collection_id)
+        WHERE p.pronamespace = 'pgml_tune'::regnamespace AND p.proname IN ('_sync_' || collection_id, '_keep_' || collection_id, '_feed_' || collection_id)
         UNION ALL
         SELECT format('DROP TABLE %s%s', c.oid::regclass, v_tail)
         FROM pg_class AS c WHERE c.oid = embeddings AND c.relkind = 'r'
@@ -714,7 +751,7 @@ AS $$
         SELECT format('DROP FUNCTION %s CASCADE', f.oid::regprocedure)
         FROM pg_proc AS f
         WHERE f.pronamespace = 'pgml_tune'::regnamespace
-          AND f.proname IN ('_sync_' || collection_id, '_keep_' || collection_id)
+          AND f.proname IN ('_sync_' || collection_id, '_keep_' || collection_id, '_feed_' || collection_id)
         UNION ALL
         SELECT format('DROP TABLE %s CASCADE', c.oid::regclass)
         FROM pg_class AS c
@@ -757,7 +794,7 @@ AS $$
         SELECT format('it is not filled yet with vectors of %s', t.model_reference),
                CASE WHEN t.is_twin THEN
                    format('CALL prepare_rollout(%L, %L)', split_part(t.model_reference, '@', 1), split_part(t.model_reference, '@', 2))
-               ELSE format('CALL auto_embed(%L, %L, collection => %L)', t.source, p.plain_content, t.name) END
+               ELSE format('CALL auto_embed(%L, %L, collection => %L%s)', t.source, p.plain_content, t.name, pgml_tune._mode_argument(t.mode)) END
         WHERE p.source IS NOT NULL AND NOT t.is_ready
         UNION ALL
         SELECT 'rows of a partition attached since have no vectors yet', 'CALL maintain()'
@@ -785,8 +822,8 @@ AS $$
         WHERE p.source IS NOT NULL AND p.lexemes = 'NULL::tsvector' AND t.text_search IS NOT NULL
         UNION ALL
         SELECT format('%s is not followed: triggers are disabled', g.tgrelid::regclass),
-               format('ALTER TABLE %s ENABLE TRIGGER USER; CALL auto_embed(%L, %L, collection => %L)',
-                   g.tgrelid::regclass, t.source, p.plain_content, t.name)
+               format('ALTER TABLE %s ENABLE TRIGGER USER; CALL auto_embed(%L, %L, collection => %L%s)',
+                   g.tgrelid::regclass, t.source, p.plain_content, t.name, pgml_tune._mode_argument(t.mode))
         FROM pg_trigger AS g
         WHERE p.source IS NOT NULL AND g.tgenabled = 'D'
           AND g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', t.collection_id))

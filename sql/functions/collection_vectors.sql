@@ -321,29 +321,31 @@ $$;
 COMMENT ON FUNCTION pgml_tune._keep_orphans(bigint) IS
     'Deletes the vectors of rows that are gone, or have no text any more.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._fill_collection(
-    collection_id bigint, task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
-)
-RETURNS bigint[]
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION pgml_tune._hold_collection(collection_id bigint, function text, is_patient boolean)
+RETURNS void
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
     v_source regclass;
     v_embeddings regclass;
-    v_result bigint[];
 BEGIN
     -- Locks are taken in the order in which writers and drop_auto_embed() take them: the source first.
     SELECT t.source, t.embeddings INTO v_source, v_embeddings
-    FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id;
+    FROM pgml_tune.collection AS t WHERE t.collection_id = _hold_collection.collection_id;
     IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = v_source) THEN
         EXECUTE format('LOCK TABLE ONLY %s IN ROW SHARE MODE', v_source);
     END IF;
     -- One session at a time: two would embed the same rows.
     BEGIN
-        PERFORM FROM pgml_tune.collection AS t
-        WHERE t.collection_id = _fill_collection.collection_id FOR NO KEY UPDATE NOWAIT;
+        IF is_patient THEN
+            PERFORM FROM pgml_tune.collection AS t
+            WHERE t.collection_id = _hold_collection.collection_id FOR NO KEY UPDATE;
+        ELSE
+            PERFORM FROM pgml_tune.collection AS t
+            WHERE t.collection_id = _hold_collection.collection_id FOR NO KEY UPDATE NOWAIT;
+        END IF;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
         END IF;
@@ -352,9 +354,9 @@ BEGIN
     END;
     -- Its owner may have made the function run as its caller, who is a superuser here. The lock keeps it as it is till the end.
     PERFORM FROM pg_proc AS p
-    JOIN pgml_tune.collection AS t ON t.collection_id = _fill_collection.collection_id
+    JOIN pgml_tune.collection AS t ON t.collection_id = _hold_collection.collection_id
     JOIN pg_class AS c ON c.oid = t.source
-    WHERE p.oid = to_regprocedure(format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', _fill_collection.collection_id))
+    WHERE p.oid = to_regprocedure(function)
       AND p.prosecdef AND p.proowner = c.relowner
       AND p.proconfig @> ARRAY['search_path=pg_catalog, pg_temp']
     FOR SHARE OF p;
@@ -367,17 +369,35 @@ BEGIN
     IF NOT pgml_tune._is_pristine(v_embeddings) THEN
         RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
     END IF;
-    -- What is called below relies on it: both tables are locked now.
+    -- What is called afterwards relies on it: both tables are locked now.
     IF NOT EXISTS (SELECT FROM pgml_tune._collection_parts(collection_id)) THEN
         RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
     END IF;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._hold_collection(bigint, text, boolean) IS
+    'Locks a collection against other sessions that fill it, and makes sure that a function of its owner may be called on it.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._fill_collection(
+    collection_id bigint, task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
+)
+RETURNS bigint[]
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_result bigint[];
+BEGIN
+    PERFORM pgml_tune._hold_collection(
+        collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), false
+    );
     EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)
     INTO v_result USING task, leaf, first_block, end_block, max_rows;
     RETURN v_result;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._fill_collection(bigint, text, oid, bigint, bigint, integer) IS
-    'Works on a collection as the owner of its source: embeds rows of a range of blocks (fill), deletes vectors of rows that are gone (orphans), searches with some of its texts (probe), or counts rows (as _count_rows).';
+    'Works on a collection as the owner of its source: embeds rows of a range of blocks (fill), deletes vectors of rows that are gone (orphans), queues rows without vectors (enqueue), searches with some of its texts (probe), or counts rows (as _count_rows).';
 
 CREATE OR REPLACE FUNCTION pgml_tune._count_rows(collection_id bigint, what text)
 RETURNS bigint

@@ -85,3 +85,11 @@ $$;
 COMMENT ON PROCEDURE @extschema@.maintain() IS
     'Empties the oldest generation of a full table cache, adds up the counters, deletes old jobs and files that nothing uses, brings collections in line with their tables (partitions, owners, grants, row security), and gives up vectors whose rollback_window is over; run it every few minutes, outside a transaction block.';
 
+CREATE OR REPLACE PROCEDURE pgml_tune._maintain()
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    CALL @extschema@.maintain();
+END
+$$;
+COMMENT ON PROCEDURE pgml_tune._maintain() IS 'Lets the worker call maintain(), wherever that is.';

@@ -153,7 +153,7 @@ BEGIN
     END IF;
     IF NOT t.is_ready THEN
         RAISE EXCEPTION 'collection "%" is not filled yet', t.name
-            USING ERRCODE = '55000', HINT = format('CALL auto_embed(%L, %L, collection => %L)', t.source, t.source_column, t.name);
+            USING ERRCODE = '55000', HINT = format('CALL auto_embed(%L, %L, collection => %L%s)', t.source, t.source_column, t.name, pgml_tune._mode_argument(t.mode));
     END IF;
     IF has_table_privilege(t.embeddings, 'SELECT') IS NOT TRUE THEN
         RAISE EXCEPTION 'permission denied for collection "%"', t.name

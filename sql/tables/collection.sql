@@ -30,7 +30,7 @@ CREATE TABLE pgml_tune.collection (
     created_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT collection_name_model_version_id_key UNIQUE (name, model_version_id),
     CONSTRAINT collection_name_check CHECK (length(name) BETWEEN 1 AND 200),
-    CONSTRAINT collection_mode_check CHECK (mode IN ('trigger')),
+    CONSTRAINT collection_mode_check CHECK (mode IN ('trigger', 'queue')),
     CONSTRAINT collection_index_method_check CHECK (index_method IN ('auto', 'hnsw', 'none')),
     CONSTRAINT collection_storage_check CHECK (storage IN ('vector', 'halfvec')),
     CONSTRAINT collection_chunk_check CHECK (chunk_overlap >= 0 AND chunk_overlap < coalesce(chunk_tokens, 1)),
@@ -146,6 +146,11 @@ BEGIN
     WHERE r.candidate_id = OLD.collection_id;
     DELETE FROM pgml_tune.vectors_left AS l WHERE l.collection_id = OLD.collection_id;
     DELETE FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = OLD.collection_id;
+    -- The worker may hold some, and wait for the table that whoever drops has locked: it clears them away later.
+    DELETE FROM pgml_tune.queue AS q WHERE q.ctid = ANY (ARRAY(
+        SELECT o.ctid FROM pgml_tune.queue AS o WHERE o.collection_id = OLD.collection_id FOR UPDATE SKIP LOCKED
+    ));
+    DELETE FROM pgml_tune.queue_failure AS f WHERE f.collection_id = OLD.collection_id;
     IF NOT EXISTS (SELECT FROM pgml_tune._routes(v_model_id)) THEN
         -- There is no view left that it has to stay in step with, and DROP EXTENSION would meet it.
         EXECUTE format('DROP FUNCTION IF EXISTS %s', pgml_tune._serving_function(v_model_id));

@@ -72,7 +72,6 @@ WRONG_ARGUMENTS = {
     "'app.doc', NULL": "22023",
     "'app.doc', 'body', 'nothere'": "42704",
     "'app.doc', 'body', 'minilm@v9'": "42704",
-    "'app.doc', 'body', mode => 'queue'": "0A000",
     "'app.doc', 'body', mode => 'other'": "22023",
     "'app.doc', 'body', mode => NULL": "22023",
     "'app.doc', 'body', collection => ''": "22023",

@@ -39,6 +39,7 @@ def checks(tmp_path, monkeypatch):
         monkeypatch.setattr(doctor, "collection_faults", lambda db: collections)
         monkeypatch.setattr(doctor.job, "job_facts", lambda db: jobs)
         monkeypatch.setattr(doctor.rollout, "faults", lambda db: [])
+        monkeypatch.setattr(doctor.queue, "lags", lambda db: [])
         monkeypatch.setattr(doctor.call_log, "log_facts", lambda db: log)
         monkeypatch.setattr(doctor, "read_settings", lambda db: (__version__, settings or {}))
         paths = Paths(tmp_path, tmp_path, (), None)

@@ -55,6 +55,10 @@ class Connection(Database, Protocol):
         """What is done inside is committed together, or not at all."""
         ...
 
+    def glance(self) -> AbstractContextManager[object]:
+        """What is done inside is taken back, and its locks are let go."""
+        ...
+
 
 class Session(Database, Protocol):
     """The database seen from inside one of its sessions, with what can be known there without SQL."""

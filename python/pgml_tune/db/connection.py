@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
@@ -33,14 +32,10 @@ class ConnectionDatabase:
         self._connection = connection
 
     @classmethod
-    def connect(
-        cls, dsn: str, application_name: str, database: str | None = None, *, prepares: bool = True
-    ) -> ConnectionDatabase:
-        """A session where `dsn` says, or in another database there; statements that come often may be prepared."""
+    def connect(cls, dsn: str, application_name: str, database: str | None = None) -> ConnectionDatabase:
+        """A session where `dsn` says, or in another database there."""
         place = make_conninfo(dsn, dbname=database, application_name=application_name, connect_timeout=10)
         connection = psycopg.connect(place, autocommit=True)
-        if not prepares:
-            connection.prepare_threshold = None
         connection.execute(_SESSION)
         # As SPI has it: a JSON value is its text.
         for name in ("json", "jsonb"):
@@ -55,23 +50,13 @@ class ConnectionDatabase:
     def transaction(self) -> AbstractContextManager[object]:
         return self._connection.transaction()
 
-    @contextmanager
-    def undone(self) -> Iterator[None]:
-        """A transaction that is rolled back in any case."""
-        with self._connection.transaction(force_rollback=True):
-            yield
+    def glance(self) -> AbstractContextManager[object]:
+        return self._connection.transaction(force_rollback=True)
 
     @property
     def name(self) -> str:
         """The name of the database."""
         return self._connection.info.dbname
-
-    @property
-    def dsn(self) -> str:
-        """Where another session of the same role in the same database is opened; may hold a password."""
-        info = self._connection.info
-        known: dict[str, Any] = {**info.get_parameters(), "password": info.password or None, "application_name": None}
-        return make_conninfo(**known | {"host": info.host, "port": info.port, "user": info.user, "dbname": info.dbname})
 
     @property
     def is_lost(self) -> bool:

@@ -13,7 +13,6 @@ from pgml_tune.errors import (
     LimitExceeded,
     NameTaken,
     NotReady,
-    NotSupported,
     ObjectNotFound,
     UndefinedTable,
 )
@@ -25,10 +24,10 @@ from pgml_tune.service.progress import Progress
 from pgml_tune.service.resolution import Rules
 from pgml_tune.service.source import check_source, literal
 from pgml_tune.store import collection as store
-from pgml_tune.store import filling
+from pgml_tune.store import filling, queue
 from pgml_tune.store.collection import Collection, SourceFacts
 
-MODES = ("trigger",)
+MODES = ("trigger", "queue")
 MAX_NAME = 200
 _MAX_ROUNDS = 10
 HNSW_DIMENSIONS = {"vector": 2000, "halfvec": 4000}  # pgvector's limits
@@ -87,8 +86,6 @@ def prepare(
     if source is None or column is None:
         raise InvalidArgument("source and source_column must not be NULL")
     options = Options.parse(options_text)
-    if mode == "queue":
-        raise NotSupported('mode "queue" needs the inference worker, which this version does not have yet')
     if mode not in MODES:
         raise InvalidArgument("mode is not valid", detail=f"Valid are: {', '.join(MODES)}.")
     facts = store.source_facts(db, source, column, name)
@@ -99,7 +96,7 @@ def prepare(
         name = facts.default_name
     existing = store.find_collection(db, name)
     if existing is not None:
-        return _take_up(db, existing, facts, column, model, options)
+        return _take_up(db, existing, facts, column, model, mode, options)
     _check_new_name(name, facts.default_name)
     if not facts.has_names:
         raise NameTaken(
@@ -116,7 +113,7 @@ def prepare(
     existing = store.find_collection(db, name)
     if existing is None:
         raise _taken(name)
-    return _take_up(db, existing, facts, column, model, options)
+    return _take_up(db, existing, facts, column, model, mode, options)
 
 
 def _check_new_name(name: str, default_name: str) -> None:
@@ -128,7 +125,13 @@ def _check_new_name(name: str, default_name: str) -> None:
 
 
 def _take_up(
-    db: Session, existing: Collection, facts: SourceFacts, column: str, model: str | None, options: Options
+    db: Session,
+    existing: Collection,
+    facts: SourceFacts,
+    column: str,
+    model: str | None,
+    mode: str,
+    options: Options,
 ) -> int:
     """The number of a collection that is there already, if it is the one that was described."""
     if existing.is_lost:
@@ -145,6 +148,7 @@ def _take_up(
         "source_column": column,
         "model": reference and reference.name,
         "version": reference and reference.version,
+        "mode": mode,
         "storage": options.storage,
         "chunk_tokens": options.chunk_tokens,
         "chunk_overlap": options.chunk_overlap,
@@ -155,6 +159,7 @@ def _take_up(
         "source_column": existing.source_column,
         "model": own_reference.name,
         "version": own_reference.version,
+        "mode": existing.mode,
         "storage": existing.storage,
         "chunk_tokens": existing.chunk_tokens,
         "chunk_overlap": existing.chunk_overlap,
@@ -226,6 +231,9 @@ def fill(db: Session, collection_id: int) -> None:
     collection = store.get_collection(db, collection_id)
     if collection is None:
         raise ObjectNotFound("the collection does not exist any more")
+    if collection.mode == "queue":
+        _leave_to_worker(db, collection)
+        return
     if not db.commit():
         db.notice(
             f'collection "{collection.name}": filled inside a transaction block, so nothing is committed before you do,'
@@ -244,6 +252,14 @@ def fill(db: Session, collection_id: int) -> None:
             f" collection => '{literal(collection.name)}')",
         )
     progress.finish()
+
+
+def _leave_to_worker(db: Session, collection: Collection) -> None:
+    what = f'collection "{collection.name}"'
+    if queue.refill(db, collection.collection_id):
+        db.notice(f"{what}: the worker embeds its rows; pgml_tune.stat_progress shows how many wait")
+    else:
+        db.warn(f"{what}: its rows wait, since no worker serves this database: start pgml-tune worker")
 
 
 def fill_rows(
@@ -297,7 +313,7 @@ def _mend_one(db: Session, collection_id: int) -> None:
         return
     if changes:
         db.notice(f"{what}: mended {', '.join(sorted(changes))}")
-    if collection.is_ready and not collection.is_filled:
+    if collection.is_ready and not collection.is_filled and collection.mode != "queue":
         # A run that was ended leaves any of the partitions behind, so all are looked at.
         progress = Progress(db, what, store.count_missing(db, collection_id))
         fill_rows(db, collection, progress)

@@ -17,22 +17,23 @@ from pathlib import Path
 from pgml_tune import __version__
 from pgml_tune.db import Database, Session
 from pgml_tune.engine.artifact import Artifact, bound_digest
-from pgml_tune.engine.generator import ENDPOINT
 from pgml_tune.engine.orphans import left_over
 from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.ipc import spool
 from pgml_tune.records import Check, ModelReference
 from pgml_tune.service.secret import FILE_NAME
 from pgml_tune.settings import Limits, Paths
-from pgml_tune.store import call_log, job, registry, rollout
+from pgml_tune.store import call_log, job, queue, registry, rollout
 from pgml_tune.store.collection import collection_faults
 from pgml_tune.store.server import ServerFacts, server_facts
 from pgml_tune.store.setting import read_settings
 
-PACKAGES = ("numpy", "onnxruntime", "tokenizers", "orjson", "ctranslate2", "sqlglot")
+PACKAGES = ("numpy", "onnxruntime", "tokenizers", "orjson")
 TRAINING = ("torch", "sentence_transformers", "transformers", "datasets", "accelerate", "peft", "onnx", "onnxscript")
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "psycopg")
 _LOW_DISK_BYTES = 1 << 30
+_LONG_LAG_SECONDS = 600
+_START_WORKER = "Start pgml-tune worker as the user of the server."
 
 
 def examine(db: Session, read_paths: Callable[[], Paths]) -> list[Check]:
@@ -46,10 +47,9 @@ def examine(db: Session, read_paths: Callable[[], Paths]) -> list[Check]:
     checks.append(Check("configuration file", "ok", str(paths.config_file or "none, the defaults are in force")))
     checks += [*_model_root(paths.model_root), *_spool(paths.spool_dir)]
     checks += _default_model(facts)
-    endpoint = Limits.from_rows(read_settings(db)[1]).sql_endpoint
     for reference, digest in registry.all_versions(db):
-        checks.append(_version(paths.model_root, reference, digest, endpoint))
-    return [*checks, *_collections(db), *_rollouts(db), *_log(db, paths.spool_dir), *_jobs(db)]
+        checks.append(_version(paths.model_root, reference, digest))
+    return [*checks, *_collections(db), *_rollouts(db), *_log(db, paths.spool_dir), *_jobs(db), *_queues(db)]
 
 
 def _jobs(db: Database) -> Iterator[Check]:
@@ -71,6 +71,23 @@ def _jobs(db: Database) -> Iterator[Check]:
         "" if facts.has_worker or (starts and not is_stuck) else "Start pgml-tune worker as the user of the server, or"
         " SELECT configure('auto_start_worker', 'on')",
     )
+
+
+def _queues(db: Database) -> Iterator[Check]:
+    lags = queue.lags(db)
+    if not lags:
+        return
+    waiting = sum(lag.waiting for lag in lags)
+    oldest = max(lag.seconds for lag in lags)
+    given_up = sum(lag.given_up for lag in lags)
+    is_served = queue.is_served(db)
+    detail = f"{waiting} rows wait, the oldest for {oldest:.0f} s; {given_up} were given up"
+    if not is_served:
+        yield Check("queue", "warn", f"{detail}; no worker serves this database", _START_WORKER)
+    elif given_up:
+        yield Check("queue", "warn", detail, "SELECT * FROM pgml_tune.queue_failures; SELECT requeue_failed()")
+    else:
+        yield Check("queue", "warn" if oldest > _LONG_LAG_SECONDS else "ok", detail, "")
 
 
 def _python() -> Iterator[Check]:
@@ -219,12 +236,12 @@ def _log(db: Session, spool_dir: Path) -> Iterator[Check]:
     )
 
 
-def _version(model_root: Path, reference: ModelReference, digest: str, endpoint: str) -> Check:
+def _version(model_root: Path, reference: ModelReference, digest: str) -> Check:
     name = f"model {reference}"
     try:
         artifact = Artifact(model_root, digest)
         artifact.verify(force=True)
-        config = artifact.config()
+        artifact.config()
     except TuneError as error:
         return Check(name, "fail", f"{error.message}. {error.detail}".strip(), error.hint)
     file = shlex.quote(str(model_root / "names" / str(reference)))
@@ -236,7 +253,4 @@ def _version(model_root: Path, reference: ModelReference, digest: str, endpoint:
     if bound != digest:
         found = "nothing" if bound is None else "another artifact"
         return Check(name, "fail", f"embed_pinned() finds {found} under this name", fix)
-    if config.engine == ENDPOINT and not endpoint:
-        fix = "SELECT configure('sql_endpoint', 'http://127.0.0.1:8000/v1/chat/completions')"
-        return Check(name, "warn", "it is a model of a server, and the setting sql_endpoint names none", fix)
     return Check(name, "ok", f"{artifact.size_bytes / 1e6:.1f} MB, all checksums match")

@@ -14,6 +14,7 @@ from pgml_tune.service.preparation_options import Options
 from pgml_tune.service.validation import Golden, describe, validate
 from pgml_tune.store import collection as collection_store
 from pgml_tune.store import preparation as store
+from pgml_tune.store import queue
 from pgml_tune.store.collection import Collection
 from pgml_tune.store.preparation import Goal, PlannedCollection
 
@@ -110,7 +111,9 @@ def _fill_twin(db: Session, goal: Goal, options: Options, twin: Collection, thin
     pace = Pace(db, goal, thing, collection_store.count_missing(db, twin.collection_id), options.rows_per_second)
 
     def finish(db: Session, collection_id: int) -> int:
-        if missing := collection_store.count_missing(db, collection_id):
+        if twin.mode == "queue":
+            queue.fill(db, collection_id)  # what has changed since, the worker embeds
+        elif missing := collection_store.count_missing(db, collection_id):
             return missing
         pace.enter("indexing")
         if store.wants_index(db, collection_id):

@@ -66,6 +66,7 @@ class Collection:
     source: str  # schema-qualified, quoted
     source_column: str
     model_reference: str  # name@version
+    mode: str  # trigger | queue
     index_method: str  # auto | hnsw | none
     storage: str
     chunk_tokens: int | None

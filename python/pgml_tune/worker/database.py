@@ -18,9 +18,12 @@ from pgml_tune.settings import Limits, Paths
 from pgml_tune.store import job_run, rollout
 from pgml_tune.store.setting import read_settings
 from pgml_tune.worker.attempt import Attempt
+from pgml_tune.worker.embedding_queue import EmbeddingQueue
+from pgml_tune.worker.feeding import Passages
 from pgml_tune.worker.folder import sweep
 from pgml_tune.worker.hold import Hold, Timing
 from pgml_tune.worker.link import Link, Place, Unreachable
+from pgml_tune.worker.upkeep import Upkeep
 
 _POLL_SECONDS = 1.0
 _SWEEP_SECONDS = 60.0
@@ -67,7 +70,9 @@ class DatabaseWorker:
     slots: Slots = field(default_factory=Slots)
     stopping: threading.Event = field(default_factory=threading.Event)
     after_transaction: int | None = None  # whose end to wait for: before it there is nothing to see
+    passages: Passages | None = None  # None: queues are not fed
     _attempts: list[threading.Thread] = field(default_factory=list)
+    _helpers: list[threading.Thread] = field(default_factory=list)
     _next_seen: float = 0.0
     _next_sweep: float = 0.0
     _next_tick: float = 0.0
@@ -83,13 +88,23 @@ class DatabaseWorker:
                 log.info("[%s] is served by another worker", self.place.database)
                 return
             log.info("[%s] worker %s serves this database", self.place.database, worker_name())
+            self._start_helpers()
             while not self.stopping.is_set() and self._turn(link):
                 self.stopping.wait(_POLL_SECONDS)
         finally:
             self.stopping.set()
-            for attempt in self._attempts:
-                attempt.join()
+            for thread in (*self._attempts, *self._helpers):
+                thread.join()
             self._leave(link)
+
+    def _start_helpers(self) -> None:
+        """What a worker that stays does beside jobs, each in a thread of its own: none waits for another."""
+        if self.is_one_shot or self.passages is None:
+            return
+        queue = EmbeddingQueue(self.place, self.passages, self.stopping)
+        for name, work in (("feed", queue.feed), ("build", queue.build), ("upkeep", Upkeep(self.place, self.stopping).run)):
+            self._helpers.append(threading.Thread(target=work, name=f"{self.place.database} {name}"))
+            self._helpers[-1].start()
 
     def _is_wanted(self, link: Link) -> bool:
         """Whether no other worker of this kind serves the database; one that shows no life does not count."""

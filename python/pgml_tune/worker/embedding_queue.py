@@ -1,0 +1,160 @@
+"""The queue of one database: rows that wait are embedded, collections that are whole get their indexes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import psycopg
+
+from pgml_tune.db.connection import ConnectionDatabase
+from pgml_tune.errors import ObjectNotFound, TuneError
+from pgml_tune.settings import Limits
+from pgml_tune.store import queue as store
+from pgml_tune.store import setting
+from pgml_tune.store.queue import Queue
+from pgml_tune.worker.feeding import Feeding, Passages
+from pgml_tune.worker.link import Link, Place, Unreachable
+
+_POLL_SECONDS = 0.5
+_SWEEP_SECONDS = 600.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # of a collection that cannot be fed now
+_BUILD_LOCK = "2s"  # whoever waits for a table holds up all who come after
+_PASSING = ("42704", "55P03", "40P01", "40001")  # dropped, or in somebody else's hands: nothing to tell
+log = logging.getLogger("pgml_tune.worker")
+
+
+@dataclass(slots=True)
+class Pauses:
+    """Which collections are left alone for a while, since something was wrong with them, and which not."""
+
+    clock: Callable[[], float] = time.monotonic
+    _until: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    def is_paused(self, collection_id: int) -> bool:
+        return self.clock() < self._until.get(collection_id, (0.0, 0.0))[0]
+
+    def pause(self, collection_id: int) -> bool:
+        """Leave it alone, twice as long each time; whether this is the first time."""
+        _, before = self._until.get(collection_id, (0.0, 0.0))
+        wait = min(2 * before or _FIRST_PAUSE, _LONGEST_PAUSE)
+        self._until[collection_id] = self.clock() + wait, wait
+        return not before
+
+    def end(self, collection_id: int) -> None:
+        """It works again."""
+        self._until.pop(collection_id, None)
+
+
+@dataclass(slots=True)
+class EmbeddingQueue:
+    """Two loops over the collections in mode queue, each in a thread and a session of its own."""
+
+    place: Place
+    passages: Passages
+    stopping: threading.Event
+    _pauses: Pauses = field(default_factory=Pauses)
+    _next_sweep: float = 0.0
+
+    def feed(self) -> None:
+        """Embed rows as they come, until told to stop."""
+        self._loop(self._feed_all)
+
+    def build(self) -> None:
+        """Queue what a collection begins with, and open it when all of that is done, until told to stop."""
+        self._loop(Builder(self).turn)
+
+    def _loop(self, turn: Callable[[ConnectionDatabase], bool]) -> None:
+        link = Link(self.place)
+        while not self.stopping.is_set():
+            is_busy = False
+            try:
+                is_busy = link.use(turn)
+            except Unreachable:
+                pass  # the worker of the database tells
+            except (psycopg.Error, TuneError) as error:
+                log.warning("[%s] the queue cannot be asked: %s", self.place.database, error)
+                self.stopping.wait(_LONGEST_PAUSE)
+            if not is_busy:
+                self.stopping.wait(_POLL_SECONDS)
+        link.close()
+
+    def _feed_all(self, db: ConnectionDatabase) -> bool:
+        if time.monotonic() >= self._next_sweep:
+            store.sweep(db)
+            self._next_sweep = time.monotonic() + _SWEEP_SECONDS
+        if not store.is_fed(db):
+            return False
+        done = 0
+        limits = Limits.from_rows(setting.read_settings(db)[1])
+        for queue in store.queues(db):
+            if self.stopping.is_set():
+                return False
+            if queue.is_waiting and not self._pauses.is_paused(queue.collection_id):
+                feeding = Feeding(db, queue, self.passages, limits)
+                done += self.guarded(db, self._pauses, queue, feeding.feed)
+        return done > 0
+
+    def guarded(self, db: ConnectionDatabase, pauses: Pauses, queue: Queue, work: Callable[[], int]) -> int:
+        """What the work on one collection gives; what is wrong with it keeps no other waiting."""
+        try:
+            done = work()
+        except (TuneError, ConnectionError, psycopg.Error) as error:
+            if db.is_lost:
+                raise
+            is_first = pauses.pause(queue.collection_id)
+            sqlstate = getattr(error, "sqlstate", None)
+            if sqlstate == ObjectNotFound.sqlstate:
+                self._next_sweep = 0.0  # dropped meanwhile, but for the rows that were held here
+            if is_first and sqlstate not in _PASSING and not self.stopping.is_set():
+                log.warning("[%s] %s: left for a while, %s", self.place.database, queue, error)
+            return 0
+        pauses.end(queue.collection_id)
+        return done
+
+
+@dataclass(slots=True)
+class Builder:
+    """Makes collections whole: one session of a database does, whatever number of workers it has."""
+
+    queue_worker: EmbeddingQueue
+    _session: ConnectionDatabase | None = None  # that is the one
+    _pauses: Pauses = field(default_factory=Pauses)
+    _marks: dict[int, int] = field(default_factory=dict)  # the last row that a collection waits for
+
+    def turn(self, db: ConnectionDatabase) -> bool:
+        """Look at all collections once; whether there may be more to do at once."""
+        if not store.is_fed(db):
+            return False
+        if self._session is not db:
+            if not store.take_building(db):
+                return False
+            self._session = db
+            self._marks.clear()
+        for queue in store.queues(db):
+            if not queue.is_filled and not self._pauses.is_paused(queue.collection_id):
+                self.queue_worker.guarded(db, self._pauses, queue, partial(self._build, db, queue))
+        return False
+
+    def _build(self, db: ConnectionDatabase, queue: Queue) -> int:
+        mark = self._marks.get(queue.collection_id)
+        if mark is None:
+            with db.transaction():
+                store.set_timeouts(db, "0", _BUILD_LOCK)
+                queued, mark = store.fill(db, queue.collection_id)
+            self._marks[queue.collection_id] = mark
+            log.info("%s: %d rows are queued", queue, queued)
+        if store.is_due(db, queue.collection_id, mark):
+            return 0
+        started = time.monotonic()
+        with db.transaction():
+            # Those that feed it wait for the index, nobody else does.
+            store.set_timeouts(db, "0", _BUILD_LOCK)
+            store.finish(db, queue.collection_id)
+        del self._marks[queue.collection_id]
+        log.info("%s: whole, its indexes took %.1f s", queue, time.monotonic() - started)
+        return 1

@@ -1,0 +1,127 @@
+"""Feeds a collection in mode queue: a batch of the rows that wait, from their keys to their vectors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import psycopg
+
+from pgml_tune.db import Connection
+from pgml_tune.errors import TuneError
+from pgml_tune.service.inputs import encoded
+from pgml_tune.settings import Limits
+from pgml_tune.store import queue as store
+from pgml_tune.store.queue import Claimed, Queue
+
+# What is wrong with a row, and with no other: data, a limit, a constraint.
+_OF_A_ROW = ("22", "23", "54")
+_READ_SECONDS, _LOCK_SECONDS = "1min", "1s"
+log = logging.getLogger("pgml_tune.worker")
+
+
+class Passages(Protocol):
+    """Makes vectors of passages; ConnectionError where nobody answers."""
+
+    def chunks(self, digest: str, text: str, chunk_tokens: int, chunk_overlap: int) -> list[str]:
+        """A text in pieces of at most so many tokens."""
+        ...
+
+    def embed(self, digest: str, texts: Sequence[str], limits: Limits) -> list[str]:
+        """The vectors of texts in the text form of type vector."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Feeding:
+    """What it takes to feed a collection."""
+
+    db: Connection
+    queue: Queue
+    passages: Passages
+    limits: Limits
+
+    def feed(self) -> int:
+        """Deal with the rows that have waited longest, and say with how many."""
+        held: list[Claimed] = []
+
+        def claim() -> list[Claimed]:
+            held.extend(store.claim(self.db, self.queue.collection_id, self.queue.batch_size))
+            return held
+
+        try:
+            return self._deal_with(claim)
+        except (TuneError, psycopg.Error) as error:
+            if not _is_of_a_row(error):
+                raise
+            return self._isolate([row.queue_id for row in held], error)
+
+    def _isolate(self, queue_ids: Sequence[int], error: TuneError | psycopg.Error) -> int:
+        """Deal with rows one of which is at fault: halves of them, and halves of these."""
+        if len(queue_ids) <= 1:
+            for queue_id in queue_ids:
+                self._fail(queue_id, error)
+            return len(queue_ids)
+        half = len(queue_ids) // 2
+        done = 0
+        for part in (queue_ids[:half], queue_ids[half:]):
+            try:
+                done += self._deal_with(partial(store.claim_again, self.db, self.queue.collection_id, part))
+            except (TuneError, psycopg.Error) as cause:
+                if not _is_of_a_row(cause):
+                    raise
+                done += self._isolate(part, cause)
+        return done
+
+    def _deal_with(self, claim: Callable[[], list[Claimed]]) -> int:
+        with self.db.transaction():
+            held = claim()
+            return self._embed(held) if held else 0
+
+    def _embed(self, held: list[Claimed]) -> int:
+        queue = self.queue
+        keys = list(dict.fromkeys(row.key for row in held))  # a row that has changed twice is embedded once
+        with self.db.glance():
+            # No lock on the table keeps anybody waiting while the model works, and who makes its index is not waited for.
+            store.set_timeouts(self.db, _READ_SECONDS, _LOCK_SECONDS)
+            texts = store.read_texts(self.db, queue.collection_id, keys)
+        hashes: list[bytes | None] = [None] * len(keys)
+        places: list[tuple[int, int]] = []
+        pieces: list[str] = []
+        left: set[store.Key] = set()
+        for text in texts:
+            key = keys[text.key_no - 1]
+            if text.content is None:
+                left.add(key)
+                continue
+            encoded(text.content, self.limits)
+            hashes[text.key_no - 1] = text.sha256
+            for chunk_no, piece in enumerate(self._chunks(text.content), 1):
+                places.append((text.key_no, chunk_no))
+                pieces.append(piece)
+        vectors = self.passages.embed(queue.digest, pieces, self.limits) if pieces else []
+        passages = [(*place, vector) for place, vector in zip(places, vectors, strict=True)]
+        store.store_vectors(self.db, queue.collection_id, keys, hashes, passages)
+        done = [row.queue_id for row in held if row.key not in left]
+        store.remove(self.db, queue.collection_id, done)
+        return len(done)
+
+    def _chunks(self, text: str) -> list[str]:
+        if self.queue.chunk_tokens is None:
+            return [text]
+        return self.passages.chunks(self.queue.digest, text, self.queue.chunk_tokens, self.queue.chunk_overlap)
+
+    def _fail(self, queue_id: int, error: TuneError | psycopg.Error) -> None:
+        message = error.message if isinstance(error, TuneError) else str(error.diag.message_primary or error)
+        is_given_up = store.fail(self.db, self.queue.collection_id, queue_id, error.sqlstate or "58000", message)
+        log.log(
+            logging.ERROR if is_given_up else logging.WARNING,
+            "%s: a row %s: %s", self.queue, "is given up" if is_given_up else "is tried again later", message,
+        )  # fmt: skip
+
+
+def _is_of_a_row(error: TuneError | psycopg.Error) -> bool:
+    return (error.sqlstate or "")[:2] in _OF_A_ROW

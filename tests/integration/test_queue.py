@@ -1,0 +1,396 @@
+"""Collections in mode queue: writers only note keys, the worker makes the vectors true."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from collection_parts import parts
+from collection_state import COLLECTION, assert_exact, collection_row, found, model_does
+from conditions import fetch_value, refused, wait_until
+from conftest import Connect
+from dumping import restored_copy
+from job_workers import Installation, Workers, workers_of
+from queue_parts import wait_until_fed, waiting
+from spaces import MODEL, register_spaces, wrong_rows
+
+CREATE = "CREATE TABLE doc (id bigint PRIMARY KEY, body text, note text)"
+EMBED = "CALL auto_embed('doc', 'body', mode => 'queue')"
+
+
+@pytest.fixture
+def workers(server_home: Path, db: psycopg.Connection[Any]) -> Iterator[Workers]:
+    with workers_of(Installation(server_home), db) as started:
+        yield started
+
+
+@pytest.fixture
+def doc(db: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """A session on a table in mode queue, none of whose rows has been embedded."""
+    db.execute(CREATE)
+    db.execute("INSERT INTO doc SELECT g, 'text number ' || g, 'n' FROM generate_series(1, 20) AS g")
+    db.execute("INSERT INTO doc VALUES (21, NULL, 'n')")
+    db.execute(EMBED)
+    return db
+
+
+def test_triggers_only_note_keys_of_rows_whose_text_changes(doc: psycopg.Connection[Any], connect: Connect) -> None:
+    writes = (
+        ("INSERT INTO doc VALUES (30, 'a', 'n'), (31, NULL, 'n')", ["30"]),
+        ("UPDATE doc SET note = 'other'", []),
+        ("UPDATE doc SET body = 'b' WHERE id IN (30, 31)", ["30", "31"]),
+        ("UPDATE doc SET body = body || '' WHERE id = 30", []),
+        ("UPDATE doc SET id = 40 WHERE id = 30", ["30", "40"]),
+        ("UPDATE doc SET body = NULL WHERE id = 40", ["40"]),
+        ("DELETE FROM doc WHERE id IN (31, 40)", ["31", "40"]),
+        ("INSERT INTO doc VALUES (1, 'c') ON CONFLICT (id) DO UPDATE SET body = 'c'", ["1"]),
+    )
+    with model_does(doc, 0):
+        for statement, keys in writes:
+            doc.execute("DELETE FROM pgml_tune.queue")
+            doc.execute(statement)
+            assert waiting(doc) == [(key,) for key in keys], statement
+    doc.execute("DELETE FROM pgml_tune.queue")
+    with refused("P0001"), doc.transaction():
+        doc.execute("INSERT INTO doc VALUES (50, 'never')")
+        doc.execute("DO $$ BEGIN RAISE EXCEPTION 'no'; END $$")
+    assert waiting(doc) == []
+
+
+def test_worker_makes_a_collection_whole_and_keeps_it_so(doc: psycopg.Connection[Any], workers: Workers) -> None:
+    with refused("55000"):
+        found(doc, "text number 3")
+    workers.serve()
+    wait_until_fed(doc)
+    assert assert_exact(doc)["rows"] == 20
+    assert found(doc, "text number 3", k=1) == [{"id": 3}]
+    doc.execute("INSERT INTO doc SELECT g, 'more ' || g % 7 FROM generate_series(100, 140) AS g")
+    doc.execute("UPDATE doc SET body = 'a red herring' WHERE id = 3")
+    doc.execute("UPDATE doc SET id = 1000 WHERE id = 4")
+    doc.execute("UPDATE doc SET body = NULL WHERE id = 5")
+    doc.execute("DELETE FROM doc WHERE id = 6")
+    wait_until_fed(doc)
+    assert assert_exact(doc)["rows"] == 59
+    assert found(doc, "a red herring", k=1) == [{"id": 3}]
+    doc.execute("TRUNCATE doc")
+    doc.execute("INSERT INTO doc VALUES (3, 'after all')")
+    wait_until_fed(doc)
+    assert assert_exact(doc)["rows"] == 1
+
+
+def test_chunks_and_other_options_are_those_of_triggers(db: psycopg.Connection[Any], workers: Workers) -> None:
+    db.execute(CREATE)
+    db.execute("INSERT INTO doc SELECT g, repeat('the quick brown fox ' || g || '. ', g) FROM generate_series(1, 30) AS g")
+    options = '{"chunk_tokens": 32, "chunk_overlap": 8, "storage": "halfvec", "text_search": "english", "batch_size": 7}'
+    db.execute("CALL auto_embed('doc', 'body', mode => 'queue', options => %s)", (options,))
+    workers.serve()
+    wait_until_fed(db)
+    assert assert_exact(db)["rows"] == 30
+    db.execute("UPDATE doc SET body = 'short' WHERE id > 20")
+    wait_until_fed(db)
+    assert assert_exact(db)["rows"] == 30
+
+
+def test_rows_that_wait_are_shown_and_doctor_tells_that_no_worker_runs(doc: psycopg.Connection[Any]) -> None:
+    doc.execute("INSERT INTO doc VALUES (30, 'a')")
+    row = doc.execute(
+        "SELECT kind, model, steps_total, metric, metric_value >= 0 FROM pgml_tune.stat_progress"
+    ).fetchall()
+    assert row == [("queue", "minilm@v1", 1, "lag_seconds", True)]
+    assert fetch_value(doc, "SELECT status FROM doctor() WHERE check_name = 'queue'") == "warn"
+
+
+ODD_KEYS = """
+CREATE TYPE mood AS ENUM ('so so', 'fine');
+CREATE DOMAIN code AS varchar(20) COLLATE "C" CHECK (VALUE <> '');
+CREATE TABLE doc (
+    a timestamptz, b bytea, c uuid, d mood, e code, f numeric(10, 2), g text[], h interval, i char(5), j boolean, k float8,
+    l int4range, body text, PRIMARY KEY (a, b, c, d, e, f, g, h, i, j, k, l)
+)
+"""
+ODD_ROWS = r"""
+INSERT INTO doc SELECT '2026-03-29 01:59:59.123456+01', '\x00ff5c', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'so so',
+    E'q"\'\\,{}', g + 0.25, ARRAY['x,y', NULL, '', '"'], '1 mon -1 day 00:00:00.5', 'ab', g % 2 = 0, 0.1 + g / 3.0,
+    int4range(1, g + 5), 'text ' || g FROM generate_series(1, 5) AS g
+"""
+
+
+def test_keys_of_any_type_come_back_as_they_were(
+    db: psycopg.Connection[Any], connect: Connect, workers: Workers
+) -> None:
+    db.execute(ODD_KEYS)
+    db.execute(EMBED)
+    odd = connect()
+    odd.execute("SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard'; SET bytea_output = 'escape'")
+    odd.execute("SET extra_float_digits = -3; SET TimeZone = 'Asia/Kathmandu'")
+    odd.execute(ODD_ROWS)
+    workers.serve()
+    wait_until_fed(db)
+    keys = tuple("abcdefghijkl")
+    assert assert_exact(db, keys=keys)["rows"] == 5
+    odd.execute("UPDATE doc SET body = body || ' again', f = f + 1")
+    odd.execute("DELETE FROM doc WHERE j")
+    wait_until_fed(db)
+    assert assert_exact(db, keys=keys)["rows"] == 3
+
+
+def test_a_row_that_cannot_be_embedded_keeps_no_other_waiting_and_is_given_up(
+    doc: psycopg.Connection[Any], workers: Workers, connect: Connect
+) -> None:
+    doc.execute("SELECT configure('max_input_bytes', '1000')")
+    doc.execute("UPDATE doc SET body = repeat('long ', 300) WHERE id IN (7, 13)")
+    workers.serve()
+    embedded = "SELECT embedded FROM pgml_tune.embedding_collections"
+    wait_until(lambda: fetch_value(doc, embedded) == 18, 60)
+
+    def are_given_up() -> bool:
+        doc.execute("UPDATE pgml_tune.queue SET due_at = NULL")  # as if the time had come
+        return bool(fetch_value(doc, "SELECT count(*) = 2 FROM pgml_tune.queue_failures"))
+
+    wait_until(are_given_up, 60)
+    failures = "SELECT key ->> 'id', sqlstate, tries, source::text FROM pgml_tune.queue_failures ORDER BY 1"
+    assert doc.execute(failures).fetchall() == [("13", "54000", 5, "doc"), ("7", "54000", 5, "doc")]
+    wait_until_fed(doc)
+    assert collection_row(doc)["state"] == "ready"
+    assert 7 not in [key["id"] for key in found(doc, "long long", k=30)]
+    assert fetch_value(doc, "SELECT status FROM doctor() WHERE check_name = 'queue'") == "warn"
+    # A text that can be embedded mends one of them, a limit that lets it pass the other.
+    doc.execute("UPDATE doc SET body = 'short' WHERE id = 7")
+    wait_until(lambda: fetch_value(doc, "SELECT count(*) FROM pgml_tune.queue_failures") == 1, 30)
+    doc.execute("SELECT configure('max_input_bytes', NULL)")
+    assert fetch_value(doc, "SELECT requeue_failed('public.doc.body')") == 1
+    wait_until_fed(doc)
+    assert assert_exact(doc)["rows"] == 20
+    assert fetch_value(doc, "SELECT status FROM doctor() WHERE check_name = 'queue'") == "ok"
+
+
+def test_only_owners_queue_rows_and_see_and_requeue_failures(
+    db: psycopg.Connection[Any], connect: Connect
+) -> None:
+    db.execute("CREATE SCHEMA app AUTHORIZATION olga; SET ROLE olga")
+    db.execute("CREATE TABLE app.doc (id integer PRIMARY KEY, body text); GRANT INSERT ON app.doc TO stranger")
+    db.execute("CALL auto_embed('app.doc', 'body', collection => 'olgas', mode => 'queue')")
+    db.execute("RESET ROLE; GRANT USAGE ON SCHEMA app TO stranger")
+    connect("stranger").execute("INSERT INTO app.doc VALUES (1, 'by a stranger')")
+    assert waiting(db) == [("1",)]
+    for role in ("stranger", "mallory", "alice"):
+        session = connect(role)
+        for sql in (
+            "INSERT INTO pgml_tune.queue (collection_id, key) SELECT collection_id, '{2}' FROM pgml_tune.collection",
+            "INSERT INTO pgml_tune.queue (collection_id, key) VALUES (1, '{2}')",
+            "INSERT INTO pgml_tune.queue (collection_id, key) VALUES (99, '{2}')",
+            "SELECT * FROM pgml_tune.queue",
+            "DELETE FROM pgml_tune.queue",
+            "SELECT * FROM pgml_tune.queue_failure",
+        ):
+            with refused("42501"):
+                session.execute(sql)
+    db.execute(
+        "INSERT INTO pgml_tune.queue_failure (collection_id, key, tries, sqlstate, message, enqueued_at)"
+        " SELECT collection_id, '{1}', 5, '54000', 'too long', now() FROM pgml_tune.collection"
+    )
+    db.execute("SELECT grant_operate('bob')")
+    bob, olga, adam = connect("bob"), connect("olga"), connect("adam")
+    seen = "SELECT count(*) FROM pgml_tune.queue_failures"
+    assert [fetch_value(session, seen) for session in (bob, olga, adam)] == [0, 1, 1]
+    assert fetch_value(bob, "SELECT requeue_failed()") == 0
+    with refused("42501"):
+        bob.execute("SELECT requeue_failed('olgas')")
+    with refused("42704"):
+        olga.execute("SELECT requeue_failed('nothing')")
+    assert fetch_value(olga, "SELECT requeue_failed()") == 1
+    assert fetch_value(olga, seen) == 0
+
+
+def test_another_mode_is_another_collection(doc: psycopg.Connection[Any]) -> None:
+    doc.execute(EMBED)
+    with refused("42710"):
+        doc.execute("CALL auto_embed('doc', 'body')")
+
+
+def test_renames_are_followed_and_a_drop_leaves_nothing(doc: psycopg.Connection[Any], workers: Workers) -> None:
+    doc.execute("INSERT INTO doc VALUES (30, 'before')")
+    doc.execute("ALTER TABLE doc RENAME id TO number; ALTER TABLE doc RENAME body TO \"the text\"")
+    doc.execute("ALTER TABLE doc RENAME TO paper")
+    doc.execute("INSERT INTO paper VALUES (31, 'after')")
+    workers.serve()
+    wait_until_fed(doc)
+    assert assert_exact(doc, keys=("number",))["rows"] == 22
+    doc.execute("INSERT INTO paper SELECT g, 'x' || g FROM generate_series(100, 200) AS g")
+    doc.execute(f"SELECT drop_auto_embed('{COLLECTION}')")
+    wait_until(lambda: waiting(doc) == [], 30)
+    left = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'pgml_tune'::regnamespace AND proname ~ '^_(sync|keep|feed)_[0-9]'"
+    assert fetch_value(doc, left) == 0
+    doc.execute("INSERT INTO paper VALUES (300, 'nobody cares')")
+    assert waiting(doc) == []
+
+
+def test_column_dropped_with_cascade_leaves_the_table_writable(doc: psycopg.Connection[Any], workers: Workers) -> None:
+    workers.serve()
+    wait_until_fed(doc)
+    doc.execute("ALTER TABLE doc DROP body CASCADE")
+    doc.execute("INSERT INTO doc (id) VALUES (30)")
+    doc.execute("DELETE FROM doc WHERE id < 3")
+    doc.execute("TRUNCATE doc")
+    assert waiting(doc) == []
+
+
+def test_transaction_from_before_the_collection_is_refused(db: psycopg.Connection[Any], connect: Connect) -> None:
+    db.execute(CREATE)
+    old = connect()
+    old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM doc")
+    old.execute("COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")
+    db.execute(EMBED)
+    with refused("40001"):
+        old.execute("INSERT INTO doc VALUES (1, 'a')")
+    old.execute("ROLLBACK")
+
+
+def test_partitions_written_attached_detached_and_truncated(db: psycopg.Connection[Any], workers: Workers) -> None:
+    db.execute("CREATE TABLE doc (region text, id bigint, body text, PRIMARY KEY (region, id)) PARTITION BY LIST (region)")
+    db.execute("CREATE TABLE doc_eu PARTITION OF doc FOR VALUES IN ('eu')")
+    db.execute("CREATE TABLE doc_us PARTITION OF doc FOR VALUES IN ('us')")
+    db.execute("CREATE TABLE doc_asia (body text, id bigint NOT NULL, region text NOT NULL)")
+    db.execute("INSERT INTO doc_asia SELECT 'asia ' || g, g, 'asia' FROM generate_series(1, 5) AS g")
+    db.execute("INSERT INTO doc SELECT 'eu', g, 'europe ' || g FROM generate_series(1, 5) AS g")
+    db.execute(EMBED)
+    workers.serve()
+    wait_until_fed(db)
+    db.execute("INSERT INTO doc_us SELECT 'us', g, 'america ' || g FROM generate_series(1, 5) AS g")
+    db.execute("UPDATE doc SET region = 'us', id = 10 WHERE region = 'eu' AND id = 1")
+    db.execute("ALTER TABLE doc ATTACH PARTITION doc_asia FOR VALUES IN ('asia')")
+    db.execute("CALL maintain()")
+    wait_until_fed(db)
+    assert assert_exact(db, keys=("region", "id"))["rows"] == 15
+    db.execute("TRUNCATE doc_us")
+    db.execute("ALTER TABLE doc DETACH PARTITION doc_eu")
+    db.execute("CALL maintain()")
+    db.execute("DELETE FROM doc_asia WHERE id = 1")
+    wait_until_fed(db)
+    assert assert_exact(db, keys=("region", "id"))["rows"] == 4
+
+
+def test_row_security_hides_vectors_as_rows(db: psycopg.Connection[Any], connect: Connect, workers: Workers) -> None:
+    db.execute("CREATE SCHEMA vault AUTHORIZATION olga; GRANT USAGE ON SCHEMA vault TO PUBLIC; SET ROLE olga")
+    db.execute("CREATE TABLE vault.doc (id integer PRIMARY KEY, body text, tenant name)")
+    db.execute("GRANT SELECT ON vault.doc TO alice; ALTER TABLE vault.doc ENABLE ROW LEVEL SECURITY")
+    db.execute("CREATE POLICY own ON vault.doc USING (tenant = current_user)")
+    db.execute(
+        "INSERT INTO vault.doc SELECT g, 'text ' || g, CASE g % 2 WHEN 0 THEN 'alice' ELSE 'bob' END"
+        " FROM generate_series(1, 10) AS g"
+    )
+    db.execute("CALL auto_embed('vault.doc', 'body', collection => 'vault', mode => 'queue')")
+    db.execute("RESET ROLE")
+    workers.serve()
+    wait_until_fed(db, "vault")
+    alice = connect("alice")
+    assert fetch_value(alice, f"SELECT count(*) FROM {parts(db, 'vault')['side']}") == 5
+    assert len(found(alice, "text", "vault")) == 5
+
+
+@pytest.mark.parametrize("dump_format", ["plain", "custom"])
+def test_a_dump_takes_rows_that_wait_along(
+    doc: psycopg.Connection[Any], workers: Workers, connect: Connect, tmp_path: Path, dump_format: str
+) -> None:
+    worker = workers.serve()
+    wait_until_fed(doc)
+    worker.end()
+    doc.execute("UPDATE doc SET body = 'changed' WHERE id = 2; DELETE FROM doc WHERE id = 3")
+    with restored_copy(doc, connect, tmp_path, dump_format) as copy:
+        assert waiting(copy) == [("2",), ("3",)]
+        copy.execute("INSERT INTO doc VALUES (30, 'in the copy')")
+        with workers_of(workers.installation, copy) as others:
+            others.serve()
+            wait_until_fed(copy)
+            assert assert_exact(copy)["rows"] == 20
+
+
+def test_twins_are_fed_like_what_they_stand_beside(
+    db: psycopg.Connection[Any], server_home: Path, workers: Workers
+) -> None:
+    register_spaces(db, Installation(server_home))
+    db.execute(CREATE)
+    db.execute("INSERT INTO doc SELECT g, 'text number ' || g FROM generate_series(1, 40) AS g")
+    db.execute(f"CALL auto_embed('doc', 'body', '{MODEL}', mode => 'queue')")
+    worker = workers.serve()
+    wait_until_fed(db)
+    db.execute(f"CALL prepare_rollout('{MODEL}', 'v2')")
+    db.execute("UPDATE doc SET body = body || ' again' WHERE id % 3 = 0; DELETE FROM doc WHERE id % 7 = 0")
+    db.execute("INSERT INTO doc VALUES (100, 'new')")
+    wait_until_fed(db)
+    assert wrong_rows(db, COLLECTION, "v1") == wrong_rows(db, COLLECTION, "v2") == []
+    worker.end()
+    db.execute("UPDATE doc SET body = 'while no worker runs' WHERE id = 1")
+    db.execute(f"CALL prepare_rollout('{MODEL}', 'v2')")
+    db.execute(f"SELECT rollout_model('{MODEL}', 'v2')")
+    workers.serve()
+    wait_until_fed(db)
+    assert wrong_rows(db, COLLECTION, "v1") == wrong_rows(db, COLLECTION, "v2") == []
+    assert found(db, "while no worker runs", k=1) == [{"id": 1}]
+
+
+def test_side_table_with_code_of_its_owner_is_not_written_to(
+    db: psycopg.Connection[Any], workers: Workers
+) -> None:
+    db.execute("CREATE SCHEMA app AUTHORIZATION olga; GRANT CREATE ON SCHEMA public TO olga; SET ROLE olga")
+    db.execute("CREATE TABLE app.doc (id integer PRIMARY KEY, body text)")
+    db.execute("CALL auto_embed('app.doc', 'body', collection => 'olgas', mode => 'queue')")
+    side = str(fetch_value(db, "SELECT embeddings::text FROM pgml_tune.embedding_collections"))
+    db.execute(
+        "CREATE FUNCTION app.evil() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN EXECUTE 'ALTER ROLE olga SUPERUSER'; RETURN NEW; END$$"
+    )
+    db.execute(f"CREATE CONSTRAINT TRIGGER evil AFTER INSERT ON {side} DEFERRABLE INITIALLY DEFERRED"
+               " FOR EACH ROW EXECUTE FUNCTION app.evil()")  # fmt: skip
+    db.execute("INSERT INTO app.doc VALUES (1, 'a')")
+    db.execute("RESET ROLE")
+    worker = workers.serve()
+    wait_until(lambda: "left for a while" in worker.log.read_text(), 30)
+    assert waiting(db) == [("1",)]
+    assert fetch_value(db, "SELECT rolsuper FROM pg_roles WHERE rolname = 'olga'") is False
+    db.execute(f"DROP TRIGGER evil ON {side}")
+    wait_until_fed(db, "olgas")
+
+
+def test_workers_killed_under_load_lose_no_row(
+    doc: psycopg.Connection[Any], workers: Workers, connect: Connect
+) -> None:
+    stop = threading.Event()
+    errors: list[Exception] = []
+
+    def write(number: int) -> None:
+        session, turn = connect(), 0
+        try:
+            while not stop.is_set():
+                turn += 1
+                key = number * 1000 + turn % 25
+                session.execute("INSERT INTO doc VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+                                (key, f"writer {number} turn {turn}"))  # fmt: skip
+                session.execute("UPDATE doc SET body = %s WHERE id = %s", (f"shared {number} {turn}", turn % 5 + 1))
+                if turn % 7 == 0:
+                    session.execute("DELETE FROM doc WHERE id = %s", (key,))
+                stop.wait(0.005)
+        except Exception as error:
+            errors.append(error)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(1, 4)]
+    for writer in writers:
+        writer.start()
+    try:
+        steady = workers.serve()
+        for _ in range(4):
+            victim = workers.serve()
+            wait_until(lambda log=victim.log: "serves this database" in log.read_text(), 30)
+            stop.wait(1.5)
+            victim.process.kill()
+            victim.process.wait()
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert not errors
+    assert steady.process.poll() is None
+    wait_until_fed(doc)
+    assert_exact(doc)
