@@ -25,6 +25,7 @@ DEFINERS = {
     "_expire_jobs",
     "_file_users",
     "_fill_collection",
+    "_fill_queue",
     "_finish_collection",
     "_forget_columns",
     "_forget_job_rows",
@@ -39,7 +40,9 @@ DEFINERS = {
     "_preparations",
     "_purge_cache",
     "_read_cache",
+    "_refill_collection",
     "_register_version",
+    "_requeue",
     "_reset_counts",
     "_retire_shadows",
     "_retire_vectors",
@@ -74,6 +77,7 @@ JOBS = {
 WITHOUT_SEARCH_PATH = {
     # A procedure with a SET clause could not commit.
     "_fill",
+    "_maintain",
     "_mend",
     "_retire",
     "_tick",

@@ -1,6 +1,7 @@
 """What a worker does for a database from time to time."""
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -26,9 +27,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def session(db: psycopg.Connection[Any]) -> ConnectionDatabase:
+def session(db: psycopg.Connection[Any]) -> Iterator[ConnectionDatabase]:
     info = db.info
-    return ConnectionDatabase.connect(f"host={info.host} port={info.port} user=postgres", "test", info.dbname)
+    opened = ConnectionDatabase.connect(f"host={info.host} port={info.port} user=postgres", "test", info.dbname)
+    yield opened
+    opened.close()
 
 
 def keep_up(clock: Clock, session: ConnectionDatabase, seconds: list[float]) -> None:

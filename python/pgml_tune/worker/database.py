@@ -102,7 +102,8 @@ class DatabaseWorker:
         if self.is_one_shot or self.passages is None:
             return
         queue = EmbeddingQueue(self.place, self.passages, self.stopping)
-        for name, work in (("feed", queue.feed), ("build", queue.build), ("upkeep", Upkeep(self.place, self.stopping).run)):
+        upkeep = Upkeep(self.place, self.stopping)
+        for name, work in (("feed", queue.feed), ("build", queue.build), ("upkeep", upkeep.run)):
             self._helpers.append(threading.Thread(target=work, name=f"{self.place.database} {name}"))
             self._helpers[-1].start()
 

@@ -85,7 +85,7 @@ class Feeding:
         queue = self.queue
         keys = list(dict.fromkeys(row.key for row in held))  # a row that has changed twice is embedded once
         with self.db.glance():
-            # No lock on the table keeps anybody waiting while the model works, and who makes its index is not waited for.
+            # No lock on the table keeps anybody waiting while the model works; who makes its index is not waited for.
             store.set_timeouts(self.db, _READ_SECONDS, _LOCK_SECONDS)
             texts = store.read_texts(self.db, queue.collection_id, keys)
         hashes: list[bytes | None] = [None] * len(keys)

@@ -1,0 +1,185 @@
+"""How rows that cannot be embedded are told from the others of their batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from pgml_tune.errors import InvalidArgument, SystemFault
+from pgml_tune.settings import Limits
+from pgml_tune.store import queue as store
+from pgml_tune.store.queue import Claimed, Queue, Text
+from pgml_tune.worker.embedding_queue import Pauses
+from pgml_tune.worker.feeding import Feeding
+
+LIMITS = Limits.from_rows({"max_input_bytes": "100"})
+QUEUE = Queue(1, "doc", "minilm@v1", "00", None, 0, 100, True, True)
+
+
+@dataclass
+class FakeTable:
+    """A table and its queue, in place of the statements on them."""
+
+    texts: dict[str, str | None]
+    rows: list[str]  # keys that wait, oldest first
+    stored: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)  # not read this time
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        before = (list(self.rows), dict(self.stored))
+        try:
+            yield
+        except BaseException:
+            self.rows, self.stored = before
+            raise
+
+    @contextmanager
+    def glance(self) -> Iterator[None]:
+        yield
+
+    def claim(self, db: Any, collection_id: int, most: int) -> list[Claimed]:
+        return [Claimed(number, (key,)) for number, key in enumerate(self.rows) if key not in self.failed][:most]
+
+    def claim_again(self, db: Any, collection_id: int, ids: Sequence[int]) -> list[Claimed]:
+        return [Claimed(number, (self.rows[number],)) for number in ids]
+
+    def read_texts(self, db: Any, collection_id: int, keys: Sequence[store.Key]) -> list[Text]:
+        texts = ((number, key[0], self.texts.get(key[0])) for number, key in enumerate(keys, 1))
+        return [
+            Text(number, None if key in self.left else text, sha256(text.encode()).digest())
+            for number, key, text in texts
+            if text is not None
+        ]
+
+    def store_vectors(
+        self, db: Any, collection_id: int, keys: Sequence[store.Key], hashes: Sequence[bytes | None], passages: Any
+    ) -> int:
+        for number, _, vector in passages:
+            assert hashes[number - 1] is not None
+            self.stored[keys[number - 1][0]] = vector
+        return len(passages)
+
+    def remove(self, db: Any, collection_id: int, ids: Sequence[int]) -> None:
+        for number in ids:
+            self.rows[number] = "done"
+
+    def fail(self, db: Any, collection_id: int, queue_id: int, sqlstate: str, message: str) -> bool:
+        self.failed[self.rows[queue_id]] = sqlstate
+        return False
+
+
+class FakePassages:
+    """A model that refuses some texts."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault = fault
+        self.seen: list[str] = []
+
+    def chunks(self, digest: str, text: str, chunk_tokens: int, chunk_overlap: int) -> list[str]:
+        return text.split()
+
+    def embed(self, digest: str, texts: Sequence[str], limits: Limits) -> list[str]:
+        if self.fault is not None and any("bad" in text for text in texts):
+            raise self.fault
+        self.seen += texts
+        return [f"[{text}]" for text in texts]
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> FakeTable:
+    found = FakeTable({f"{number}": f"text {number}" for number in range(20)}, [f"{number}" for number in range(20)])
+    for name in ("claim", "claim_again", "read_texts", "store_vectors", "remove", "fail"):
+        monkeypatch.setattr(store, name, getattr(found, name))
+    monkeypatch.setattr(store, "set_timeouts", lambda *_: None)
+    return found
+
+
+def feed(table: FakeTable, passages: FakePassages, queue: Queue = QUEUE) -> int:
+    return Feeding(table, queue, passages, LIMITS).feed()  # type: ignore[arg-type]
+
+
+def test_a_batch_is_embedded_at_once(table: FakeTable) -> None:
+    passages = FakePassages()
+    assert feed(table, passages) == 20
+    assert table.stored["7"] == "[text 7]"
+    assert table.rows == ["done"] * 20
+
+
+def test_a_row_that_waits_twice_is_embedded_once(table: FakeTable) -> None:
+    table.rows = ["3", "4", "3", "3"]
+    passages = FakePassages()
+    assert feed(table, passages) == 4
+    assert passages.seen == ["text 3", "text 4"]
+
+
+@pytest.mark.parametrize("places", [[0], [19], [3, 4], [0, 7, 8, 19], list(range(20))])
+def test_rows_at_fault_are_found_and_all_others_embedded(table: FakeTable, places: list[int]) -> None:
+    for place in places:
+        table.texts[f"{place}"] = "bad"
+    assert feed(table, FakePassages(InvalidArgument("no usable vector"))) == 20
+    assert table.failed == {f"{place}": "22023" for place in places}
+    assert set(table.stored) == {f"{number}" for number in range(20)} - set(table.failed)
+
+
+def test_a_text_beyond_the_limit_is_at_fault(table: FakeTable) -> None:
+    table.texts["5"] = "x" * 101
+    feed(table, FakePassages())
+    assert table.failed == {"5": "54000"}
+
+
+@pytest.mark.parametrize("fault", [SystemFault("nobody answers"), ConnectionError("gone")])
+def test_rows_are_not_at_fault_for_a_model_that_cannot_be_had(table: FakeTable, fault: Exception) -> None:
+    table.texts["5"] = "bad"
+    with pytest.raises(type(fault)):
+        feed(table, FakePassages(fault))
+    assert table.failed == table.stored == {}
+    assert "done" not in table.rows
+
+
+def test_what_was_too_much_to_read_waits_for_the_next_batch(table: FakeTable) -> None:
+    table.left = {"18", "19"}
+    assert feed(table, FakePassages()) == 18
+    assert table.rows[17:] == ["done", "18", "19"]
+
+
+def test_rows_that_are_gone_need_no_model(table: FakeTable) -> None:
+    table.texts.clear()
+    passages = FakePassages()
+    assert feed(table, passages) == 20
+    assert passages.seen == []
+
+
+def test_chunks_are_numbered_from_one(table: FakeTable) -> None:
+    chunked = Queue(1, "doc", "minilm@v1", "00", 8, 0, 100, True, True)
+    passages = FakePassages()
+    feed(table, passages, chunked)
+    assert passages.seen[:4] == ["text", "0", "text", "1"]
+
+
+def test_pauses_double_until_it_works_again() -> None:
+    now = [0.0]
+    pauses = Pauses(lambda: now[0])
+    assert not pauses.is_paused(1)
+    assert pauses.pause(1)
+    assert pauses.is_paused(1)
+    assert not pauses.is_paused(2)
+    now[0] = 0.6
+    assert not pauses.is_paused(1)
+    assert not pauses.pause(1)
+    now[0] = 1.5
+    assert pauses.is_paused(1)
+    for _ in range(20):
+        pauses.pause(1)
+    now[0] += 29
+    assert pauses.is_paused(1)
+    now[0] += 2
+    assert not pauses.is_paused(1)
+    pauses.end(1)
+    assert pauses.pause(1)
