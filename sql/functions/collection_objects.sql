@@ -89,7 +89,7 @@ AS $$
         format('Embeds rows of collection "%s" that have no vectors.', t.name)
     )] || CASE t.mode WHEN 'queue' THEN ARRAY[format(
         'CREATE OR REPLACE FUNCTION pgml_tune._feed_%1$s(
-             keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors text[]
+             keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors %2$s.vector[]
          )
          RETURNS TABLE (key_no integer, content text, text_sha256 bytea)
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET jit = off
@@ -105,11 +105,11 @@ AS $$
                  FROM pgml_tune._store_queued(%1$s, keys, hashes, text_nos, chunk_nos, vectors) AS s (key_no);
              END IF;
          END
-         $body$', t.collection_id
+         $body$', t.collection_id, pgml_tune._vector_schema()
     ), format(
-        'REVOKE ALL ON FUNCTION pgml_tune._feed_%s(text[], bytea[], integer[], integer[], text[]) FROM PUBLIC', t.collection_id
+        'REVOKE ALL ON FUNCTION %s FROM PUBLIC', pgml_tune._feed_function(t.collection_id)
     ), format(
-        'COMMENT ON FUNCTION pgml_tune._feed_%s(text[], bytea[], integer[], integer[], text[]) IS %L', t.collection_id,
+        'COMMENT ON FUNCTION %s IS %L', pgml_tune._feed_function(t.collection_id),
         format('Reads texts of collection "%s" whose keys were queued, and writes their vectors.', t.name)
     )] ELSE '{}' END
     FROM pgml_tune.collection AS t WHERE t.collection_id = _function_statements.collection_id

@@ -117,7 +117,7 @@ COMMENT ON FUNCTION pgml_tune._read_queued(bigint, text[]) IS
     'The texts of rows that have no vectors of them, and their hashes; beyond 4 MB NULL, to be read another time.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._store_queued(
-    collection_id bigint, keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors text[]
+    collection_id bigint, keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors vector[]
 )
 RETURNS SETOF integer
 LANGUAGE plpgsql
@@ -164,11 +164,20 @@ BEGIN
     RETURN QUERY SELECT unnest(v_stored);
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._store_queued(bigint, text[], bytea[], integer[], integer[], text[]) IS
+COMMENT ON FUNCTION pgml_tune._store_queued(bigint, text[], bytea[], integer[], integer[], vector[]) IS
     'Writes vectors of rows that still have the text of this hash, and deletes those of rows without one that are gone; says which rows were written.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._feed_function(collection_id bigint)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('pgml_tune._feed_%s(text[], bytea[], integer[], integer[], %s.vector[])', collection_id, pgml_tune._vector_schema())
+$$;
+COMMENT ON FUNCTION pgml_tune._feed_function(bigint) IS 'What a collection in mode queue is fed with.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._feed_collection(
-    collection_id bigint, keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors text[]
+    collection_id bigint, keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors vector[]
 )
 RETURNS TABLE (key_no integer, content text, text_sha256 bytea)
 LANGUAGE plpgsql
@@ -177,13 +186,13 @@ AS $$
 BEGIN
     -- One batch is written at a time: else a worker could write over what another has made of a later text.
     PERFORM pgml_tune._hold_collection(
-        collection_id, format('pgml_tune._feed_%s(text[], bytea[], integer[], integer[], text[])', collection_id), true
+        collection_id, pgml_tune._feed_function(collection_id), true
     );
     RETURN QUERY EXECUTE format('SELECT * FROM pgml_tune._feed_%s($1, $2, $3, $4, $5)', collection_id)
         USING keys, hashes, text_nos, chunk_nos, vectors;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._feed_collection(bigint, text[], bytea[], integer[], integer[], text[]) IS
+COMMENT ON FUNCTION pgml_tune._feed_collection(bigint, text[], bytea[], integer[], integer[], vector[]) IS
     'As the owner of the source of a collection: the texts of rows whose keys were queued, or with their hashes given, writes their vectors.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._queues()

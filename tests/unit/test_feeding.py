@@ -27,7 +27,7 @@ class FakeTable:
 
     texts: dict[str, str | None]
     rows: list[str]  # keys that wait, oldest first
-    stored: dict[str, str] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)  # not read this time
 
@@ -85,11 +85,11 @@ class FakePassages:
     def chunks(self, digest: str, text: str, chunk_tokens: int, chunk_overlap: int) -> list[str]:
         return text.split()
 
-    def embed(self, digest: str, texts: Sequence[str], limits: Limits) -> list[str]:
+    def embed(self, digest: str, texts: Sequence[str], limits: Limits) -> list[bytes]:
         if self.fault is not None and any("bad" in text for text in texts):
             raise self.fault
         self.seen += texts
-        return [f"[{text}]" for text in texts]
+        return [text.encode() for text in texts]
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def feed(table: FakeTable, passages: FakePassages, queue: Queue = QUEUE) -> int:
 def test_a_batch_is_embedded_at_once(table: FakeTable) -> None:
     passages = FakePassages()
     assert feed(table, passages) == 20
-    assert table.stored["7"] == "[text 7]"
+    assert table.stored["7"] == b"text 7"
     assert table.rows == ["done"] * 20
 
 

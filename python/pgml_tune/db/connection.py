@@ -6,11 +6,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
+from psycopg.adapt import Dumper
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import Format
 from psycopg.rows import dict_row
 from psycopg.types.string import TextLoader
 
 from pgml_tune.db import Row
+from pgml_tune.db.vectors import Vectors
 
 # What the role or the database has set must not change what our statements mean, nor end them early or late.
 _SESSION = """
@@ -23,6 +26,13 @@ SET lock_timeout = '20s';
 SET idle_in_transaction_session_timeout = 0;
 SET TimeZone = 'UTC'
 """
+
+
+class _VectorsDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: Vectors) -> bytes:
+        return obj.to_binary()
 
 
 class ConnectionDatabase:
@@ -40,6 +50,7 @@ class ConnectionDatabase:
         # As SPI has it: a JSON value is its text.
         for name in ("json", "jsonb"):
             connection.adapters.register_loader(name, TextLoader)
+        connection.adapters.register_dumper(Vectors, _VectorsDumper)
         return cls(connection)
 
     def fetch(self, sql: str, *args: Any) -> list[Row]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pgml_tune.db import Database
+from pgml_tune.db.vectors import Vectors
 
 _QUEUES = """
 SELECT q.collection_id, q.name, q.model_reference, q.digest, q.chunk_tokens, q.chunk_overlap, q.batch_size,
@@ -30,7 +31,12 @@ FROM pgml_tune._feed_collection($1::int8, $2::text[], NULL, NULL, NULL, NULL) AS
 """
 _STORE = """
 SELECT pg_catalog.count(*) AS stored
-FROM pgml_tune._feed_collection($1::int8, $2::text[], $3::bytea[], $4::int4[], $5::int4[], $6::text[]) AS f
+FROM pgml_tune._feed_collection($1::int8, $2::text[], $3::bytea[], $4::int4[], $5::int4[], $6) AS f
+"""
+_VECTOR_TYPE = """
+SELECT t.oid::int8 AS type_id FROM pg_catalog.pg_type AS t
+JOIN pg_catalog.pg_extension AS e ON e.extnamespace = t.typnamespace
+WHERE e.extname = 'vector' AND t.typname = 'vector'
 """
 _REMOVE = """
 WITH gone AS (
@@ -147,14 +153,17 @@ def store_vectors(
     collection_id: int,
     keys: Sequence[Key],
     hashes: Sequence[bytes | None],
-    passages: Sequence[tuple[int, int, str]],
+    passages: Sequence[tuple[int, int, bytes]],
 ) -> int:
-    """Write passages (number of the key, of the chunk, vector) of the rows that still have the texts of these hashes.
+    """Write passages (number of the key, of the chunk, 32-bit floats) of rows that still have the text of their hash.
 
-    Vectors of rows without a hash go if the row is gone, or its text. Says how many rows were written.
+    Vectors of a row without a hash go if the row is gone, or its text. Says how many rows were written.
     """
-    places = [list(column) for column in zip(*passages, strict=True)] or [[], [], []]
-    return int(db.fetch(_STORE, collection_id, [list(key) for key in keys], list(hashes), *places)[0]["stored"])
+    # As they are: written out and read again they would take as long as all the rest.
+    vectors = Vectors(db.fetch(_VECTOR_TYPE)[0]["type_id"], [vector for _, _, vector in passages])
+    key_nos, chunk_nos = [place for place, _, _ in passages], [place for _, place, _ in passages]
+    rows = db.fetch(_STORE, collection_id, [list(key) for key in keys], list(hashes), key_nos, chunk_nos, vectors)
+    return int(rows[0]["stored"])
 
 
 def remove(db: Database, collection_id: int, queue_ids: Sequence[int]) -> None:

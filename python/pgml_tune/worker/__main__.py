@@ -17,7 +17,6 @@ from pgml_tune.worker.cluster import ClusterWorker
 from pgml_tune.worker.database import DatabaseWorker
 from pgml_tune.worker.hold import Timing
 from pgml_tune.worker.link import Place, Unreachable, ask_once
-from pgml_tune.worker.local_passages import LocalPassages
 
 _INHERITED = (signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGURG, signal.SIGPIPE)
 
@@ -57,7 +56,7 @@ def main(
                 Place(dsn, name), paths, timing, is_one_shot=True, stopping=stopping, after_transaction=after_xid
             ).run()
         else:
-            ClusterWorker(dsn, only, paths, timing, stopping, LocalPassages(paths.model_root, stopping)).run()
+            ClusterWorker(dsn, only, paths, timing, stopping).run()
     except TuneError as error:
         raise click.ClickException(f"{error.message}: {error.detail}" if error.detail else error.message) from None
     except Unreachable as error:

@@ -11,7 +11,6 @@ from pgml_tune import __version__
 from pgml_tune.settings import Paths
 from pgml_tune.store import job_run
 from pgml_tune.worker.database import DatabaseWorker, Slots
-from pgml_tune.worker.feeding import Passages
 from pgml_tune.worker.hold import Timing
 from pgml_tune.worker.link import Place, Unreachable, ask_once
 
@@ -29,7 +28,6 @@ class ClusterWorker:
     paths: Paths
     timing: Timing
     stopping: threading.Event
-    passages: Passages | None = None  # None: queues are not fed
     _slots: Slots = field(default_factory=Slots)
     _served: dict[str, tuple[DatabaseWorker, threading.Thread]] = field(default_factory=dict)
     _reported: dict[str, str | None] = field(default_factory=dict)
@@ -77,9 +75,7 @@ class ClusterWorker:
                 )  # fmt: skip
             self._reported[place.database] = version
             return
-        worker = DatabaseWorker(
-            place, self.paths, self.timing, is_one_shot=False, slots=self._slots, passages=self.passages
-        )
+        worker = DatabaseWorker(place, self.paths, self.timing, is_one_shot=False, slots=self._slots)
         thread = threading.Thread(target=worker.run, name=place.database)
         self._served[place.database] = worker, thread
         thread.start()

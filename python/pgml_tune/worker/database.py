@@ -19,10 +19,10 @@ from pgml_tune.store import job_run, rollout
 from pgml_tune.store.setting import read_settings
 from pgml_tune.worker.attempt import Attempt
 from pgml_tune.worker.embedding_queue import EmbeddingQueue
-from pgml_tune.worker.feeding import Passages
 from pgml_tune.worker.folder import sweep
 from pgml_tune.worker.hold import Hold, Timing
 from pgml_tune.worker.link import Link, Place, Unreachable
+from pgml_tune.worker.passages import open_passages
 from pgml_tune.worker.upkeep import Upkeep
 
 _POLL_SECONDS = 1.0
@@ -70,7 +70,6 @@ class DatabaseWorker:
     slots: Slots = field(default_factory=Slots)
     stopping: threading.Event = field(default_factory=threading.Event)
     after_transaction: int | None = None  # whose end to wait for: before it there is nothing to see
-    passages: Passages | None = None  # None: queues are not fed
     _attempts: list[threading.Thread] = field(default_factory=list)
     _helpers: list[threading.Thread] = field(default_factory=list)
     _next_seen: float = 0.0
@@ -99,9 +98,9 @@ class DatabaseWorker:
 
     def _start_helpers(self) -> None:
         """What a worker that stays does beside jobs, each in a thread of its own: none waits for another."""
-        if self.is_one_shot or self.passages is None:
+        if self.is_one_shot:
             return
-        queue = EmbeddingQueue(self.place, self.passages, self.stopping)
+        queue = EmbeddingQueue(self.place, open_passages(self.paths, self.stopping), self.stopping)
         upkeep = Upkeep(self.place, self.stopping)
         for name, work in (("feed", queue.feed), ("build", queue.build), ("upkeep", upkeep.run)):
             self._helpers.append(threading.Thread(target=work, name=f"{self.place.database} {name}"))

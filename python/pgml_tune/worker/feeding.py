@@ -24,14 +24,14 @@ log = logging.getLogger("pgml_tune.worker")
 
 
 class Passages(Protocol):
-    """Makes vectors of passages; ConnectionError where nobody answers."""
+    """Makes vectors of passages."""
 
     def chunks(self, digest: str, text: str, chunk_tokens: int, chunk_overlap: int) -> list[str]:
         """A text in pieces of at most so many tokens."""
         ...
 
-    def embed(self, digest: str, texts: Sequence[str], limits: Limits) -> list[str]:
-        """The vectors of texts in the text form of type vector."""
+    def embed(self, digest: str, texts: Sequence[str], limits: Limits) -> list[bytes]:
+        """The vectors of texts as 32-bit floats."""
         ...
 
 
