@@ -8,7 +8,7 @@ CODE = $(addprefix sql/functions/, internal.sql embedding.sql classification.sql
 	collection_names.sql collection_vectors.sql collection_objects.sql collection.sql queue.sql filling.sql search.sql \
 	sql_check.sql job.sql job_worker.sql training.sql \
 	routes.sql alignment.sql rollout.sql twins.sql shadows.sql preparation.sql call_log.sql monitoring.sql \
-	sql_examples.sql operations.sql roles.sql) \
+	sql_examples.sql serving.sql operations.sql roles.sql) \
 	sql/views.sql sql/privileges.sql
 SOURCES = sql/guard.sql $(STATE) $(CODE)
 

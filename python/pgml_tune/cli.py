@@ -24,8 +24,13 @@ from psycopg import sql
 from pgml_tune import __version__
 from pgml_tune.db.connection import ConnectionDatabase
 from pgml_tune.errors import NotReady, TuneError
+from pgml_tune.ipc.client import Client
+from pgml_tune.ipc.peers import trusted_users
 from pgml_tune.records import TASKS, Check, check_name
 from pgml_tune.report import page
+from pgml_tune.service import health as service_health
+from pgml_tune.service import loaded
+from pgml_tune.settings import read_paths
 from pgml_tune.store.report import read as read_facts
 
 QUANTIZATIONS = ("int8_dynamic", "int8_block")
@@ -239,6 +244,29 @@ def report(output: str, since: str, dsn: str) -> None:
             file.write(written)
     except OSError as error:
         raise click.FileError(output, error.strerror) from None
+
+
+@main.command(short_help="Ask the process that serves models how it is.")
+@click.option("--metrics", is_flag=True, help="Print figures for Prometheus instead of a line.")
+def health(metrics: bool) -> None:
+    """Ask the process that serves models, which pgml-tune worker runs, how it is; exit status 1 if it does not answer.
+
+    \b
+    pgml-tune health
+    pgml-tune health --metrics > /var/lib/prometheus/node-exporter/pgml_tune.prom
+    """
+    with _reported():
+        paths = read_paths()
+    client = Client(paths.serve_socket, lambda: trusted_users(paths.socket_group))
+    told = loaded.status(client)
+    if metrics:
+        click.echo(service_health.metrics(told), nl=False)
+    elif told is None:
+        click.echo(f'failed: nothing answers at "{paths.serve_socket}"; start it: pgml-tune worker')
+    else:
+        click.echo(service_health.one_line(told))
+    if told is None:
+        sys.exit(1)
 
 
 @main.command(

@@ -19,7 +19,7 @@ from conditions import fetch_value, wait_until
 
 CHECKOUT = Path(__file__).parents[2]
 LEASE_SECONDS = 3.0
-FLAGS = (f"--lease-seconds={LEASE_SECONDS}", "--heartbeat-seconds=0.5")
+FLAGS = ("--no-serve", f"--lease-seconds={LEASE_SECONDS}", "--heartbeat-seconds=0.5")
 ENDED = ("succeeded", "failed", "cancelled")
 
 # Artifacts with the same graph and other digests: each is a model that no job has worked on yet.

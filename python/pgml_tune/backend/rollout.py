@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from pgml_tune.backend import entrypoint
+from pgml_tune.backend import entrypoint, session
 from pgml_tune.db import Session
 from pgml_tune.service import rollout
 
 
 @entrypoint
 def rollout_model(db: Session, name: str | None, version: str | None, percent: int | None, options: str | None) -> str:
-    return json.dumps(rollout.roll_out(db, name, version, percent, options))
+    return json.dumps(rollout.roll_out(db, name, version, percent, options, session.load_in_worker))
 
 
 @entrypoint

@@ -66,8 +66,8 @@ def text_to_sql() -> TextToSql:
     with blocked_signals():
         from pgml_tune.service.sql_generation import SqlGeneration
         from pgml_tune.service.text_to_sql import TextToSql
-    models, calls, router = _shared()
-    generation = SqlGeneration(models, _vectors(), _keys(), vectors, table_cache)
+    loaded, calls, router = _shared()
+    generation = SqlGeneration(loaded, _vectors(), _keys(), vectors, table_cache)
     return TextToSql(generation, calls, router, sql_examples().find)
 
 
@@ -98,21 +98,27 @@ def _runtimes() -> Runtimes:
         from pgml_tune.service.runtime import Runtimes
     return Runtimes(
         _local_runtime,
-        RemoteRuntime(_client(), database.give_way),
+        RemoteRuntime(client(), database.give_way),
         lambda: database.preference(b"pgml_tune.runtime"),
-        _models(),
+        models(),
     )
+
+
+def load_in_worker(digest: str) -> None:
+    """Let the worker, if it is there and may be asked, load a model before calls go to it."""
+    _runtimes().load(digest)
 
 
 def _local_runtime() -> Runtime:
     # Loads the libraries that compute, which a session that asks the worker does without.
     with blocked_signals():
         from pgml_tune.service.local_runtime import LocalRuntime
-    return LocalRuntime(_models())
+    return LocalRuntime(models())
 
 
 @cache
-def _client() -> Client:
+def client() -> Client:
+    """The session's end of the socket to the worker."""
     with blocked_signals():
         from pgml_tune.ipc.client import Client
         from pgml_tune.ipc.peers import trusted_users
@@ -121,7 +127,8 @@ def _client() -> Client:
 
 
 @cache
-def _models() -> Models:
+def models() -> Models:
+    """The models that the session has loaded."""
     with blocked_signals():
         from pgml_tune.service.models import Models
         from pgml_tune.service.slots import Slots
@@ -145,4 +152,4 @@ def _shared() -> tuple[Models, Calls, Router]:
         from pgml_tune.service.calls import Calls
         from pgml_tune.service.routing import Router
     _calls = Calls(_runtimes(), counters, table_cache, CallLog(read_paths().spool_dir))
-    return _models(), _calls, Router(_calls)
+    return models(), _calls, Router(_calls)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _MOST_PADDING = 1.5  # tokens computed for each token that means something
@@ -42,13 +42,15 @@ class Wait:
     seconds: float
 
 
-def form_batch(waiting: Sequence[Part], now: float, is_idle: bool, limits: BatchLimits) -> list[Part] | Wait:
+def form_batch(
+    waiting: Sequence[Part], now: float, is_idle: bool, limits: BatchLimits, served: Mapping[int, int]
+) -> list[Part] | Wait:
     """The parts that are to be computed now; no part waits for others where nothing else is being computed.
 
-    Interactive parts come before those of bulk work unless these have waited for long, and each session has its first
-    part computed before any has its second.
+    Interactive parts come before those of bulk work unless these have waited for long. Sessions take turns: `served`
+    tells when each had its last one, and who has had none for longest is next.
     """
-    ordered = _ordered(waiting, now, limits)
+    ordered = _ordered(waiting, now, limits, served)
     head = ordered[0]
     if not head.is_mixable:
         return [head]
@@ -67,11 +69,14 @@ def form_batch(waiting: Sequence[Part], now: float, is_idle: bool, limits: Batch
     return Wait(waits_until - now)
 
 
-def _ordered(waiting: Sequence[Part], now: float, limits: BatchLimits) -> list[Part]:
+def _ordered(
+    waiting: Sequence[Part], now: float, limits: BatchLimits, served: Mapping[int, int]
+) -> list[Part]:
     before: Counter[int] = Counter()  # parts that a session has ahead of this one
     ranked = []
     for part in sorted(waiting, key=lambda part: (part.arrived, part.number)):
         is_late = part.is_bulk and now - part.arrived < limits.bulk_wait_seconds
-        ranked.append((is_late, before[part.session], part.arrived, part.number, part))
+        turn = before[part.session], served.get(part.session, 0)
+        ranked.append((is_late, turn, part.arrived, part.number, part))
         before[part.session] += 1
     return [entry[-1] for entry in sorted(ranked, key=lambda entry: entry[:-1])]

@@ -90,7 +90,8 @@ class Client:
         self._waiting: list[int] = []
         unsent = bytearray()
         found: dict[int, Reply] = {}
-        heard, goes_on = time.monotonic(), True
+        heard = looked = time.monotonic()
+        goes_on = True
         while goes_on or self._waiting:
             while goes_on and len(self._waiting) < _IN_FLIGHT:
                 following = next(requests, None)
@@ -104,12 +105,15 @@ class Client:
             if not self._waiting:
                 break
             data = self._turn(connection, unsent)
-            if data is None:
-                if time.monotonic() - heard > SILENCE_SECONDS:
-                    raise WorkerLost(f"no sign of life for {SILENCE_SECONDS:g} seconds")
+            now = time.monotonic()
+            if now - looked >= _SLICE_SECONDS:
                 checkpoint()
+                looked = now
+            if data is None:
+                if now - heard > SILENCE_SECONDS:
+                    raise WorkerLost(f"no sign of life for {SILENCE_SECONDS:g} seconds")
                 continue
-            heard = time.monotonic()
+            heard = now
             for frame in self._reader.feed(data):
                 self._take(frame, digest, found)
             while self._waiting and self._waiting[0] in found:

@@ -49,9 +49,7 @@ class Frame:
     payload: bytes = b""
 
     def to_bytes(self) -> bytes:
-        header = _HEADER.pack(
-            _MAGIC, VERSION, self.kind, self.number, bytes.fromhex(self.digest), len(self.payload)
-        )
+        header = _HEADER.pack(_MAGIC, VERSION, self.kind, self.number, bytes.fromhex(self.digest), len(self.payload))
         return header + self.payload
 
 

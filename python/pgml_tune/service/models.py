@@ -26,6 +26,11 @@ class Models:
         self.load_count = 0  # models that this session has loaded so far
         self._loaded: OrderedDict[tuple[Callable[[Artifact, int], object], str], tuple[int, object]] = OrderedDict()
 
+    @property
+    def digests(self) -> list[str]:
+        """The artifacts that are loaded."""
+        return [digest for _, digest in self._loaded]
+
     def get(self, kind: Callable[[Artifact, int], _Model], digest: str, threads: int | None) -> _Model:
         """The model of this artifact on so many threads, opened if it is not; None takes it as it is, or one thread."""
         key = kind, digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from pgml_tune.service.own_settings import own_settings
 from pgml_tune.service.rollout_options import RolloutOptions
 from pgml_tune.service.rollout_plan import ALL, Action, Position, next_action
 from pgml_tune.store import rollout as store
+from pgml_tune.store.registry import versions_of
 from pgml_tune.store.rollout import Facts, MissingStep, Move, Rollout
 
 _DEFAULT_EXPIRY_SECONDS = 7 * 86400
@@ -33,9 +35,14 @@ _SHOW_VERSIONS = "SELECT model, version, state FROM pgml_tune.model_versions"
 
 
 def roll_out(
-    db: Session, name: str | None, version: str | None, percent: int | None, options_text: str | None
+    db: Session,
+    name: str | None,
+    version: str | None,
+    percent: int | None,
+    options_text: str | None,
+    load: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Let a version answer a share of the units, or all; says what was done."""
+    """Let a version answer a share of the units, or all, as soon as it is in memory; says what was done."""
     if name is None or version is None or percent is None:
         raise InvalidArgument("name, version and percent must not be NULL")
     check_name(name, "model")
@@ -73,6 +80,7 @@ def roll_out(
             detail="\n".join(f"{_MISSING[step.what]}: {step.object}." for step in blocking),
             hint=_how_to(name, version, blocking),
         )
+    load(next(row.digest for row in versions_of(db, name) if row.version == version))
     settings = _settings(db, share, options, guardrails)
     if facts.rollout is None:
         rollout_id = _begin(db, name, facts, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from array import array
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import orjson
 
 from pgml_tune.engine.spans import Spans
 from pgml_tune.engine.work import Work
-from pgml_tune.errors import SystemFault
+from pgml_tune.errors import NotSupported, SystemFault
 from pgml_tune.ipc.client import WorkerLost
 from pgml_tune.settings import parse_runtime_preference
 
@@ -70,6 +71,8 @@ class Remote(Runtime, Protocol):
 
     load_count: int  # how many loads the session has waited for
 
+    def load(self, digest: str) -> None: ...
+
 
 class Held(Protocol):
     """The models in this process."""
@@ -98,6 +101,12 @@ class Runtimes:
     def bound(self, most_sessions: int) -> None:
         """Let only so many sessions hold models of their own."""
         self._models.most_sessions = most_sessions
+
+    def load(self, digest: str) -> None:
+        """Let the worker load a model before calls go to it; where there is none, each session loads its own."""
+        if parse_runtime_preference(self._preference()) != "in_process":
+            with contextlib.suppress(WorkerLost, NotSupported):
+                self._remote.load(digest)
 
     def run(self, use: Callable[[Runtime], Result]) -> Result:
         """What comes of a call, in the worker if it is there and may be asked, else in this process."""

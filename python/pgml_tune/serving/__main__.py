@@ -9,15 +9,15 @@ import resource
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from pgml_tune.errors import TuneError
+from pgml_tune.ipc.note import Note
 from pgml_tune.ipc.peers import trusted_users
+from pgml_tune.ipc.place import note_path
 from pgml_tune.serving.hosted import Models
-from pgml_tune.serving.note import Note
 from pgml_tune.serving.scheduler import Limits, Scheduler
 from pgml_tune.serving.server import BEAT_SECONDS, Listener, Server, parse_order
 from pgml_tune.settings import SETTINGS, read_paths
@@ -73,9 +73,7 @@ class Serving:
             lane_count=lanes,
         )
         self._scheduler.begin()
-        self._server = Server(
-            self._scheduler, trusted_users(paths.socket_group), self._most_connections, self._status
-        )
+        self._server = Server(self._scheduler, trusted_users(paths.socket_group), self._most_connections, self._status)
         self._obey(first)
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -160,11 +158,6 @@ async def _standard_input(loop: asyncio.AbstractEventLoop) -> asyncio.StreamRead
     reader = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     return reader
-
-
-def note_path(address: Path) -> Path:
-    """Where the process notes what its threads are at."""
-    return address.with_suffix(".note")
 
 
 def _number(values: dict[str, Any], name: str) -> int:

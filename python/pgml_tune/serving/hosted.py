@@ -20,6 +20,7 @@ from pgml_tune.errors import NotSupported, OutOfMemory, QuotaExceeded
 from pgml_tune.records import VERBS, ArtifactConfig
 
 _SPARE_BYTES = 64 << 20
+_PINNED_SECONDS = 600.0
 _LOADING_SHARE = 2  # memory that loading takes at most, as a multiple of the files
 _ENCODERS: dict[str, type[Embedder] | type[Classifier]] = {kind.task: kind for kind in (Embedder, Classifier)}
 _libc = ctypes.CDLL(None)
@@ -85,20 +86,25 @@ class Models:
         """Let go of models that were not used for longest until one more fits; refused where it cannot."""
         needed = Artifact(self.model_root, digest).size_bytes
         while sum(model.bytes for model in self.loaded.values()) + needed > self.budget_bytes:
-            idle = [model for model in self.loaded.values() if not model.users and model.digest not in self.pins]
+            idle = [model for model in self.loaded.values() if self._may_go(model)]
             if not idle:
                 raise QuotaExceeded(
                     "the models that the worker holds leave no room for one more",
                     detail=f"It takes {needed} bytes of the {self.budget_bytes} in setting serve_memory_bytes.",
                     hint="SELECT * FROM pgml_tune.loaded_models",
                 )
-            self.drop(min(idle, key=lambda model: model.used_at).digest)
+            self.drop(min(idle, key=lambda model: (model.digest in self.pins, model.used_at)).digest)
         free = free_bytes()
         if free < _LOADING_SHARE * needed + _SPARE_BYTES:
             raise OutOfMemory(
                 "the machine has too little free memory to load the model",
                 detail=f"It has {free} bytes, the model takes {needed} and as much again while it is loaded.",
             )
+
+    def _may_go(self, model: Model) -> bool:
+        # What serves is kept, but not against a model that somebody asks for while nobody asks for this one.
+        is_kept = model.digest in self.pins and time.time() - model.used_at < _PINNED_SECONDS
+        return not model.users and not is_kept
 
     def open(self, digest: str, threads: int) -> Model:
         """A model from its files; takes long."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pgml_tune.errors import SystemFault, TuneError
-from pgml_tune.serving.note import Note
+from pgml_tune.ipc.note import Note
 
 # Of ours, or of a library that was given what it cannot handle: the request ends, the worker goes on.
 FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)

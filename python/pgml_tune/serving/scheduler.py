@@ -18,9 +18,9 @@ from functools import partial
 from pgml_tune.engine.batching import batch_size, token_budget
 from pgml_tune.engine.dynamic_batching import BatchLimits, Part, Wait, form_batch
 from pgml_tune.errors import QuotaExceeded, SystemFault, TuneError
+from pgml_tune.ipc.note import Note
 from pgml_tune.serving.hosted import Model, Models
 from pgml_tune.serving.lanes import FAULTS, Job, Lane, as_told
-from pgml_tune.serving.note import Note
 from pgml_tune.serving.task import Task
 
 _BATCH_SECONDS = 0.05  # that the computing of one batch takes at most, so that nobody waits long behind it
@@ -83,6 +83,8 @@ class Scheduler:
     _loading: dict[str, list[Task]] = field(default_factory=lambda: defaultdict(list))
     _open: set[Task] = field(default_factory=set)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _turn: int = 0
+    _served: dict[int, int] = field(default_factory=dict)  # the turn that each session had last
     _timer: asyncio.TimerHandle | None = None
     _readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_READERS, "reader"))
     _loader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "loader"))
@@ -137,6 +139,7 @@ class Scheduler:
 
     def forget(self, session: int) -> None:
         """Drop what waits for a session that is gone."""
+        self._served.pop(session, None)
         for task in [task for task in self._open if task.peer.session == session]:
             self._end(task)
 
@@ -242,11 +245,13 @@ class Scheduler:
             is_idle = not self.shares_hardware or len(self._free) == len(self._lanes)
             wait_seconds = self.limits.max_wait_ms / 1000
             limits = BatchLimits(self.limits.batch_size, wait_seconds, wait_seconds * _BULK_WAITS)
-            batch = form_batch(parts, time.monotonic(), is_idle, limits)
+            batch = form_batch(parts, time.monotonic(), is_idle, limits, self._served)
             if isinstance(batch, Wait):
                 self._timer = self.loop.call_later(batch.seconds, self._pump)
                 return
             chosen = [self._waiting.pop(part.number) for part in batch]
+            self._turn += 1
+            self._served.update((part.session, self._turn) for part in batch)
             lane = self._free.popleft()
             lane.start(Job(chosen[0].model.digest, partial(self._compute, chosen)))
 

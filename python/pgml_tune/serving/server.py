@@ -31,11 +31,13 @@ from pgml_tune.ipc.frames import (
     pack,
     unpack,
 )
+from pgml_tune.ipc.place import lock_path
 from pgml_tune.serving.scheduler import Scheduler
 from pgml_tune.serving.task import Task
 
 READ_SECONDS = 10.0  # for a frame that has begun to end, and for a reader to take what it has asked for
 BEAT_SECONDS = 1.0
+_LINE_SECONDS = 10.0  # at most one line in so long tells of connections that were broken off
 _BACKLOG = 512
 _PEER = struct.Struct("3i")
 _OUT_OF_MEMORY = {"sqlstate": OutOfMemory.sqlstate, "message": "the worker is out of memory"}
@@ -54,6 +56,7 @@ class Server:
     refused: int = 0  # connections of strangers, too many of them, and broken ones
     is_draining: bool = False
     _last: int = 0
+    _next_line: float = 0.0
 
     def connection(self) -> Connection:
         self._last += 1
@@ -64,6 +67,13 @@ class Server:
         now = time.monotonic()
         for connection in list(self.connections.values()):
             connection.beat(now)
+
+    def tell_refused(self, reason: str) -> None:
+        """Count a connection that is broken off, and log one now and then."""
+        self.refused += 1
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _LINE_SECONDS
+            log.warning("broke off a connection, of %d so far: %s", self.refused, reason)
 
     def drain(self) -> None:
         """Take nothing new; connections end when they have their answers."""
@@ -92,10 +102,9 @@ class Connection(asyncio.Protocol):
         _, user, _ = _PEER.unpack(peer)
         server = self._server
         if user not in server.trusted:
-            log.warning("refused a connection of user %d of the operating system", user)
-            self._abort()
+            self._abort(f"user {user} of the operating system may not connect")
         elif len(server.connections) >= server.most_connections or server.is_draining:
-            self._abort()
+            self._abort("there are as many as may be, or the end is near")
         else:
             server.connections[self.session] = self
 
@@ -104,8 +113,7 @@ class Connection(asyncio.Protocol):
             for frame in self._reader.feed(data):
                 self._take(frame)
         except BrokenFrame as error:
-            log.warning("closed a connection: %s", error)
-            self._abort()
+            self._abort(f"{error}")
         self._amid_since = (self._amid_since or time.monotonic()) if self._is_amid() else None
 
     def pause_writing(self) -> None:
@@ -119,8 +127,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.is_gone = True
         self._server.connections.pop(self.session, None)
-        if self._open:
-            self._server.scheduler.forget(self.session)
+        self._server.scheduler.forget(self.session)
 
     def answer(self, task: Task, payload: bytes) -> None:
         self._send(task, Kind.REPLY, payload)
@@ -136,8 +143,7 @@ class Connection(asyncio.Protocol):
     def beat(self, now: float) -> None:
         since = min(filter(None, (self._amid_since, self._full_since)), default=now)
         if now - since > READ_SECONDS:
-            log.warning("closed a connection: its peer has stopped halfway")
-            self._abort()
+            self._abort("its peer has stopped halfway")
         elif self._open and self._full_since is None:
             self._transport.write(Frame(Kind.BEAT, 0, NO_DIGEST).to_bytes())
 
@@ -166,7 +172,7 @@ class Connection(asyncio.Protocol):
             self.answer(task, pack(self._server.status()))
         elif self._server.is_draining:
             # It is told the same way as if it had come a moment later.
-            self._abort()
+            self._abort("the end is near")
         else:
             self._server.scheduler.submit(task)
 
@@ -177,8 +183,8 @@ class Connection(asyncio.Protocol):
             if self._server.is_draining:
                 self.end_if_idle()
 
-    def _abort(self) -> None:
-        self._server.refused += 1
+    def _abort(self, reason: str) -> None:
+        self._server.tell_refused(reason)
         self._transport.abort()
 
 
@@ -193,7 +199,7 @@ class Listener:
             folder.mkdir(mode=0o700, parents=True)
         if stat.S_IMODE(folder.stat().st_mode) & stat.S_IWOTH:
             raise NotReady(f'folder "{folder}" of the socket can be changed by others', hint=f"chmod o-w {folder}")
-        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

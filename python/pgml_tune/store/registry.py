@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,14 @@ _REGISTER = """
 SELECT pgml_tune._register_version(
     $1::text, $2::text, $3::text, $4::text, $5::text, $6::text, $7::bigint, $8::jsonb
 ) AS outcome
+"""
+# Those that the worker can run; the candidate of a rollout into another space is its wanted version.
+_SERVED = """
+SELECT DISTINCT d.digest
+FROM pgml_tune.serving AS s
+LEFT JOIN pgml_tune.model_version AS w ON w.model_version_id = s.wanted_version_id
+CROSS JOIN LATERAL (VALUES (s.artifact_sha256), (s.candidate_sha256), (w.artifact_sha256)) AS d (digest)
+WHERE s.task = ANY ($1::text[]) AND d.digest IS NOT NULL
 """
 # What a worker does in the name of whose job it has run.
 _ADD = """
@@ -138,6 +147,11 @@ def _served(db: Database, row: Row) -> Destination:
         )
         split = Split(row["rollout_id"], row["phase"], row["share"], row["salt"], candidate)
     return Destination(target, split, row["rollout_id"] is not None, row["pointer"])
+
+
+def served_digests(db: Database, tasks: Sequence[str]) -> list[str]:
+    """The artifacts that calls go to now, or soon will, by the tasks of their models."""
+    return [row["digest"] for row in db.fetch(_SERVED, list(tasks))]
 
 
 def versions_of(db: Database, model: str) -> list[VersionRow]:

@@ -17,6 +17,8 @@ from pgml_tune.worker.cluster import ClusterWorker
 from pgml_tune.worker.database import DatabaseWorker
 from pgml_tune.worker.hold import Timing
 from pgml_tune.worker.link import Place, Unreachable, ask_once
+from pgml_tune.worker.serving import ServingProcess
+from pgml_tune.worker.wishes import Wishes
 
 _INHERITED = (signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGURG, signal.SIGPIPE)
 
@@ -26,16 +28,25 @@ _INHERITED = (signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGURG, sig
 @click.option("--database", "only", multiple=True, help="Serve this database only. May be repeated.")
 @click.option("--once", is_flag=True, help="Serve the one database of CONNINFO, and end when no job is left.")
 @click.option("--after-xid", type=click.IntRange(min=1), metavar="XID", help="With --once: wait for the end of XID.")
+@click.option("--serve/--no-serve", default=True, show_default=True,
+              help="Also hold models for all sessions of the server and compute for them.")  # fmt: skip
 @click.option("--lease-seconds", type=click.FloatRange(1), default=60, show_default=True,
               help="After so long without a sign of life a job may be given to another worker.")  # fmt: skip
 @click.option("--heartbeat-seconds", type=click.FloatRange(0.2), default=10, show_default=True,
               help="How often a sign of life is given.")  # fmt: skip
 def main(
-    dsn: str, only: tuple[str, ...], once: bool, after_xid: int | None, lease_seconds: float, heartbeat_seconds: float
+    dsn: str,
+    only: tuple[str, ...],
+    once: bool,
+    after_xid: int | None,
+    serve: bool,
+    lease_seconds: float,
+    heartbeat_seconds: float,
 ) -> None:
-    """Run queued jobs, those of all databases of the cluster that have the extension.
+    """Run queued jobs, those of all databases of the cluster that have the extension, and serve models.
 
-    Each job runs in a process of its own. SIGTERM gives the jobs that run back to the queue and ends the worker.
+    Each job runs in a process of its own, and so do the models. SIGTERM gives the jobs that run back to the queue,
+    lets calls that are on their way be answered, and ends the worker.
 
     \b
     pgml-tune worker
@@ -56,11 +67,26 @@ def main(
                 Place(dsn, name), paths, timing, is_one_shot=True, stopping=stopping, after_transaction=after_xid
             ).run()
         else:
-            ClusterWorker(dsn, only, paths, timing, stopping).run()
+            _run_all(ClusterWorker(dsn, only, paths, timing, stopping, Wishes()), serve)
     except TuneError as error:
         raise click.ClickException(f"{error.message}: {error.detail}" if error.detail else error.message) from None
     except Unreachable as error:
         raise click.ClickException(str(error)) from None
+
+
+def _run_all(worker: ClusterWorker, serves: bool) -> None:
+    """Run the jobs, and beside them the process that serves models."""
+    if not serves or worker.wishes is None:
+        worker.run()
+        return
+    serving = ServingProcess(worker.paths, worker.wishes, worker.stopping)
+    thread = threading.Thread(target=serving.run, name="serving")
+    thread.start()
+    try:
+        worker.run()
+    finally:
+        worker.stopping.set()
+        thread.join()
 
 
 def _tell_to_standard_error() -> None:

@@ -13,6 +13,7 @@ from pgml_tune.store import job_run
 from pgml_tune.worker.database import DatabaseWorker, Slots
 from pgml_tune.worker.hold import Timing
 from pgml_tune.worker.link import Place, Unreachable, ask_once
+from pgml_tune.worker.wishes import Wishes
 
 _SCAN_SECONDS = 60.0
 _RETRY_SECONDS = 2.0
@@ -28,6 +29,7 @@ class ClusterWorker:
     paths: Paths
     timing: Timing
     stopping: threading.Event
+    wishes: Wishes | None = None  # whom the databases tell what they want of the process that serves models
     _slots: Slots = field(default_factory=Slots)
     _served: dict[str, tuple[DatabaseWorker, threading.Thread]] = field(default_factory=dict)
     _reported: dict[str, str | None] = field(default_factory=dict)
@@ -75,7 +77,9 @@ class ClusterWorker:
                 )  # fmt: skip
             self._reported[place.database] = version
             return
-        worker = DatabaseWorker(place, self.paths, self.timing, is_one_shot=False, slots=self._slots)
+        worker = DatabaseWorker(
+            place, self.paths, self.timing, is_one_shot=False, slots=self._slots, wishes=self.wishes
+        )
         thread = threading.Thread(target=worker.run, name=place.database)
         self._served[place.database] = worker, thread
         thread.start()

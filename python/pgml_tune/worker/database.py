@@ -15,7 +15,7 @@ from pgml_tune import __version__
 from pgml_tune.db.connection import ConnectionDatabase
 from pgml_tune.errors import TuneError
 from pgml_tune.settings import Limits, Paths
-from pgml_tune.store import job_run, rollout
+from pgml_tune.store import job_run, registry, rollout
 from pgml_tune.store.setting import read_settings
 from pgml_tune.worker.attempt import Attempt
 from pgml_tune.worker.embedding_queue import EmbeddingQueue
@@ -24,10 +24,12 @@ from pgml_tune.worker.hold import Hold, Timing
 from pgml_tune.worker.link import Link, Place, Unreachable
 from pgml_tune.worker.passages import open_passages
 from pgml_tune.worker.upkeep import Upkeep
+from pgml_tune.worker.wishes import SERVED_TASKS, Wish, Wishes
 
 _POLL_SECONDS = 1.0
 _SWEEP_SECONDS = 60.0
 _TICK_SECONDS = 60.0
+_WISH_SECONDS = 5.0
 _ASKED_AGAIN = 3
 _IDLE_SECONDS = 5.0  # a worker that was started for a job ends when none has waited for so long
 _PATIENCE_SECONDS = 60.0  # and when the database could not be asked for so long
@@ -69,12 +71,14 @@ class DatabaseWorker:
     is_one_shot: bool
     slots: Slots = field(default_factory=Slots)
     stopping: threading.Event = field(default_factory=threading.Event)
+    wishes: Wishes | None = None  # whom to tell what is wanted of the process that serves models; None: nobody
     after_transaction: int | None = None  # whose end to wait for: before it there is nothing to see
     _attempts: list[threading.Thread] = field(default_factory=list)
     _helpers: list[threading.Thread] = field(default_factory=list)
     _next_seen: float = 0.0
     _next_sweep: float = 0.0
     _next_tick: float = 0.0
+    _next_wish: float = 0.0
     _last_work: float = field(default_factory=time.monotonic)
     _last_answer: float = field(default_factory=time.monotonic)
     _is_silent: bool = False
@@ -153,6 +157,9 @@ class DatabaseWorker:
             self._next_tick = now + _TICK_SECONDS
             self._tick(db)
         limits = Limits.from_rows(read_settings(db)[1])
+        if self.wishes is not None and now >= self._next_wish:
+            self._next_wish = now + _WISH_SECONDS
+            self.wishes.tell(db.name, Wish.of(limits, registry.served_digests(db, SERVED_TASKS)))
         while self._claim(db, limits):
             self._last_work = now
         if not self.is_one_shot or now - self._last_work < _IDLE_SECONDS:
@@ -205,6 +212,8 @@ class DatabaseWorker:
             self.slots.give_back()
 
     def _leave(self, link: Link) -> None:
+        if self.wishes is not None and self.place.database is not None:
+            self.wishes.forget(self.place.database)
         try:
             link.use(lambda db: job_run.forget_workers(db, worker_name()))
         except (Unreachable, psycopg.Error):

@@ -28,3 +28,13 @@ class Note:
             yield
         finally:
             self._memory[place] = bytes(_SLOT_BYTES)
+
+
+def read_note(path: Path) -> list[str]:
+    """The models that ran when the process ended."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return []
+    slots = (content[start : start + _SLOT_BYTES] for start in range(0, len(content), _SLOT_BYTES))
+    return [slot.decode("ascii", "replace") for slot in slots if slot.strip(b"\0")]

@@ -1,0 +1,62 @@
+"""Which models are in memory, here and in the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pgml_tune.ipc.client import Client, WorkerLost
+from pgml_tune.ipc.frames import NO_DIGEST
+from pgml_tune.ipc.operations import STATUS
+from pgml_tune.service.models import Models
+
+WORKER, SESSION = "worker", "session"
+
+
+def list_models(client: Client, models: Models, wait: Callable[[], None]) -> list[dict[str, Any]]:
+    """The models of the worker, if it is there, and those of this session."""
+    return [*_of_worker(status(client, wait)), *_of_session(models)]
+
+
+def status(client: Client, wait: Callable[[], None] = lambda: None) -> dict[str, Any] | None:
+    """What the worker says of itself; None: there is none, or it does not answer."""
+    try:
+        return client.ask(NO_DIGEST, {"op": STATUS}, checkpoint=wait).values
+    except WorkerLost:
+        return None
+
+
+def _of_worker(told: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if told is None:
+        return []
+    loaded = [
+        {
+            "place": WORKER,
+            "artifact_sha256": model["digest"],
+            "bytes": model["bytes"],
+            "is_pinned": model["is_pinned"],
+            "is_quarantined": False,
+            "calls": model["calls"],
+            "last_used_at": datetime.fromtimestamp(model["last_used_at"], UTC).isoformat(),
+        }
+        for model in told["models"]
+    ]
+    stopped = [_row(WORKER, digest, is_quarantined=True) for digest in told["quarantined"]]
+    return loaded + stopped
+
+
+def _of_session(models: Models) -> list[dict[str, Any]]:
+    return [_row(SESSION, digest) for digest in models.digests]
+
+
+def _row(place: str, digest: str, *, is_quarantined: bool = False) -> dict[str, Any]:
+    return {
+        "place": place,
+        "artifact_sha256": digest,
+        "bytes": None,
+        "is_pinned": False,
+        "is_quarantined": is_quarantined,
+        "calls": None,
+        "last_used_at": None,
+    }

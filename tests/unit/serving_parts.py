@@ -1,0 +1,116 @@
+"""The process that serves models, in a thread of the test, with a network that tells whose text it was given."""
+
+import asyncio
+import json
+import os
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from pgml_tune.engine import encoder
+from pgml_tune.engine.artifact import new_artifact, publish
+from pgml_tune.ipc.client import Client
+from pgml_tune.ipc.note import Note
+from pgml_tune.serving.hosted import Models
+from pgml_tune.serving.scheduler import Limits, Scheduler
+from pgml_tune.serving.server import Listener, Server
+from tests.unit.test_records import CONFIG
+
+WORDS = 1000
+POISON = 998  # a word for which the network has no usable row
+SLOW = 997  # one that takes long
+SLOW_SECONDS = 0.3
+
+
+class Network:
+    """Gives for each row: how many tokens it has, their sum, the first and the last."""
+
+    runs: list = []  # noqa: RUF012
+
+    def __init__(self, model_file, threads, output):
+        pass
+
+    def run(self, token_ids, attention_mask):
+        self.runs.append(len(token_ids))
+        if (token_ids == SLOW).any():
+            time.sleep(SLOW_SECONDS)
+        rows = [ids[mask.astype(bool)] for ids, mask in zip(token_ids, attention_mask, strict=True)]
+        found = np.array([expected(row.tolist()) for row in rows], np.float32)
+        found[(token_ids == POISON).any(axis=1)] = np.nan
+        return found
+
+
+def expected(ids):
+    """The row of a text by the numbers of its words."""
+    return [len(ids), sum(ids), ids[0] + 1, ids[-1] + 1]
+
+
+def text_of(ids):
+    return " ".join(map(str, ids))
+
+
+def publish_model(model_root, **changes):
+    """The digest of a model that knows numbers."""
+    with new_artifact(model_root) as folder:
+        tokenizer = Tokenizer(models.WordLevel({str(n): n for n in range(WORDS)} | {"[UNK]": WORDS}, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "model.onnx").write_bytes(b"")
+        values = {"max_tokens": 64, "pad_token_id": 0, "prompt_passage": "", "prompt_query": "7 "}
+        (folder / "config.json").write_text(json.dumps(CONFIG | values | changes))
+        return publish(model_root, folder).digest
+
+
+@contextmanager
+def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, **limits):
+    """The server, running until the block ends."""
+    monkeypatch.setattr(encoder, "OnnxRuntime", Network)
+    allowed = Limits(**({"max_wait_ms": 100, "batch_size": 32, "batch_tokens": 8192, "queue_requests": 1000} | limits))
+    listener = Listener(address, "")
+    loop = asyncio.new_event_loop()
+    scheduler = Scheduler(
+        loop, Models(model_root, budget), allowed, Note(address.with_suffix(".note"), lanes + 1), lanes
+    )
+    server = Server(scheduler, frozenset({os.geteuid()}), 500, lambda: {"requests": scheduler.totals.requests})
+    ready = threading.Event()
+
+    async def run():
+        scheduler.begin()
+        accepting = await loop.create_unix_server(server.connection, sock=listener.socket)
+        beating = loop.create_task(beat())
+        ready.set()
+        await ended.wait()
+        beating.cancel()
+        accepting.close()
+        server.drain()
+        while scheduler.queued or server.connections:
+            await asyncio.sleep(0.001)
+
+    async def beat():
+        while True:
+            await asyncio.sleep(0.05)
+            server.beat()
+
+    ended = asyncio.Event()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        for connection in list(server.connections.values()):
+            loop.call_soon_threadsafe(connection.end_if_idle)
+        thread.join(10)
+        scheduler.close()
+        for lane in scheduler._lanes:
+            lane._thread.join(10)
+        listener.close()
+        loop.close()
+
+
+def client_of(address):
+    return Client(address, lambda: frozenset({os.geteuid()}))

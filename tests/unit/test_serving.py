@@ -1,0 +1,341 @@
+"""The process that serves models as its clients see it; the network is a stand-in, sockets and threads are real."""
+
+import json
+import random
+import socket
+import threading
+import time
+
+import pytest
+
+from pgml_tune.engine.work import Work
+from pgml_tune.errors import InvalidArgument, NotReady, QuotaExceeded, SystemFault
+from pgml_tune.ipc.client import WorkerLost
+from pgml_tune.ipc.frames import NO_DIGEST, Frame, Kind, pack, request
+from pgml_tune.service.remote_runtime import RemoteRuntime
+from pgml_tune.service.runtime import How
+from tests.unit.serving_parts import (
+    POISON,
+    SLOW,
+    SLOW_SECONDS,
+    Network,
+    client_of,
+    expected,
+    publish_model,
+    serving,
+    text_of,
+)
+
+CLIENTS, CALLS = 16, 100
+PASSAGE = How("passage")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Starts the server; gives its address, a model, and what makes clients."""
+    opened, clients = [], []
+    root, address = tmp_path / "models", tmp_path / "serve" / "worker.sock"
+    root.mkdir()
+
+    class Place:
+        digest = publish_model(root)
+        path = address
+
+        def serve(self, **options):
+            served = serving(root, address, monkeypatch, **options)
+            opened.append(served)
+            return served.__enter__()
+
+        def client(self):
+            clients.append(client_of(address))
+            return clients[-1]
+
+        def runtime(self, **options):
+            return RemoteRuntime(self.client(), **options)
+
+        def publish(self, **changes):
+            return publish_model(root, **changes)
+
+    yield Place()
+    for client in clients:
+        client.close()
+    for served in opened:
+        served.__exit__(None, None, None)
+
+
+def embed(runtime, digest, rows, how=PASSAGE):
+    found = runtime.embed(digest, [text_of(ids) for ids in rows], how, Work(), None)
+    return [json.loads(form) for form in found.forms]
+
+
+def test_vectors_come_in_the_order_of_their_texts(place):
+    place.serve()
+    rows = [list(range(1, 1 + number % 30 + 1)) for number in range(300)]
+    assert embed(place.runtime(), place.digest, rows) == [expected(ids) for ids in rows]
+
+
+def test_the_kind_of_a_text_decides_its_prompt(place):
+    place.serve()
+    assert embed(place.runtime(), place.digest, [[1]], How("query")) == [expected([7, 1])]
+
+
+def test_texts_of_several_sessions_are_computed_together(place):
+    place.serve(lanes=1)
+    runtimes = [place.runtime() for _ in range(9)]
+    embed(runtimes[0], place.digest, [[1]])
+    Network.runs.clear()
+    threads = [threading.Thread(target=embed, args=(runtimes[0], place.digest, [[SLOW]]))]
+    threads += [threading.Thread(target=embed, args=(runtime, place.digest, [[2]])) for runtime in runtimes[1:]]
+    for thread in threads:
+        thread.start()
+        time.sleep(SLOW_SECONDS / 20)
+    for thread in threads:
+        thread.join()
+    assert Network.runs == [1, 8]
+
+
+def test_a_version_that_neighbours_change_is_computed_apart(place):
+    place.serve(lanes=1)
+    digest = place.publish(is_batch_invariant=False)
+    runtimes = [place.runtime() for _ in range(4)]
+    embed(runtimes[0], digest, [[1]])
+    Network.runs.clear()
+    threads = [threading.Thread(target=embed, args=(runtime, digest, [[SLOW], [2]])) for runtime in runtimes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Network.runs == [2] * 4
+
+
+def test_a_text_without_a_usable_vector_fails_for_its_session_only(place):
+    place.serve(lanes=1)
+    outcomes = {}
+
+    def ask(number):
+        try:
+            outcomes[number] = embed(place.runtime(), place.digest, [[SLOW if number == 0 else POISON - number % 2]])
+        except InvalidArgument as error:
+            outcomes[number] = error.sqlstate
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [outcomes[number] for number in range(6)] == [
+        [expected([SLOW])] if number == 0 or number % 2 else "22023" for number in range(6)
+    ]
+
+
+def test_nobody_ever_gets_the_vector_of_another_whoever_hangs_up(place):
+    server = place.serve()
+    swapped, done = [], []
+
+    def ask(seed):
+        chance = random.Random(seed)
+        client = place.client()
+        runtime = RemoteRuntime(client)
+        for _ in range(CALLS):
+            rows = [
+                [chance.randrange(900) for _ in range(chance.randrange(1, 20))] for _ in range(chance.choice([1, 1, 3]))
+            ]
+            if chance.random() < 0.2:  # asks and goes away
+                client._connected()
+                payload = pack({"op": "embed", "kind": "passage"}, [text_of(ids).encode() for ids in rows])
+                for frame in request(client._number + 1, place.digest, payload):
+                    client._socket.sendall(frame.to_bytes())
+                client.close()
+            elif embed(runtime, place.digest, rows) != [expected(ids) for ids in rows]:
+                swapped.append(rows)
+            done.append(1)
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(done), swapped) == (CLIENTS * CALLS, [])
+    assert server.scheduler.totals.requests >= CLIENTS * CALLS / 2
+
+
+def test_one_request_too_many_is_refused_at_once(place):
+    place.serve(lanes=1, queue_requests=1)
+    embed(place.runtime(), place.digest, [[1]])
+    slow = threading.Thread(target=embed, args=(place.runtime(), place.digest, [[SLOW]]))
+    slow.start()
+    time.sleep(SLOW_SECONDS / 3)
+    started = time.monotonic()
+    with pytest.raises(QuotaExceeded):
+        embed(place.runtime(), place.digest, [[1]])
+    assert time.monotonic() - started < 0.05
+    slow.join()
+
+
+def test_a_model_that_is_not_there_or_does_something_else_is_refused(place):
+    place.serve()
+    with pytest.raises(NotReady):
+        embed(place.runtime(), "0" * 63 + "1", [[1]])
+    assert embed(place.runtime(), place.digest, [[1]]) == [expected([1])]
+
+
+def test_a_model_that_does_not_fit_is_refused_and_one_that_is_not_used_makes_room(place):
+    server = place.serve()
+    embed(place.runtime(), place.digest, [[1]])
+    server.scheduler.models.budget_bytes = sum(model.bytes for model in server.scheduler.models.loaded.values())
+    other = place.publish(max_tokens=63)
+    embed(place.runtime(), other, [[1]])
+    assert list(server.scheduler.models.loaded) == [other]
+    server.scheduler.models.budget_bytes = 1
+    with pytest.raises(QuotaExceeded):
+        embed(place.runtime(), place.digest, [[1]])
+
+
+def test_a_model_in_quarantine_is_refused_and_others_go_on(place):
+    server = place.serve()
+    server.scheduler.quarantined = frozenset({place.digest})
+    with pytest.raises(SystemFault):
+        embed(place.runtime(), place.digest, [[1]])
+    assert embed(place.runtime(), place.publish(max_tokens=63), [[1]]) == [expected([1])]
+
+
+def test_a_session_that_waits_lets_a_cancel_take_effect_and_is_forgotten(place):
+    server = place.serve(lanes=1)
+    embed(place.runtime(), place.digest, [[1]])
+
+    class Canceled(Exception):
+        pass
+
+    def cancel():
+        raise Canceled
+
+    started = time.monotonic()
+    with pytest.raises(Canceled):
+        place.runtime(wait=cancel).embed(place.digest, [text_of([SLOW])] * 200, PASSAGE, Work(), None)
+    assert time.monotonic() - started < 0.5
+    while server.scheduler.queued:
+        assert time.monotonic() - started < 5
+        time.sleep(0.01)
+
+
+def test_a_server_that_is_gone_is_told_from_one_that_refuses(place):
+    with pytest.raises(WorkerLost):
+        embed(place.runtime(), place.digest, [[1]])
+
+
+def test_a_server_that_stands_still_is_given_up(place, monkeypatch):
+    monkeypatch.setattr("pgml_tune.ipc.client.SILENCE_SECONDS", 0.2)
+    place.path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place.path))
+        listening.listen()
+        started = time.monotonic()
+        with pytest.raises(WorkerLost):
+            embed(place.runtime(), place.digest, [[1]])
+        assert time.monotonic() - started < 1
+
+
+def test_a_client_finds_a_server_that_was_started_anew(place, tmp_path, monkeypatch):
+    runtime = place.runtime()
+    for _ in range(2):
+        with serving(tmp_path / "models", place.path, monkeypatch):
+            assert embed(runtime, place.digest, [[5]]) == [expected([5])]
+
+
+def test_the_socket_is_the_owners_alone_and_has_one_server(place):
+    place.serve()
+    assert oct(place.path.stat().st_mode & 0o777) == "0o600"
+    assert oct(place.path.parent.stat().st_mode & 0o777) == "0o700"
+    with pytest.raises(NotReady):
+        place.serve()
+
+
+def test_a_stranger_is_not_served(place):
+    place.serve().trusted = frozenset()
+    with pytest.raises(WorkerLost):
+        embed(place.runtime(), place.digest, [[1]])
+
+
+def raw(place, data):
+    """Sends bytes; whether the server has closed the connection."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(place.path))
+        peer.settimeout(5)
+        try:
+            peer.sendall(data)
+            return peer.recv(1) == b""
+        except (ConnectionResetError, BrokenPipeError):
+            return True
+
+
+def test_peers_that_send_anything_are_closed_and_others_go_on(place):
+    place.serve()
+    sound = Frame(Kind.REQUEST, 1, place.digest, pack({"op": "embed", "kind": "passage"}, [b"1"])).to_bytes()
+    for data in (
+        b"x" * 100,
+        sound[:2] + b"\xff" + sound[3:],
+        sound[:44] + b"\xff\xff\xff\xff",
+        sound[:48] + b"\xff" * 99,
+    ):
+        assert raw(place, data)
+    chance = random.Random(3)
+    for _ in range(200):
+        assert raw(place, chance.randbytes(chance.randrange(48, 500)))
+    assert embed(place.runtime(), place.digest, [[1]]) == [expected([1])]
+
+
+@pytest.mark.parametrize(
+    ("values", "pieces"),
+    [
+        ({}, []), ({"op": "drop"}, []), ({"op": "embed", "kind": 5}, [b"1"]), ({"op": "embed"}, [b"\xff"]),
+        ({"op": "classify", "top_k": 1}, [b"1"]), ({"op": "count_tokens"}, []), ({"op": "sketch"}, [b"123"]),
+        ({"op": "spans"}, [b"1", b"2"]), ({"op": "embed", "kind": []}, [b"1"]), ({"op": 7, "kind": {}}, []),
+        ({"op": "classify", "top_k": "many"}, []),
+    ],
+)  # fmt: skip
+def test_a_request_that_makes_no_sense_is_refused_with_an_error(place, values, pieces):
+    place.serve()
+    with pytest.raises((InvalidArgument, NotReady, Exception)) as refused:
+        place.client().ask(place.digest, values, pieces)
+    assert refused.value.sqlstate in ("22023", "0A000")
+
+
+def test_half_open_peers_are_dropped_and_keep_nobody_waiting(place, monkeypatch):
+    monkeypatch.setattr("pgml_tune.serving.server.READ_SECONDS", 0.3)
+    server = place.serve()
+    peers = []
+    for _ in range(100):
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(str(place.path))
+        peer.sendall(b"pg\x01\x01")
+        peers.append(peer)
+    assert embed(place.runtime(), place.digest, [[1]]) == [expected([1])]
+    started = time.monotonic()
+    while len(server.connections) > 1:
+        assert time.monotonic() - started < 5
+        time.sleep(0.01)
+    for peer in peers:
+        peer.close()
+
+
+def test_what_was_asked_before_the_end_is_answered(place):
+    server = place.serve(lanes=1)
+    embed(place.runtime(), place.digest, [[1]])
+    outcome = []
+    asking = threading.Thread(target=lambda: outcome.append(embed(place.runtime(), place.digest, [[SLOW]])))
+    asking.start()
+    time.sleep(SLOW_SECONDS / 3)
+    server.scheduler.loop.call_soon_threadsafe(server.drain)
+    asking.join()
+    assert outcome == [[expected([SLOW])]]
+    with pytest.raises(WorkerLost):
+        embed(place.runtime(), place.digest, [[1]])
+
+
+def test_the_status_is_told_however_much_waits(place):
+    place.serve(lanes=1, queue_requests=1)
+    slow = threading.Thread(target=embed, args=(place.runtime(), place.digest, [[SLOW]]))
+    slow.start()
+    time.sleep(SLOW_SECONDS / 3)
+    assert place.client().ask(NO_DIGEST, {"op": "status"}).values["requests"] == 1
+    slow.join()

@@ -1,0 +1,50 @@
+"""What the worker decides about the process that serves models."""
+
+import signal
+
+from pgml_tune.settings import Limits
+from pgml_tune.worker.suspicion import Suspicion
+from pgml_tune.worker.wishes import Wish, Wishes, combined
+
+ONE, OTHER = "1" * 64, "2" * 64
+
+
+def test_a_model_is_not_run_any_more_after_three_crashes():
+    suspicion = Suspicion()
+    for _ in range(2):
+        assert suspicion.ended(-signal.SIGSEGV, {ONE})
+    assert (suspicion.suspects, suspicion.quarantined) == ([ONE], [])
+    suspicion.ended(-signal.SIGABRT, {ONE})
+    assert (suspicion.suspects, suspicion.quarantined) == ([], [ONE])
+
+
+def test_a_neighbour_of_a_crash_is_a_suspect_only():
+    suspicion = Suspicion()
+    suspicion.ended(-signal.SIGSEGV, {ONE, OTHER})
+    suspicion.ended(-signal.SIGSEGV, {ONE})
+    suspicion.ended(-signal.SIGSEGV, {ONE})
+    assert (suspicion.suspects, suspicion.quarantined) == ([OTHER], [ONE])
+
+
+def test_an_end_from_outside_is_no_crash():
+    suspicion = Suspicion()
+    for status in (-signal.SIGKILL, -signal.SIGTERM, 0, 1):
+        for _ in range(5):
+            assert not suspicion.ended(status, {ONE})
+    assert (suspicion.suspects, suspicion.quarantined) == ([], [])
+
+
+def test_where_databases_differ_the_smallest_limit_counts_and_the_models_of_all():
+    rows = ({"batch_size": "64"}, {"batch_size": "48", "serve_threads": "3"}, {})
+    wishes = [Wish.of(Limits.from_rows(row), [digest]) for row, digest in zip(rows, (ONE, OTHER, ONE), strict=True)]
+    order = combined(wishes)
+    assert (order["batch_size"], order["serve_threads"], order["max_wait_ms"]) == (48, 3, 100)
+    assert order["pins"] == [ONE, OTHER]
+
+
+def test_a_database_that_is_not_served_any_more_wants_nothing():
+    wishes = Wishes()
+    wishes.tell("app", Wish.of(Limits.from_rows({"batch_size": "1"}), [ONE]))
+    assert wishes.order()["pins"] == [ONE]
+    wishes.forget("app")
+    assert (wishes.order()["pins"], wishes.order()["batch_size"]) == ([], 32)
