@@ -203,6 +203,7 @@ class Listener:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(self._lock)
             raise NotReady(f'another worker serves models at "{path}"') from None
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

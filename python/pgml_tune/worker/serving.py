@@ -31,6 +31,7 @@ _ASK_SECONDS = 2.0
 _FROZEN_SECONDS = 10.0  # without an answer, after which the process is replaced
 _STEADY_SECONDS = 30.0  # of life, after which the next start is at once again
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 4.0
+_TAKE_OVER_SECONDS = 0.5  # between two looks whether the place is free
 _LEAVE_SECONDS = 15.0
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "PGML_TUNE_CONFIG", "HOME")
 log = logging.getLogger("pgml_tune.worker")
@@ -73,7 +74,7 @@ class ServingProcess:
             if self._told != "other":
                 log.info('another worker serves models at "%s"', self.paths.serve_socket)
             self._told = "other"
-            self.stopping.wait(_LONGEST_WAIT)
+            self.stopping.wait(_TAKE_OVER_SECONDS)
             return
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pgml_tune.serving"],
