@@ -41,7 +41,7 @@ class FakeTable:
             raise
 
     @contextmanager
-    def glance(self) -> Iterator[None]:
+    def undone(self) -> Iterator[None]:
         yield
 
     def claim(self, db: Any, collection_id: int, most: int) -> list[Claimed]:

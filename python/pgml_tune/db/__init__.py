@@ -55,7 +55,7 @@ class Connection(Database, Protocol):
         """What is done inside is committed together, or not at all."""
         ...
 
-    def glance(self) -> AbstractContextManager[object]:
+    def undone(self) -> AbstractContextManager[object]:
         """What is done inside is taken back, and its locks are let go."""
         ...
 

@@ -84,7 +84,7 @@ class Feeding:
     def _embed(self, held: list[Claimed]) -> int:
         queue = self.queue
         keys = list(dict.fromkeys(row.key for row in held))  # a row that has changed twice is embedded once
-        with self.db.glance():
+        with self.db.undone():
             # No lock on the table keeps anybody waiting while the model works; who makes its index is not waited for.
             store.set_timeouts(self.db, _READ_SECONDS, _LOCK_SECONDS)
             texts = store.read_texts(self.db, queue.collection_id, keys)
