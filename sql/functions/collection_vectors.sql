@@ -321,6 +321,26 @@ $$;
 COMMENT ON FUNCTION pgml_tune._keep_orphans(bigint) IS
     'Deletes the vectors of rows that are gone, or have no text any more.';
 
+-- Without a SET clause, at whose end the settings would be merged that are to be taken back; they name nothing.
+CREATE OR REPLACE FUNCTION pgml_tune._begin_restricted()
+RETURNS integer
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+AS $python$
+from pgml_tune.backend import collection
+return collection.begin_restricted()
+$python$;
+COMMENT ON FUNCTION pgml_tune._begin_restricted() IS
+    'Lets code of an owner, in a function of an index for instance, leave nothing behind that would run as whoever commits; granted to nobody.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._end_restricted(level integer)
+RETURNS void
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+AS $python$
+from pgml_tune.backend import collection
+return collection.end_restricted(level)
+$python$;
+COMMENT ON FUNCTION pgml_tune._end_restricted(integer) IS 'Ends what _begin_restricted() has begun; granted to nobody.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._hold_collection(collection_id bigint, function text, is_patient boolean)
 RETURNS void
 LANGUAGE plpgsql
@@ -386,13 +406,16 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_level integer;
     v_result bigint[];
 BEGIN
     PERFORM pgml_tune._hold_collection(
         collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), false
     );
+    v_level := pgml_tune._begin_restricted();
     EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)
     INTO v_result USING task, leaf, first_block, end_block, max_rows;
+    PERFORM pgml_tune._end_restricted(v_level);
     RETURN v_result;
 END
 $$;

@@ -183,13 +183,17 @@ RETURNS TABLE (key_no integer, content text, text_sha256 bytea)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_level integer;
 BEGIN
     -- One batch is written at a time: else a worker could write over what another has made of a later text.
     PERFORM pgml_tune._hold_collection(
         collection_id, pgml_tune._feed_function(collection_id), true
     );
+    v_level := pgml_tune._begin_restricted();
     RETURN QUERY EXECUTE format('SELECT * FROM pgml_tune._feed_%s($1, $2, $3, $4, $5)', collection_id)
         USING keys, hashes, text_nos, chunk_nos, vectors;
+    PERFORM pgml_tune._end_restricted(v_level);
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._feed_collection(bigint, text[], bytea[], integer[], integer[], vector[]) IS

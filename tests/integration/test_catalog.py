@@ -102,6 +102,9 @@ WITHOUT_SEARCH_PATH = {
     "ask",
     "_try_sql",
     "_try_sql_as",
+    # A SET clause would keep what is set within from being taken back in the end.
+    "_begin_restricted",
+    "_end_restricted",
     # It runs the query of its caller, who finds his tables as usual.
     "_golden_rows",
     "_next_rows",

@@ -356,6 +356,52 @@ def test_side_table_with_code_of_its_owner_is_not_written_to(
     wait_until_fed(db, "olgas")
 
 
+TRAP = """
+CREATE TABLE app.trap (x integer);
+CREATE FUNCTION app.spring() RETURNS trigger LANGUAGE plpgsql AS
+    $$BEGIN INSERT INTO app.mark VALUES (current_user); RETURN NULL; END$$;
+CREATE CONSTRAINT TRIGGER spring AFTER INSERT ON app.trap DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION app.spring();
+CREATE FUNCTION app.lay() RETURNS integer LANGUAGE plpgsql AS $$BEGIN {attack}; RETURN 1; END$$;
+CREATE FUNCTION app.calm(x integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS
+    $$BEGIN IF session_user = 'postgres' AND current_user = 'olga' THEN RETURN app.lay(); END IF; RETURN x; END$$;
+CREATE INDEX ON app.doc ((app.calm(1) + id));
+"""
+ATTACKS = {
+    "INSERT INTO app.trap VALUES (1)": False,
+    "PERFORM set_config('search_path', 'app, pg_catalog', false)": True,
+    "EXECUTE 'SET ROLE postgres'; INSERT INTO app.mark VALUES (current_user)": False,
+    "EXECUTE 'PREPARE _pg3_0 AS SELECT app.lay()'": False,
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_code_of_an_owner_that_planning_runs_does_not_become_the_worker(
+    db: psycopg.Connection[Any], connect: Connect, workers: Workers, attack: str
+) -> None:
+    db.execute("CREATE SCHEMA app AUTHORIZATION olga")
+    olga = connect("olga")
+    olga.execute("CREATE TABLE app.doc (id integer PRIMARY KEY, body text); CREATE TABLE app.mark (role name)")
+    # In front of the server's own, should its place in the search path ever be taken.
+    olga.execute(
+        "CREATE FUNCTION app.same(a bigint, b bigint) RETURNS boolean LANGUAGE plpgsql AS"
+        " $$BEGIN INSERT INTO app.mark VALUES (current_user); RETURN a OPERATOR(pg_catalog.=) b; END$$;"
+        "CREATE OPERATOR app.= (leftarg = bigint, rightarg = bigint, function = app.same)"
+    )
+    olga.execute("CALL auto_embed('app.doc', 'body', collection => 'olgas', mode => 'queue')")
+    olga.execute(TRAP.format(attack=attack))
+    olga.execute("INSERT INTO app.doc VALUES (1, 'a'), (2, 'b')")
+    worker = workers.serve()
+    if ATTACKS[attack]:
+        wait_until_fed(db, "olgas")
+        olga.execute("UPDATE app.doc SET body = 'c'")
+        wait_until_fed(db, "olgas")
+    else:
+        wait_until(lambda: "left for a while" in worker.log.read_text(), 60)
+    assert olga.execute("SELECT DISTINCT role FROM app.mark WHERE role <> 'olga'").fetchall() == []
+    assert fetch_value(olga, "SELECT count(*) FROM app.trap") == 0
+
+
 def test_workers_killed_under_load_lose_no_row(
     doc: psycopg.Connection[Any], workers: Workers, connect: Connect
 ) -> None:

@@ -44,6 +44,9 @@ class FakeTable:
     def undone(self) -> Iterator[None]:
         yield
 
+    def renew(self) -> None:
+        pass
+
     def claim(self, db: Any, collection_id: int, most: int) -> list[Claimed]:
         return [Claimed(number, (key,)) for number, key in enumerate(self.rows) if key not in self.failed][:most]
 

@@ -35,5 +35,15 @@ def drop(db: Session, name: str | None) -> None:
     collection.drop(db, name)
 
 
+@entrypoint
+def begin_restricted(db: Session) -> int:
+    return db.begin_restricted()
+
+
+@entrypoint
+def end_restricted(db: Session, level: int) -> None:
+    db.end_restricted(level)
+
+
 def _longest_chunk(db: Session, model: str) -> int:
     return session.inference().longest_chunk(db, model)

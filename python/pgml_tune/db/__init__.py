@@ -55,6 +55,10 @@ class Connection(Database, Protocol):
         """What is done inside is committed together, or not at all."""
         ...
 
+    def renew(self) -> None:
+        """Take back what functions of others may have set in the session."""
+        ...
+
     def undone(self) -> AbstractContextManager[object]:
         """What is done inside is taken back, and its locks are let go."""
         ...
@@ -124,6 +128,14 @@ class Session(Database, Protocol):
 
     def acting_as(self, role: int) -> AbstractContextManager[None]:
         """A block in which statements have the rights of a role, by oid, and no way back to those of the session."""
+        ...
+
+    def begin_restricted(self) -> int:
+        """Let functions that follow leave nothing behind which would run as the session's own role."""
+        ...
+
+    def end_restricted(self, level: int) -> None:
+        """End what begin_restricted() has begun, of which this is the level."""
         ...
 
     def role(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
@@ -42,10 +43,14 @@ class ConnectionDatabase:
         self._connection = connection
 
     @classmethod
-    def connect(cls, dsn: str, application_name: str, database: str | None = None) -> ConnectionDatabase:
-        """A session where `dsn` says, or in another database there."""
+    def connect(
+        cls, dsn: str, application_name: str, database: str | None = None, *, prepares: bool = True
+    ) -> ConnectionDatabase:
+        """A session where `dsn` says, or in another database there; statements that come often may be prepared."""
         place = make_conninfo(dsn, dbname=database, application_name=application_name, connect_timeout=10)
         connection = psycopg.connect(place, autocommit=True)
+        if not prepares:
+            connection.prepare_threshold = None
         connection.execute(_SESSION)
         # As SPI has it: a JSON value is its text.
         for name in ("json", "jsonb"):
@@ -61,13 +66,26 @@ class ConnectionDatabase:
     def transaction(self) -> AbstractContextManager[object]:
         return self._connection.transaction()
 
-    def glance(self) -> AbstractContextManager[object]:
-        return self._connection.transaction(force_rollback=True)
+    def renew(self) -> None:
+        self._connection.execute(_SESSION)
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """A transaction that is rolled back in any case."""
+        with self._connection.transaction(force_rollback=True):
+            yield
 
     @property
     def name(self) -> str:
         """The name of the database."""
         return self._connection.info.dbname
+
+    @property
+    def dsn(self) -> str:
+        """Where another session of the same role in the same database is opened; may hold a password."""
+        info = self._connection.info
+        known: dict[str, Any] = {**info.get_parameters(), "password": info.password or None, "application_name": None}
+        return make_conninfo(**known | {"host": info.host, "port": info.port, "user": info.user, "dbname": info.dbname})
 
     @property
     def is_lost(self) -> bool:

@@ -35,6 +35,8 @@ is_in_block = _function("IsTransactionBlock", ctypes.c_bool)
 current_role = _function("GetUserId", ctypes.c_uint32)
 _identity = _function("GetUserIdAndSecContext", None, ctypes.POINTER(ctypes.c_uint32), ctypes.POINTER(ctypes.c_int))
 _take_identity = _function("SetUserIdAndSecContext", None, ctypes.c_uint32, ctypes.c_int)
+_new_settings_level = _function("NewGUCNestLevel", ctypes.c_int)
+_end_settings_level = _function("AtEOXact_GUC", None, ctypes.c_bool, ctypes.c_int)
 database_encoding = _function("GetDatabaseEncoding", ctypes.c_int)
 statement_began = _function("GetCurrentStatementStartTimestamp", ctypes.c_int64)
 _subtransaction = _function("GetCurrentSubTransactionId", ctypes.c_uint32)
@@ -71,6 +73,27 @@ def acting_as(role: int) -> Iterator[None]:
         yield
     finally:
         _take_identity(user.value, context.value)
+
+
+def begin_restricted() -> int:
+    """Let functions of other owners leave nothing behind for the session's own role, until end_restricted().
+
+    It is how the server itself runs the functions of an index for the owner of its table: deferred triggers, SET ROLE,
+    PREPARE, DEALLOCATE, LISTEN, temporary tables and cursors WITH HOLD are refused, and settings are taken back in the
+    end. A transaction that is aborted ends it, too. Returns what end_restricted() wants.
+    """
+    user, context = ctypes.c_uint32(), ctypes.c_int()
+    _identity(ctypes.byref(user), ctypes.byref(context))
+    _take_identity(user.value, context.value | _RESTRICTED)
+    return int(_new_settings_level())
+
+
+def end_restricted(level: int) -> None:
+    """End what begin_restricted() has begun."""
+    _end_settings_level(False, level)
+    user, context = ctypes.c_uint32(), ctypes.c_int()
+    _identity(ctypes.byref(user), ctypes.byref(context))
+    _take_identity(user.value, context.value & ~_RESTRICTED)
 
 
 class _SnapshotData(ctypes.Structure):

@@ -150,6 +150,12 @@ class SpiDatabase:
     def acting_as(self, role: int) -> AbstractContextManager[None]:
         return server.acting_as(role)
 
+    def begin_restricted(self) -> int:
+        return server.begin_restricted()
+
+    def end_restricted(self, level: int) -> None:
+        server.end_restricted(level)
+
     def role(self) -> int:
         role: int = server.current_role()
         return role

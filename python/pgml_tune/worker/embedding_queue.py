@@ -147,6 +147,7 @@ class Builder:
             with db.transaction():
                 store.set_timeouts(db, "0", _BUILD_LOCK)
                 queued, mark = store.fill(db, queue.collection_id)
+                db.renew()
             self._marks[queue.collection_id] = mark
             log.info("%s: %d rows are queued", queue, queued)
         if store.is_due(db, queue.collection_id, mark):
@@ -156,6 +157,7 @@ class Builder:
             # Those that feed it wait for the index, nobody else does.
             store.set_timeouts(db, "0", _BUILD_LOCK)
             store.finish(db, queue.collection_id)
+            db.renew()
         del self._marks[queue.collection_id]
         log.info("%s: whole, its indexes took %.1f s", queue, time.monotonic() - started)
         return 1

@@ -105,6 +105,7 @@ class Feeding:
         vectors = self.passages.embed(queue.digest, pieces, self.limits) if pieces else []
         passages = [(*place, vector) for place, vector in zip(places, vectors, strict=True)]
         store.store_vectors(self.db, queue.collection_id, keys, hashes, passages)
+        self.db.renew()
         done = [row.queue_id for row in held if row.key not in left]
         store.remove(self.db, queue.collection_id, done)
         return len(done)

@@ -45,7 +45,8 @@ class Link:
             raise Unreachable("it was not reachable a moment ago")
         try:
             if self._db is None:
-                self._db = ConnectionDatabase.connect(self.place.dsn, _APPLICATION, self.place.database)
+                # Functions of others that are called here could put another statement in place of one that is prepared.
+                self._db = ConnectionDatabase.connect(self.place.dsn, _APPLICATION, self.place.database, prepares=False)
             result = work(self._db)
         except psycopg.Error as error:
             if self._db is not None and not self._db.is_lost and not (error.sqlstate or "").startswith(_PASSING):

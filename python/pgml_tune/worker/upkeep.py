@@ -58,3 +58,4 @@ class Upkeep:
         if is_due:
             self._maintained_at = now
         store.keep_up(db, is_due)
+        db.renew()
