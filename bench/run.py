@@ -13,6 +13,7 @@ import keeping
 import logs
 import machine
 import quality
+import queueing
 import search
 import single
 from command import is_quick, read_command
@@ -24,9 +25,9 @@ from texts import Texts
 
 _SIMPLE = {
     "cold": cold, "single": single, "caches": caches, "clients": clients, "keeping": keeping, "search": search,
-    "logs": logs,
+    "logs": logs, "queueing": queueing,
 }  # fmt: skip
-PARTS = ("cold", "single", "caches", "quality", "bulk", "clients", "keeping", "search", "logs")
+PARTS = ("cold", "single", "caches", "quality", "bulk", "clients", "keeping", "search", "logs", "queueing")
 
 
 def main() -> None:

@@ -67,16 +67,16 @@ def main(
                 Place(dsn, name), paths, timing, is_one_shot=True, stopping=stopping, after_transaction=after_xid
             ).run()
         else:
-            _run_all(ClusterWorker(dsn, only, paths, timing, stopping, Wishes()), serve)
+            _run_all(ClusterWorker(dsn, only, paths, timing, stopping, Wishes() if serve else None))
     except TuneError as error:
         raise click.ClickException(f"{error.message}: {error.detail}" if error.detail else error.message) from None
     except Unreachable as error:
         raise click.ClickException(str(error)) from None
 
 
-def _run_all(worker: ClusterWorker, serves: bool) -> None:
+def _run_all(worker: ClusterWorker) -> None:
     """Run the jobs, and beside them the process that serves models."""
-    if not serves or worker.wishes is None:
+    if worker.wishes is None:
         worker.run()
         return
     serving = ServingProcess(worker.paths, worker.wishes, worker.stopping)

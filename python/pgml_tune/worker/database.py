@@ -104,7 +104,8 @@ class DatabaseWorker:
         """What a worker that stays does beside jobs, each in a thread of its own: none waits for another."""
         if self.is_one_shot:
             return
-        queue = EmbeddingQueue(self.place, open_passages(self.paths, self.stopping), self.stopping)
+        passages = open_passages(self.paths, self.stopping, is_served=self.wishes is not None)
+        queue = EmbeddingQueue(self.place, passages, self.stopping)
         upkeep = Upkeep(self.place, self.stopping)
         for name, work in (("feed", queue.feed), ("build", queue.build), ("upkeep", upkeep.run)):
             self._helpers.append(threading.Thread(target=work, name=f"{self.place.database} {name}"))

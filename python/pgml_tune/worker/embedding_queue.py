@@ -13,7 +13,6 @@ import psycopg
 
 from pgml_tune.db.connection import ConnectionDatabase
 from pgml_tune.errors import ObjectNotFound, TuneError
-from pgml_tune.ipc.client import WorkerLost
 from pgml_tune.settings import Limits
 from pgml_tune.store import queue as store
 from pgml_tune.store import setting
@@ -104,7 +103,7 @@ class EmbeddingQueue:
         """What the work on one collection gives; what is wrong with it keeps no other waiting."""
         try:
             done = work()
-        except (TuneError, WorkerLost, ConnectionError, psycopg.Error) as error:
+        except (TuneError, psycopg.Error) as error:
             if db.is_lost:
                 raise
             is_first = pauses.pause(queue.collection_id)

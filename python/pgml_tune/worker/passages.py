@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from pgml_tune.engine.work import Work
+from pgml_tune.errors import SystemFault
 from pgml_tune.ipc.client import Client
 from pgml_tune.ipc.peers import trusted_users
 from pgml_tune.service.chunking import check_sizes, cut
@@ -20,8 +21,8 @@ from pgml_tune.settings import Limits, Paths
 _KIND = "passage"
 
 
-def open_passages(paths: Paths, stopping: threading.Event) -> Passages:
-    """Asks the process that serves models; where it does not answer, the models are loaded here."""
+def open_passages(paths: Paths, stopping: threading.Event, *, is_served: bool) -> Passages:
+    """Asks the process that serves models; models are loaded here only where no process of ours serves them."""
     models = Models(paths.model_root, Slots(paths.spool_dir))
 
     def open_local() -> Runtime:
@@ -29,8 +30,9 @@ def open_passages(paths: Paths, stopping: threading.Event) -> Passages:
 
         return LocalRuntime(models)
 
+    preference = "worker" if is_served else "auto"
     client = Client(paths.serve_socket, lambda: trusted_users(paths.socket_group))
-    return Passages(Runtimes(open_local, RemoteRuntime(client, is_bulk=True), lambda: None, models), stopping)
+    return Passages(Runtimes(open_local, RemoteRuntime(client, is_bulk=True), lambda: preference, models), stopping)
 
 
 class Passages:
@@ -60,4 +62,4 @@ class Passages:
 
     def _checkpoint(self) -> None:
         if self._stopping.is_set():
-            raise ConnectionError("the worker ends")
+            raise SystemFault("the worker ends")
