@@ -6,7 +6,7 @@ STATE = sql/types.sql $(addprefix sql/tables/, setting.sql model.sql model_versi
 	rollout.sql call_log.sql sql_example.sql)
 CODE = $(addprefix sql/functions/, internal.sql embedding.sql classification.sql schema.sql text_to_sql.sql registry.sql cache.sql \
 	collection_names.sql collection_vectors.sql collection_objects.sql collection.sql queue.sql filling.sql search.sql \
-	sql_check.sql job.sql job_worker.sql training.sql \
+	sql_check.sql ask.sql job.sql job_worker.sql training.sql \
 	routes.sql alignment.sql rollout.sql twins.sql shadows.sql preparation.sql call_log.sql monitoring.sql \
 	sql_examples.sql serving.sql operations.sql roles.sql) \
 	sql/views.sql sql/privileges.sql
@@ -27,7 +27,7 @@ package_script = DESTDIR="$(DESTDIR)" FOLDER="$(FOLDER)" PYTHON_SITE="$(PYTHON_S
 	MODEL_ROOT="$(MODEL_ROOT)" scripts/package.sh
 
 # Without a server of your own (PGHOST) the regression tests run on the private one.
-REGRESS_NAMES = registry embedding cache collection job operations roles
+REGRESS_NAMES = registry embedding cache collection job text_to_sql operations roles
 REGRESS_OPTS = --inputdir=tests --outputdir=.dev/regress \
 	$(addprefix --load-extension=, plpython3u vector pgml_tune)
 ifdef PGHOST
@@ -53,7 +53,7 @@ clean:
 endif
 
 .PHONY: install-sql install-package uninstall-package install-deps install-train dev dev-stop demo test lint unit \
-	check-generated private-installcheck integration clients fuzz soak-jobs soak-rollout bench bench-train dist
+	check-generated private-installcheck integration clients fuzz soak-jobs soak-rollout soak-serving bench bench-train bench-sql bench-load dist
 
 ifndef SQL_ONLY
 install: install-package
@@ -75,7 +75,7 @@ dev dev-stop demo:
 
 test:
 	@scripts/test.sh lint unit check-generated installcheck integration clients
-lint unit integration clients fuzz soak-jobs soak-rollout bench bench-train:
+lint unit integration clients fuzz soak-jobs soak-rollout soak-serving bench bench-train bench-sql bench-load:
 	@scripts/test.sh $@
 private-installcheck:
 	@scripts/test.sh installcheck

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs checks of this checkout, each named by its make target:
-#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|soak-rollout|bench|bench-train|bench-sql ...
+#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|soak-rollout|soak-serving|bench|bench-train|bench-sql|bench-load ...
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
 cd "$checkout"
@@ -56,11 +56,21 @@ soak-rollout() {
         on_test_cluster "${pytest[@]}" -s tests/integration/test_rollout_scale.py
 }
 
+# 50 kills and 20 stops of the process that serves models, and a million requests of 16 clients that hang up.
+soak-serving() {
+    PGML_TUNE_SWAP_REQUESTS=${PGML_TUNE_SWAP_REQUESTS:-1000000} \
+        "${pytest[@]}" -s tests/unit/test_serving.py -k nobody_ever_gets
+    PGML_TUNE_SERVING_KILLS=${PGML_TUNE_SERVING_KILLS:-50} PGML_TUNE_SERVING_STOPS=${PGML_TUNE_SERVING_STOPS:-20} \
+        on_test_cluster "${pytest[@]}" -s tests/integration/test_serving.py -k "killed or stands_still"
+}
+
 bench() { on_test_cluster "$venv/bin/python" bench/run.py; }
 
 bench-train() { on_test_cluster "$venv/bin/python" bench/train.py; }
 
 bench-sql() { on_test_cluster "$venv/bin/python" bench/sql.py; }
+
+bench-load() { on_test_cluster "$venv/bin/python" bench/load.py; }
 
 on_test_cluster() {
     test_cluster

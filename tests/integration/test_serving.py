@@ -20,8 +20,8 @@ from job_workers import Installation, Worker, Workers, is_alive, workers_of
 
 MOST_GROWTH = 20 << 20
 CLIENTS = 4
-COUNT = int(os.environ.get("PGML_TUNE_SOAK", "1"))  # how many times as many kills and stops
-KILLS, STOPS = 3 * COUNT, COUNT
+KILLS = int(os.environ.get("PGML_TUNE_SERVING_KILLS", "3"))
+STOPS = int(os.environ.get("PGML_TUNE_SERVING_STOPS", "1"))
 COSINE = "SELECT 1 - (%s::vector <=> %s::vector)"
 MODULES = """
 DO LANGUAGE plpython3u $$

@@ -1,6 +1,7 @@
 """The process that serves models as its clients see it; the network is a stand-in, sockets and threads are real."""
 
 import json
+import os
 import random
 import socket
 import threading
@@ -26,7 +27,8 @@ from tests.unit.serving_parts import (
     text_of,
 )
 
-CLIENTS, CALLS = 16, 100
+CLIENTS = 16
+CALLS = int(os.environ.get("PGML_TUNE_SWAP_REQUESTS", "1600")) // CLIENTS
 PASSAGE = How("passage")
 
 

@@ -7,12 +7,13 @@ pieces of bytes whose sizes the JSON tells: texts and vectors travel as they are
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+import orjson
 
 VERSION = 1
 _MAGIC = b"pg"
@@ -88,7 +89,7 @@ class FrameReader:
 
 def pack(values: Mapping[str, Any], pieces: Sequence[bytes] = ()) -> bytes:
     """A payload."""
-    told = json.dumps({**values, _SIZES: [len(piece) for piece in pieces]}, separators=(",", ":")).encode()
+    told = orjson.dumps({**values, _SIZES: [len(piece) for piece in pieces]})
     return b"".join((_LENGTH.pack(len(told)), told, *pieces))
 
 
@@ -96,7 +97,7 @@ def unpack(payload: bytes) -> tuple[dict[str, Any], list[bytes]]:
     """What a payload holds."""
     try:
         (length,) = _LENGTH.unpack_from(payload)
-        values = json.loads(payload[_LENGTH.size : _LENGTH.size + length])
+        values = orjson.loads(payload[_LENGTH.size : _LENGTH.size + length])
         sizes = values.pop(_SIZES)
         if not all(type(size) is int and size >= 0 for size in sizes):
             raise BrokenFrame("a piece has no size")
