@@ -14,7 +14,7 @@ import pytest
 from commands import run
 from conditions import fetch_value, refused, wait_until
 from conftest import Connect
-from job_workers import CHECKOUT, Installation
+from job_workers import CHECKOUT, Installation, workers_of
 
 from pgml_tune.engine.artifact import new_artifact, publish
 from tests.fixtures import sql_server
@@ -24,6 +24,13 @@ SCHEMA = """
 CREATE TABLE city (id serial PRIMARY KEY, name text, state text, population integer);
 INSERT INTO city (name, state, population) VALUES ('austin', 'texas', 1), ('dallas', 'texas', 2);
 GRANT SELECT ON city TO alice;
+"""
+LOADED = """
+DO LANGUAGE plpython3u $$
+import sys
+found = {"numpy", "ctranslate2", "tokenizers", "onnxruntime"} & set(sys.modules)
+plpy.execute("SELECT set_config('test.loaded', '%s', false)" % ",".join(sorted(found)))
+$$
 """
 _BUILD = """
 import sys
@@ -306,3 +313,22 @@ def test_a_source_that_names_no_model_of_a_server_fails_its_import(session: psyc
     with refused("0A000"):
         options = json.dumps({"quantize": ["int8_dynamic"]})
         session.execute("CALL import_model('oracle3', 'endpoint:a', 'text_to_sql', options => %s)", (options,))
+
+
+def test_a_writer_gives_the_same_texts_in_the_worker_and_a_session_that_asks_it_loads_no_library(
+    session: psycopg.Connection[Any], connect_shared: Connect, server_home: Path
+) -> None:
+    ask = "SELECT array_agg(sql ORDER BY rank) FROM text_to_sql_candidates('how many?', 'scribe', k => 3)"
+    with workers_of(Installation(server_home), session) as workers:
+        workers.start("--database", workers.database, "--serve")
+        wait_until(lambda: session.execute("SELECT FROM pgml_tune.loaded_models WHERE place = 'worker'").rowcount, 60)
+        found = {}
+        for runtime in ("worker", "in_process"):
+            asking = connect_shared()
+            asking.execute("SELECT set_config('pgml_tune.runtime', %s, false)", (runtime,))
+            asking.execute("SET pgml_tune.cache = 'off'")
+            found[runtime] = fetch_value(asking, ask)
+            asking.execute(LOADED)
+            loaded = fetch_value(asking, "SELECT current_setting('test.loaded')")
+            assert bool(loaded) == (runtime == "in_process"), loaded
+    assert found["worker"] == found["in_process"] != []

@@ -72,7 +72,7 @@ def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, **limi
     listener = Listener(address, "")
     loop = asyncio.new_event_loop()
     scheduler = Scheduler(
-        loop, Models(model_root, budget), allowed, Note(address.with_suffix(".note"), lanes + 1), lanes
+        loop, Models(model_root, budget), allowed, Note(address.with_suffix(".note"), lanes + 2), lanes
     )
     server = Server(scheduler, frozenset({os.geteuid()}), 500, lambda: {"requests": scheduler.totals.requests})
     ready = threading.Event()

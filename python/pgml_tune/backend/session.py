@@ -67,7 +67,7 @@ def text_to_sql() -> TextToSql:
         from pgml_tune.service.sql_generation import SqlGeneration
         from pgml_tune.service.text_to_sql import TextToSql
     loaded, calls, router = _shared()
-    generation = SqlGeneration(loaded, _vectors(), _keys(), vectors, table_cache)
+    generation = SqlGeneration(loaded, _runtimes(), _vectors(), _keys(), vectors, table_cache)
     return TextToSql(generation, calls, router, sql_examples().find)
 
 

@@ -10,6 +10,7 @@ chat template puts round a prompt, and end_tokens; of a server's model `model`, 
 
 from __future__ import annotations
 
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from pgml_tune.engine.artifact import Artifact
+from pgml_tune.engine.files import read_plain
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged, NotSupported
 from pgml_tune.records import VERBS, ArtifactConfig
@@ -107,3 +109,16 @@ def positive(config: ArtifactConfig, name: str) -> int:
     if type(value) is not int or not 0 < value <= _MOST_TOKENS:
         raise ArtifactDamaged(f'the configuration of the model has no usable "{name}"')
     return value
+
+
+def read_lexicon(file: Path) -> dict[str, str]:
+    """What questions call values of the database, by the file that tells it; nothing where there is none."""
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(read_plain(file))
+    except (ValueError, RecursionError):
+        found = None
+    if type(found) is not dict or not all(type(value) is str for value in found.values()):
+        raise ArtifactDamaged(f'file "{file.name}" of the artifact does not map phrases to values')
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +11,11 @@ from typing import Any
 
 from pgml_tune.engine.artifact import LEXICON
 from pgml_tune.engine.ct2 import library, running, wait
-from pgml_tune.engine.files import read_plain
-from pgml_tune.engine.generator import Generated, Generator, different, positive
+from pgml_tune.engine.generator import Generated, Generator, different, positive, read_lexicon
 from pgml_tune.engine.leaving import leave_at_once
 from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.engine.tokenizer import TextTokenizer, Tokens
 from pgml_tune.engine.work import Work
-from pgml_tune.errors import ArtifactDamaged
 from pgml_tune.records import ArtifactConfig
 
 _NARROWEST_BEAM = 4  # fewer find worse texts
@@ -50,7 +47,7 @@ class LocalGenerator(Generator):
         self.config = config
         self._longest = positive(config, "max_output_tokens")
         self._tokenizer = TextTokenizer(folder / "tokenizer.json", config.max_tokens)
-        self.lexicon = _lexicon(folder / LEXICON)
+        self.lexicon = read_lexicon(folder / LEXICON)
 
     def try_out(self) -> None:
         self._write_a_little(2, _TRIED_TOKENS)
@@ -120,15 +117,3 @@ class LocalGenerator(Generator):
 
     @abstractmethod
     def _texts(self, result: Any) -> Iterator[tuple[str, float]]: ...
-
-
-def _lexicon(file: Path) -> dict[str, str]:
-    if not file.exists():
-        return {}
-    try:
-        found = json.loads(read_plain(file))
-    except (ValueError, RecursionError):
-        found = None
-    if type(found) is not dict or not all(type(value) is str for value in found.values()):
-        raise ArtifactDamaged(f'file "{file.name}" of the artifact does not map phrases to values')
-    return found

@@ -77,6 +77,13 @@ class Client:
         (reply,) = self.call(digest, [(values, pieces)], checkpoint)
         return reply
 
+    def reach(self) -> None:
+        """Connect, if that is not done yet."""
+        try:
+            self._connected()
+        except OSError as error:
+            raise WorkerLost(f"{error}") from None
+
     def close(self) -> None:
         """Let go of the connection; the worker drops what it has not begun for it."""
         if self._socket is not None:

@@ -103,8 +103,7 @@ class Inference:
             self._router.send(db, call, f"{a}\0{b}")  # no text holds a NUL
             forms = self._router.answer(call, lambda: self._vectors.of_texts(db, call, terms, [a, b]))
         left, right = (orjson.loads(form) for form in forms)
-        cosine = _dot(left, right) / math.sqrt(_dot(left, left) * _dot(right, right))
-        return max(-1.0, min(1.0, cosine))
+        return max(-1.0, min(1.0, cosine(left, right)))
 
     def count_tokens(self, db: Session, text: str, model: str | None) -> int:
         """The tokens of a text, special tokens included and nothing cut."""
@@ -152,6 +151,11 @@ class Inference:
                 )
             self._pinned[reference] = digest
         return digest
+
+
+def cosine(left: list[float], right: list[float]) -> float:
+    """Of two vectors that are not zero."""
+    return _dot(left, right) / math.sqrt(_dot(left, left) * _dot(right, right))
 
 
 def _dot(left: list[float], right: list[float]) -> float:

@@ -31,6 +31,10 @@ class Models:
         """The artifacts that are loaded."""
         return [digest for _, digest in self._loaded]
 
+    def artifact(self, digest: str) -> Artifact:
+        """The files of a model."""
+        return Artifact(self._model_root, digest)
+
     def get(self, kind: Callable[[Artifact, int], _Model], digest: str, threads: int | None) -> _Model:
         """The model of this artifact on so many threads, opened if it is not; None takes it as it is, or one thread."""
         key = kind, digest

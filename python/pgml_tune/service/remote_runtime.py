@@ -6,10 +6,13 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pgml_tune.engine.artifact import Artifact
+from pgml_tune.engine.generator import Generator
 from pgml_tune.engine.spans import Spans
 from pgml_tune.engine.work import Work
 from pgml_tune.ipc import operations
 from pgml_tune.ipc.client import Client, Reply
+from pgml_tune.service.remote_generator import RemoteGenerator
 from pgml_tune.service.runtime import Computed, How, added
 
 REQUEST_TEXTS, REQUEST_BYTES = 64, 1 << 20  # of one request, unless a single text is larger
@@ -24,6 +27,7 @@ class RemoteRuntime:
         self._wait = wait
         self._common = {"bulk": True} if is_bulk else {}
         self.load_count = 0
+        self._generators: dict[str, RemoteGenerator] = {}
 
     def embed(
         self, digest: str, texts: Sequence[str], how: How, work: Work, checkpoint: Callable[[], None] | None
@@ -73,6 +77,15 @@ class RemoteRuntime:
         reply = self._ask(digest, {"op": operations.SPANS}, text.encode(), checkpoint)
         starts, ends = reply.pieces
         return Spans(array(_INTEGER, starts), array(_INTEGER, ends))
+
+    def generator(self, artifact: Artifact) -> Generator:
+        """A model that writes SQL there; who asks for it has much to do before it writes."""
+        self._client.reach()
+        known = self._generators.get(artifact.digest)
+        if known is None:
+            self._generators.clear()  # a session seldom asks several
+            known = self._generators[artifact.digest] = RemoteGenerator(artifact, self._client, self._wait)
+        return known
 
     def load(self, digest: str) -> None:
         """Let the worker load a model before somebody needs it."""

@@ -11,6 +11,8 @@ from typing import Protocol, TypeVar
 
 import orjson
 
+from pgml_tune.engine.artifact import Artifact
+from pgml_tune.engine.generator import Generator
 from pgml_tune.engine.spans import Spans
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import NotSupported, SystemFault
@@ -73,6 +75,8 @@ class Remote(Runtime, Protocol):
 
     def load(self, digest: str) -> None: ...
 
+    def generator(self, artifact: Artifact) -> Generator: ...
+
 
 class Held(Protocol):
     """The models in this process."""
@@ -110,10 +114,14 @@ class Runtimes:
 
     def run(self, use: Callable[[Runtime], Result]) -> Result:
         """What comes of a call, in the worker if it is there and may be asked, else in this process."""
+        return self.choose(use, lambda: use(self._local_runtime()))
+
+    def choose(self, there: Callable[[Remote], Result], here: Callable[[], Result]) -> Result:
+        """What comes of a call that is made otherwise in the worker than in this process."""
         preference = parse_runtime_preference(self._preference())
         if preference != "in_process":
             try:
-                return use(self._remote)
+                return there(self._remote)
             except WorkerLost as lost:
                 if preference == "worker":
                     raise SystemFault(
@@ -121,9 +129,12 @@ class Runtimes:
                         detail=f"It is asked because pgml_tune.runtime is worker: {lost}.",
                         hint="Start it: pgml-tune worker. Or: SET pgml_tune.runtime = 'auto'",
                     ) from None
+        return here()
+
+    def _local_runtime(self) -> Runtime:
         if self._local is None:
             self._local = self._open_local()
-        return use(self._local)
+        return self._local
 
 
 def text_form(raw: bytes) -> str:

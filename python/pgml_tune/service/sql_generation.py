@@ -6,19 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
+import orjson
 
 from pgml_tune.db import Session
-from pgml_tune.engine.embedder import Embedder
-from pgml_tune.engine.generator import Generated, Generator, open_generator
+from pgml_tune.engine.generator import ENDPOINT, Generated, Generator, open_generator
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import LimitExceeded, ObjectNotFound
 from pgml_tune.service.calls import Call
+from pgml_tune.service.inference import TASK, cosine
 from pgml_tune.service.keys import KeyMaker
 from pgml_tune.service.models import Models
 from pgml_tune.service.prompt import Prompt, PromptFormat, render, restore
 from pgml_tune.service.readable import Readable, read
 from pgml_tune.service.resolution import Rules
+from pgml_tune.service.runtime import Remote, Runtimes
 from pgml_tune.service.schema import Schema
 from pgml_tune.service.schema_linking import Nearness, largest_fitting, nearest_first
 from pgml_tune.service.session_cache import SessionCache
@@ -54,9 +55,16 @@ class SqlGeneration:
     """Lets models write SQL, with the session's models and caches."""
 
     def __init__(
-        self, models: Models, vectors: Vectors, keys: KeyMaker, session: SessionCache, table: TableCache
+        self,
+        models: Models,
+        runtimes: Runtimes,
+        vectors: Vectors,
+        keys: KeyMaker,
+        session: SessionCache,
+        table: TableCache,
     ) -> None:
         self._models = models
+        self._runtimes = runtimes
         self._vectors = vectors
         self._keys = keys
         self._session = session
@@ -65,8 +73,31 @@ class SqlGeneration:
 
     def write(self, db: Session, call: Call, preference: str, question: str, readable: Readable, k: int) -> Drafts:
         """At most `k` drafts of SQL for a question."""
-        loaded = self._models.get(open_generator, call.target.digest, call.limits.threads)
-        generator = loaded.using(call.limits.sql_endpoint)
+
+        def write_with(generator: Generator) -> Drafts:
+            return self._write(db, call, preference, question, readable, k, generator)
+
+        def write_here() -> Drafts:
+            loaded = self._models.get(open_generator, call.target.digest, call.limits.threads)
+            return write_with(loaded.using(call.limits.sql_endpoint))
+
+        def write_there(worker: Remote) -> Drafts:
+            artifact = self._models.artifact(call.target.digest)
+            # A model that some server runs takes no memory here.
+            return write_here() if artifact.config().engine == ENDPOINT else write_with(worker.generator(artifact))
+
+        return self._runtimes.choose(write_there, write_here)
+
+    def _write(
+        self,
+        db: Session,
+        call: Call,
+        preference: str,
+        question: str,
+        readable: Readable,
+        k: int,
+        generator: Generator,
+    ) -> Drafts:
         form = PromptFormat.from_json(generator.config.generation.get("prompt", {}))
         if form.schema != "none" and call.limits.sql_values == "on":
             readable = read(db, readable.place, with_values=True)
@@ -156,18 +187,18 @@ class SqlGeneration:
     def _nearness(self, db: Session, question: str) -> Nearness | None:
         """How near texts are to the question for the default embedding model; None: there is none."""
         try:
-            target, _ = self._rules.read(db, None, Embedder.task)
+            target, _ = self._rules.read(db, None, TASK)
         except ObjectNotFound:
             return None
         role = db.role()
 
-        def vector(text: str, kind: str) -> np.ndarray:
+        def vector(text: str, kind: str) -> list[float]:
             db.checkpoint()
-            row = np.array(json.loads(self._vectors.alone(target.digest, text, kind, role)), np.float64)
-            return row / np.linalg.norm(row)
+            row: list[float] = orjson.loads(self._vectors.alone(target.digest, text, kind, role))
+            return row
 
         asked = vector(question, "query")
-        return lambda texts: [float(asked @ vector(text, "passage")) for text in texts]
+        return lambda texts: [cosine(asked, vector(text, "passage")) for text in texts]
 
 
 def _matches(

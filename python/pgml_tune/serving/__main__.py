@@ -69,7 +69,7 @@ class Serving:
             loop=loop,
             models=self._models,
             limits=Limits(**{name: _number(first, name) for name in _BOUNDED}),
-            note=Note(note_path(paths.serve_socket), lanes + 1),
+            note=Note(note_path(paths.serve_socket), lanes + 2),
             lane_count=lanes,
         )
         self._scheduler.begin()

@@ -14,10 +14,11 @@ from pathlib import Path
 from pgml_tune.engine.artifact import Artifact
 from pgml_tune.engine.classifier import Classifier
 from pgml_tune.engine.embedder import Embedder
+from pgml_tune.engine.generator import Generator, open_generator
 from pgml_tune.engine.spans import Spans
 from pgml_tune.engine.tokenizer import TextTokenizer
-from pgml_tune.errors import NotSupported, OutOfMemory, QuotaExceeded
-from pgml_tune.records import VERBS, ArtifactConfig
+from pgml_tune.errors import OutOfMemory, QuotaExceeded
+from pgml_tune.records import ArtifactConfig
 
 _SPARE_BYTES = 64 << 20
 _PINNED_SECONDS = 600.0
@@ -31,12 +32,12 @@ class Model:
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         task = artifact.config().task
-        if task not in _ENCODERS:
-            raise NotSupported(f"the worker does not {VERBS[task]} yet", hint="SET pgml_tune.runtime = 'in_process'")
         before = _resident_bytes()
         self.digest = artifact.digest
-        self.encoder = _ENCODERS[task](artifact, threads)
-        self.encoder.run([[0, 0], [0]])  # the first batch takes longer than those that follow
+        self.writer = open_generator(artifact, threads) if task == Generator.task else None
+        self._encoder = _ENCODERS[task](artifact, 1) if task in _ENCODERS else None
+        if self._encoder is not None:
+            self._encoder.run([[0, 0], [0]])  # the first batch takes longer than those that follow
         self.bytes = max(artifact.size_bytes, _resident_bytes() - before)
         self._tokenizer_file = artifact.path("tokenizer.json")
         self._lock = threading.Lock()
@@ -46,7 +47,13 @@ class Model:
 
     @property
     def config(self) -> ArtifactConfig:
-        return self.encoder.config
+        return self.encoder.config if self.writer is None else self.writer.config
+
+    @property
+    def encoder(self) -> Embedder | Classifier:
+        """What computes rows; a model that writes has none."""
+        assert self._encoder is not None
+        return self._encoder
 
     # Measuring changes a tokenizer for a moment, so it has one of its own.
     @cached_property

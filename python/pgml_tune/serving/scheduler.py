@@ -17,6 +17,7 @@ from functools import partial
 
 from pgml_tune.engine.batching import batch_size, token_budget
 from pgml_tune.engine.dynamic_batching import BatchLimits, Part, Wait, form_batch
+from pgml_tune.engine.generator import Generator
 from pgml_tune.errors import QuotaExceeded, SystemFault, TuneError
 from pgml_tune.ipc.note import Note
 from pgml_tune.serving.hosted import Model, Models
@@ -87,6 +88,7 @@ class Scheduler:
     _served: dict[int, int] = field(default_factory=dict)  # the turn that each session had last
     _timer: asyncio.TimerHandle | None = None
     _readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_READERS, "reader"))
+    _writers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "writer"))
     _loader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "loader"))
 
     def begin(self) -> None:
@@ -100,6 +102,7 @@ class Scheduler:
             lane.close()
         self._readers.shutdown(wait=False)
         self._loader.shutdown(wait=False)
+        self._writers.shutdown(wait=False)
 
     @property
     def queued(self) -> int:
@@ -163,7 +166,7 @@ class Scheduler:
         started = time.perf_counter()
         try:
             with self.note.running(self.lane_count, digest):
-                model = self.models.open(digest, 1)
+                model = self.models.open(digest, self.lane_count)
         except _FAILURES as error:
             self.loop.call_soon_threadsafe(self._not_loaded, digest, error)
             return
@@ -191,7 +194,9 @@ class Scheduler:
         except _FAILURES as error:
             self._refuse(task, as_told(error))
             return
-        if task.is_computed and sum(map(len, task.texts)) <= _READ_AT_ONCE:
+        if model.writer is not None:
+            self._writers.submit(self._write_apart, task, model, model.writer)
+        elif task.is_computed and sum(map(len, task.texts)) <= _READ_AT_ONCE:
             self._read(task, model)
             self._after_reading(task, model)
         else:
@@ -200,6 +205,16 @@ class Scheduler:
     def _read_apart(self, task: Task, model: Model) -> None:
         self._read(task, model)
         self.loop.call_soon_threadsafe(self._after_reading, task, model)
+
+    def _write_apart(self, task: Task, model: Model, writer: Generator) -> None:
+        """Let a model write: one text at a time, for its library uses all threads for that."""
+        if not task.is_over:
+            try:
+                with self.note.running(self.lane_count + 1, task.digest):
+                    task.answer = task.write(writer)
+            except _FAILURES as error:
+                task.error = as_told(error)
+        self.loop.call_soon_threadsafe(self._finish, task, model)
 
     def _read(self, task: Task, model: Model) -> None:
         try:

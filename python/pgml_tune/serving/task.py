@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,16 +12,20 @@ import orjson
 
 from pgml_tune.engine.classifier import Classifier
 from pgml_tune.engine.contract import VectorArray
+from pgml_tune.engine.generator import Generator
 from pgml_tune.engine.sketch import sketch
 from pgml_tune.engine.tokenizer import Tokens
 from pgml_tune.engine.work import Work
-from pgml_tune.errors import InvalidArgument, NotSupported
+from pgml_tune.errors import InvalidArgument, NotSupported, SystemFault
 from pgml_tune.ipc import operations
 from pgml_tune.ipc.frames import pack
 from pgml_tune.records import KINDS, VERBS
 from pgml_tune.serving.hosted import Model
 
-_TASKS = {operations.CLASSIFY: "classification"}
+_TASKS = {
+    operations.CLASSIFY: "classification", operations.GENERATE: "text_to_sql", operations.COUNT_PROMPT: "text_to_sql",
+}  # fmt: skip
+_MOST_WRITTEN = 100  # texts for one prompt
 _COMPUTED = (operations.EMBED, operations.CLASSIFY)  # what runs the network
 _MOST_LABELS = 1_000_000
 
@@ -88,6 +92,10 @@ class Task:
             top_k = self.values.get("top_k")
             if type(top_k) is not int or not 1 <= top_k or len(self.pieces) != 1:
                 raise InvalidArgument("top_k is not 1 or more, or there is not one text")
+        if self.operation == operations.GENERATE:
+            k = self.values.get("k")
+            if type(k) is not int or not 1 <= k <= _MOST_WRITTEN:
+                raise InvalidArgument(f"k is not 1 to {_MOST_WRITTEN}")
         if self.operation != operations.SKETCH:
             try:
                 self.texts = [piece.decode() for piece in self.pieces]
@@ -145,6 +153,23 @@ class Task:
         if self.values.get("total"):
             pieces.append(rows.sum(axis=0).tobytes())
         return pack(values | {"texts": len(rows)}, pieces)
+
+    def write(self, writer: Generator) -> bytes:
+        """The answer of a model that writes; given up when nobody waits for it any more."""
+
+        def checkpoint() -> None:
+            if self.is_over:
+                raise SystemFault("nobody waits for the answer")
+
+        match self.operation, self.texts:
+            case operations.COUNT_PROMPT, [prompt]:
+                return pack({"tokens": writer.count_tokens(prompt)})
+            case operations.GENERATE, [prompt]:
+                found = writer.generate(prompt, self.values["k"], self.work, checkpoint)
+                return pack(asdict(self.work) | {"texts": [[one.text, one.score] for one in found]})
+            case operations.LOAD, _:
+                return pack({"loads": self.loads})
+        raise InvalidArgument("the worker does not know this request")
 
     def measure(self, model: Model) -> bytes:
         """The answer to what needs no network."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pgml_tune.settings import Limits
 
-SERVED_TASKS = ("embedding", "classification")
+SERVED_TASKS = ("embedding", "classification", "text_to_sql")
 _SMALLEST = ("max_wait_ms", "batch_size", "batch_tokens", "queue_requests")
 _SMALLEST_BUT_ZERO = ("serve_memory_bytes", "serve_threads")  # 0 means that nothing is set
 _DEFAULTS = Limits.from_rows({})
