@@ -48,7 +48,7 @@ WHERE s.n IS NULL OR e.key_1 IS NULL OR e.text_sha256 <> sha256(convert_to(s.bod
 
 
 def measure(plan: Plan) -> list[Figure]:
-    part = "10. Mode queue: documents embedded by the worker, four writers beside it; fp32"
+    part = "13. Mode queue: documents embedded by the worker, four writers beside it; fp32"
     if plan.texts.data_dir is None:
         return [skipped(part, "all", "DATA_DIR is not set")]
     documents = Corpus(plan.texts.data_dir / "retrieval").documents[: plan.size("QUEUE_ROWS", 100000, 2000)]

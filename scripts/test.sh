@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs checks of this checkout, each named by its make target:
-#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|soak-rollout|soak-serving|bench|bench-train|bench-sql|bench-load ...
+#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|soak-queue|soak-rollout|soak-serving|bench|bench-train|bench-sql|bench-load ...
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
 cd "$checkout"
@@ -48,6 +48,12 @@ fuzz() { PGML_TUNE_FUZZ_CASES=${PGML_TUNE_FUZZ_CASES:-20000} on_test_cluster "${
 # kill -9 of workers and jobs, fifty times.
 soak-jobs() {
     PGML_TUNE_JOB_KILLS=${PGML_TUNE_JOB_KILLS:-50} on_test_cluster "${pytest[@]}" -s tests/integration/test_job_kills.py
+}
+
+# kill -9 of workers that feed a queue, fifty times, under writers.
+soak-queue() {
+    PGML_TUNE_QUEUE_KILLS=${PGML_TUNE_QUEUE_KILLS:-50} \
+        on_test_cluster "${pytest[@]}" -s -k killed_under_load tests/integration/test_queue.py
 }
 
 # Eight who switch a model back and forth under fifty who search, for a minute.

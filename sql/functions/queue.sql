@@ -9,6 +9,8 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
+    v_names text[];  -- of the key, and then of the text
+    v_last integer;
     v_key text;
     v_keys text;
     v_text text;
@@ -18,21 +20,23 @@ BEGIN
         RETURN coalesce((pgml_tune._sync_statements(collection_id, event, relation, NULL))[2], 'SELECT');
     END IF;
     -- Not all that _collection_parts() asks: a key too many is no harm.
-    SELECT string_agg(format('format(''%%s'', s.%I)', a.attname), ', ' ORDER BY k.position)
-               FILTER (WHERE k.position < cardinality(g.tgattr::smallint[])),
-           string_agg(format('s.%I', a.attname), ', ' ORDER BY k.position)
-               FILTER (WHERE k.position < cardinality(g.tgattr::smallint[])),
-           min(format('s.%I', a.attname)) FILTER (WHERE k.position = cardinality(g.tgattr::smallint[]))
-    INTO v_key, v_keys, v_text
-    FROM pgml_tune.collection AS t
-    JOIN pg_trigger AS g ON g.tgrelid = t.source AND g.tgname = 'pgml_tune_' || t.collection_id || '_columns'
-    CROSS JOIN LATERAL unnest(g.tgattr::smallint[]) WITH ORDINALITY AS k (attnum, position)
-    JOIN pg_attribute AS a ON a.attrelid = t.source AND a.attnum = k.attnum
-    WHERE t.collection_id = _enqueue_statement.collection_id;
-    IF v_key IS NULL THEN
+    v_names := ARRAY(
+        SELECT format('s.%I', a.attname)
+        FROM pgml_tune.collection AS t
+        JOIN pg_trigger AS g ON g.tgrelid = t.source AND g.tgname = 'pgml_tune_' || t.collection_id || '_columns'
+        CROSS JOIN LATERAL unnest(g.tgattr::smallint[]) WITH ORDINALITY AS k (attnum, position)
+        JOIN pg_attribute AS a ON a.attrelid = t.source AND a.attnum = k.attnum
+        WHERE t.collection_id = _enqueue_statement.collection_id
+        ORDER BY k.position
+    );
+    v_last := cardinality(v_names);
+    IF v_last = 0 THEN
         -- Either this raises an error, or the column was dropped with CASCADE, and nothing is to be done.
         RETURN (pgml_tune._sync_statements(collection_id, event, relation, 0))[1];
     END IF;
+    v_text := v_names[v_last];
+    v_keys := array_to_string(v_names[:v_last - 1], ', ');
+    v_key := 'format(''%s'', ' || array_to_string(v_names[:v_last - 1], '), format(''%s'', ') || ')';
     v_rows := format('SELECT ARRAY[%s] COLLATE "C" AS key, %s::text COLLATE "C" AS body FROM pgml_tune_', v_key, v_text);
     v_keys := format(' AS s WHERE num_nulls(%s) = 0', v_keys);
     RETURN format('INSERT INTO pgml_tune.queue (collection_id, key) SELECT %s, r.key FROM (%s) AS r', collection_id, CASE event

@@ -1,5 +1,7 @@
 """Collections in mode queue: writers only note keys, the worker makes the vectors true."""
 
+import os
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from queue_parts import wait_until_fed, waiting
 from spaces import MODEL, register_spaces, wrong_rows
 
 CREATE = "CREATE TABLE doc (id bigint PRIMARY KEY, body text, note text)"
+KILLS = int(os.environ.get("PGML_TUNE_QUEUE_KILLS", "4"))
 EMBED = "CALL auto_embed('doc', 'body', mode => 'queue')"
 
 
@@ -292,6 +295,25 @@ def test_row_security_hides_vectors_as_rows(db: psycopg.Connection[Any], connect
     assert len(found(alice, "text", "vault")) == 5
 
 
+def test_a_new_owner_of_the_table_is_followed(
+    db: psycopg.Connection[Any], connect: Connect, workers: Workers
+) -> None:
+    db.execute("CREATE SCHEMA app; GRANT ALL ON SCHEMA app TO olga, adam; SET ROLE olga")
+    db.execute("CREATE TABLE app.doc (id integer PRIMARY KEY, body text)")
+    db.execute("CALL auto_embed('app.doc', 'body', collection => 'inherited', mode => 'queue')")
+    db.execute("INSERT INTO app.doc VALUES (1, 'of olga'); RESET ROLE")
+    workers.serve()
+    wait_until_fed(db, "inherited")
+    db.execute("ALTER TABLE app.doc OWNER TO adam")
+    adam = connect("adam")
+    adam.execute("INSERT INTO app.doc VALUES (2, 'before maintain()')")
+    assert waiting(db) == [("2",)]
+    db.execute("CALL maintain()")
+    adam.execute("INSERT INTO app.doc VALUES (3, 'afterwards')")
+    wait_until_fed(db, "inherited")
+    assert assert_exact(db, "inherited")["rows"] == 3
+
+
 @pytest.mark.parametrize("dump_format", ["plain", "custom"])
 def test_a_dump_takes_rows_that_wait_along(
     doc: psycopg.Connection[Any], workers: Workers, connect: Connect, tmp_path: Path, dump_format: str
@@ -428,10 +450,10 @@ def test_workers_killed_under_load_lose_no_row(
         writer.start()
     try:
         steady = workers.serve()
-        for _ in range(4):
+        for _ in range(KILLS):
             victim = workers.serve()
             wait_until(lambda log=victim.log: "serves this database" in log.read_text(), 30)
-            stop.wait(1.5)
+            stop.wait(random.uniform(0.2, 2.0))
             victim.process.kill()
             victim.process.wait()
     finally:
