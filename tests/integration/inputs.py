@@ -275,7 +275,7 @@ class Generator:
         return self.valid_mostly(["plain", "chunked", "wordless", "secured", "composite"], [*_NAMES, "odd.plain"], 0.94)
 
     def mode(self) -> object:
-        return self.valid_mostly(["trigger"], [None, "", "queue", "TRIGGER", "x" * 9999], 0.95)
+        return self.valid_mostly(["trigger", "queue"], [None, "", "queues", "TRIGGER", "x" * 9999], 0.95)
 
     def collection_options(self) -> object:
         return self.valid_mostly([*_COLLECTION_OPTIONS], [*_OPTIONS, *_NO_COLLECTION_OPTIONS], 0.92)

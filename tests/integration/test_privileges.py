@@ -51,6 +51,8 @@ EMBEDDING_TABLES = [
 ]
 OPERATING = [
     "CALL maintain()",
+    "SELECT requeue_failed()",
+    "SELECT count(*) FROM pgml_tune.queue_failures",
     "SELECT count(*) FROM pgml_tune.stat_cache",
     "SELECT count(*) FROM pgml_tune.stat_inference",
     "SELECT count(*) FROM pgml_tune.settings",
