@@ -341,3 +341,41 @@ def test_the_status_is_told_however_much_waits(place):
     time.sleep(SLOW_SECONDS / 3)
     assert place.client().ask(NO_DIGEST, {"op": "status"}).values["requests"] == 1
     slow.join()
+
+
+def test_a_model_that_has_to_run_alone_is_computed_however_busy_the_others_are(place):
+    server = place.serve(lanes=2)
+    other, stop = place.publish(max_tokens=63), threading.Event()
+    for digest in (place.digest, other):
+        embed(place.runtime(), digest, [[1]])
+    server.scheduler.suspects = frozenset({other})
+
+    def keep_busy(runtime):
+        while not stop.is_set():
+            embed(runtime, place.digest, [[SLOW]])
+
+    threads = [threading.Thread(target=keep_busy, args=(place.runtime(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    started = time.monotonic()
+    assert embed(place.runtime(), other, [[2]]) == [expected([2])]
+    assert time.monotonic() - started < 5
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_peer_that_goes_on_slowly_is_served(place, monkeypatch):
+    monkeypatch.setattr("pgml_tune.serving.server.READ_SECONDS", 0.3)
+    place.serve()
+    frame = Frame(Kind.REQUEST, 1, place.digest, pack({"op": "embed", "kind": "passage"}, [b"1"])).to_bytes()
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(place.path))
+        peer.settimeout(5)
+        peer.sendall(frame[:10])
+        for number in range(2, 12):  # always amid a frame
+            following = Frame(Kind.REQUEST, number, place.digest, frame[48:]).to_bytes()
+            peer.sendall(frame[10:] + following[:10])
+            frame = following
+            time.sleep(0.06)
+        assert peer.recv(1) == b"p"

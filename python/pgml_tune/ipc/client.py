@@ -32,6 +32,10 @@ class WorkerLost(Exception):
     """The worker cannot be reached, has gone away or does not answer."""
 
 
+class WorkerSilent(WorkerLost):
+    """The worker is there and gives no sign of life."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What the worker has answered."""
@@ -118,7 +122,7 @@ class Client:
                 looked = now
             if data is None:
                 if now - heard > SILENCE_SECONDS:
-                    raise WorkerLost(f"no sign of life for {SILENCE_SECONDS:g} seconds")
+                    raise WorkerSilent(f"no sign of life for {SILENCE_SECONDS:g} seconds")
                 continue
             heard = now
             for frame in self._reader.feed(data):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from pgml_tune.engine.generator import Generator
 from pgml_tune.engine.spans import Spans
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import NotSupported, SystemFault
-from pgml_tune.ipc.client import WorkerLost
+from pgml_tune.ipc.client import WorkerLost, WorkerSilent
 from pgml_tune.settings import parse_runtime_preference
 
+_SHUN_SECONDS = 15.0  # by then a worker that stands still has been replaced
 _FLOAT = "f"  # numbers of a vector, as arrays call them
 Result = TypeVar("Result")
 
@@ -96,6 +98,7 @@ class Runtimes:
         self._remote = remote
         self._preference = preference
         self._models = models
+        self._shunned_until = 0.0  # by time.monotonic(): whoever stands still keeps a session waiting once only
 
     @property
     def load_count(self) -> int:
@@ -121,8 +124,12 @@ class Runtimes:
         preference = parse_runtime_preference(self._preference())
         if preference != "in_process":
             try:
+                if preference == "auto" and time.monotonic() < self._shunned_until:
+                    return here()
                 return there(self._remote)
             except WorkerLost as lost:
+                if isinstance(lost, WorkerSilent):
+                    self._shunned_until = time.monotonic() + _SHUN_SECONDS
                 if preference == "worker":
                     raise SystemFault(
                         "the worker does not answer",

@@ -62,7 +62,7 @@ class Serving:
         first = parse_order(await orders.readline() or b"{}")
         cores = len(os.sched_getaffinity(0))
         lanes = min(cores, _number(first, "serve_threads") or cores)
-        budget = _number(first, "serve_memory_bytes") or _machine_bytes() // _MEMORY_SHARE
+        budget = _budget(first)
         listener = Listener(paths.serve_socket, paths.socket_group)
         self._models = Models(paths.model_root, budget)
         self._scheduler = Scheduler(
@@ -117,6 +117,8 @@ class Serving:
         for name in _BOUNDED:
             if name in order:
                 setattr(self._scheduler.limits, name, _number(order, name))
+        if "serve_memory_bytes" in order:
+            self._models.budget_bytes = _budget(order)
         if "quarantined" in order:
             self._scheduler.quarantined = frozenset(order["quarantined"])
         if "suspects" in order:
@@ -162,6 +164,10 @@ async def _standard_input(loop: asyncio.AbstractEventLoop) -> asyncio.StreamRead
 
 def _number(values: dict[str, Any], name: str) -> int:
     return int(SETTINGS[name].parse(str(values.get(name, SETTINGS[name].default))))
+
+
+def _budget(values: dict[str, Any]) -> int:
+    return _number(values, "serve_memory_bytes") or _machine_bytes() // _MEMORY_SHARE
 
 
 def _machine_bytes() -> int:

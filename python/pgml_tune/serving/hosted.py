@@ -81,6 +81,7 @@ class Models:
     budget_bytes: int
     loaded: dict[str, Model] = field(default_factory=dict)
     pins: frozenset[str] = frozenset()
+    opening: dict[str, int] = field(default_factory=dict)  # bytes of those that are being loaded
 
     def get(self, digest: str) -> Model | None:
         """A model, if it is loaded."""
@@ -92,7 +93,7 @@ class Models:
     def make_room(self, digest: str) -> None:
         """Let go of models that were not used for longest until one more fits; refused where it cannot."""
         needed = Artifact(self.model_root, digest).size_bytes
-        while sum(model.bytes for model in self.loaded.values()) + needed > self.budget_bytes:
+        while self._bytes + needed > self.budget_bytes:
             idle = [model for model in self.loaded.values() if self._may_go(model)]
             if not idle:
                 raise QuotaExceeded(
@@ -107,6 +108,11 @@ class Models:
                 "the machine has too little free memory to load the model",
                 detail=f"It has {free} bytes, the model takes {needed} and as much again while it is loaded.",
             )
+        self.opening[digest] = needed
+
+    @property
+    def _bytes(self) -> int:
+        return sum(model.bytes for model in self.loaded.values()) + sum(self.opening.values())
 
     def _may_go(self, model: Model) -> bool:
         # What serves is kept, but not against a model that somebody asks for while nobody asks for this one.
@@ -117,7 +123,12 @@ class Models:
         """A model from its files; takes long."""
         return Model(Artifact(self.model_root, digest), threads)
 
+    def give_up(self, digest: str) -> None:
+        """Expect a model no longer."""
+        self.opening.pop(digest, None)
+
     def keep(self, model: Model) -> None:
+        self.give_up(model.digest)
         self.loaded[model.digest] = model
 
     def drop(self, digest: str) -> None:

@@ -26,6 +26,7 @@ from pgml_tune.serving.task import Task
 
 _BATCH_SECONDS = 0.05  # that the computing of one batch takes at most, so that nobody waits long behind it
 _BULK_WAITS = 10  # times max_wait_ms that bulk work may wait behind interactive calls
+_SUSPECT_SECONDS = 0.5  # that a model which has to run alone waits at most until others make way
 _READ_AT_ONCE = 4096  # bytes of texts that the event loop reads by itself
 _READERS = 2
 _FAILURES = (TuneError, MemoryError, *FAULTS)
@@ -181,6 +182,7 @@ class Scheduler:
 
     def _not_loaded(self, digest: str, error: BaseException) -> None:
         told = as_told(error)
+        self.models.give_up(digest)
         log.warning("%s is not loaded: %s", digest[:12], told)
         for task in self._loading.pop(digest, []):
             self._refuse(task, told)
@@ -276,6 +278,9 @@ class Scheduler:
         if not self.suspects:
             return parts
         running = {lane.digest for lane in self._lanes if lane not in self._free}
+        suspect = [part for part in parts if part.digest in self.suspects]
+        if any(time.monotonic() - part.arrived > _SUSPECT_SECONDS for part in suspect):
+            return [] if running else suspect
         if not running:
             return parts
         if running & self.suspects:

@@ -112,6 +112,7 @@ class Connection(asyncio.Protocol):
         try:
             for frame in self._reader.feed(data):
                 self._take(frame)
+                self._amid_since = None  # it goes on, however slowly
         except BrokenFrame as error:
             self._abort(f"{error}")
         self._amid_since = (self._amid_since or time.monotonic()) if self._is_amid() else None

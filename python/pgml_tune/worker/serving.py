@@ -29,6 +29,8 @@ from pgml_tune.worker.wishes import Wishes
 _LOOK_SECONDS = 0.25
 _ASK_SECONDS = 2.0
 _FROZEN_SECONDS = 10.0  # without an answer, after which the process is replaced
+_START_SECONDS = 60.0  # that it may take to begin, beside that, on a machine that is busy
+_WISH_SECONDS = 3.0  # that the databases have to say what they want before the process is started
 _STEADY_SECONDS = 30.0  # of life, after which the next start is at once again
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 4.0
 _TAKE_OVER_SECONDS = 0.5  # between two looks whether the place is free
@@ -76,6 +78,9 @@ class ServingProcess:
             self._told = "other"
             self.stopping.wait(_TAKE_OVER_SECONDS)
             return
+        deadline = time.monotonic() + _WISH_SECONDS
+        while not self.wishes.is_told and time.monotonic() < deadline and not self.stopping.is_set():
+            self.stopping.wait(_LOOK_SECONDS)  # how many threads it has is decided at its start
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pgml_tune.serving"],
             stdin=subprocess.PIPE,
@@ -83,7 +88,8 @@ class ServingProcess:
             cwd="/",
             start_new_session=True,
         )
-        self._started = self._answered = time.monotonic()
+        self._started = time.monotonic()
+        self._answered = self._started + _START_SECONDS
         self._told = ""
         self._tell()
 

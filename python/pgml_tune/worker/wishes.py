@@ -54,6 +54,12 @@ class Wishes:
         with self._lock:
             self._by_database.pop(database, None)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether any database has said what it wants."""
+        with self._lock:
+            return bool(self._by_database)
+
     def order(self) -> dict[str, Any]:
         with self._lock:
             return combined(self._by_database.values())
