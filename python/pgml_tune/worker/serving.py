@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pgml_tune.ipc.client import Client, WorkerLost
+from pgml_tune.ipc.client import Client, WorkerLost, WorkerSilent
 from pgml_tune.ipc.frames import NO_DIGEST
 from pgml_tune.ipc.note import read_note
 from pgml_tune.ipc.operations import STATUS
@@ -28,8 +28,8 @@ from pgml_tune.worker.wishes import Wishes
 
 _LOOK_SECONDS = 0.25
 _ASK_SECONDS = 2.0
-_FROZEN_SECONDS = 10.0  # without an answer, after which the process is replaced
-_START_SECONDS = 60.0  # that it may take to begin, beside that, on a machine that is busy
+_FROZEN_SECONDS = 8.0  # without an answer, after which the process is replaced
+_START_SECONDS = 60.0  # that it may take to begin on a machine that is busy
 _WISH_SECONDS = 3.0  # that the databases have to say what they want before the process is started
 _STEADY_SECONDS = 30.0  # of life, after which the next start is at once again
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 4.0
@@ -50,6 +50,7 @@ class ServingProcess:
     _process: subprocess.Popen[bytes] | None = None
     _started: float = 0.0
     _answered: float = 0.0
+    _silent_since: float | None = None  # it listens, and does not answer
     _next_ask: float = 0.0
     _wait: float = _FIRST_WAIT
     _told: str = ""
@@ -88,8 +89,8 @@ class ServingProcess:
             cwd="/",
             start_new_session=True,
         )
-        self._started = time.monotonic()
-        self._answered = self._started + _START_SECONDS
+        self._started = self._answered = time.monotonic()
+        self._silent_since = None
         self._told = ""
         self._tell()
 
@@ -113,12 +114,17 @@ class ServingProcess:
         self._next_ask = now + _ASK_SECONDS
         try:
             client.ask(NO_DIGEST, {"op": STATUS})
-            self._answered = time.monotonic()
-        except WorkerLost as lost:
-            if time.monotonic() - self._answered > _FROZEN_SECONDS:
-                log.error("the process that serves models does not answer and is replaced: %s", lost)
-                process.kill()
-                process.wait()
+            self._answered, self._silent_since = time.monotonic(), None
+            return
+        except WorkerSilent as silent:
+            self._silent_since = self._silent_since or now
+            is_over, lost = time.monotonic() - self._silent_since > _FROZEN_SECONDS, str(silent)
+        except WorkerLost as error:  # it does not listen yet, or has just ended
+            is_over, lost = now - self._answered > _START_SECONDS, str(error)
+        if is_over:
+            log.error("the process that serves models does not answer and is replaced: %s", lost)
+            process.kill()
+            process.wait()
 
     def _take_leave(self, process: subprocess.Popen[bytes]) -> None:
         """Find out what the process died of, and wait before the next one where it did so soon."""
