@@ -122,3 +122,22 @@ def test_a_model_of_a_server_wants_the_server_to_be_set(tmp_path, checks):
     assert checks((V1, digest))["model minilm@v1"].status == "warn"
     settings = {"sql_endpoint": "http://127.0.0.1:8000/v1/completions"}
     assert checks((V1, digest), settings=settings)["model minilm@v1"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        (None, "ok"),
+        ({"models": [{}], "quarantined": []}, "ok"),
+        ({"models": [], "quarantined": ["a" * 64]}, "warn"),
+    ],
+)
+def test_a_model_that_the_worker_no_longer_runs_is_a_warning(checks, monkeypatch, told, status):
+    monkeypatch.setattr(doctor.loaded, "status", lambda client: told)
+    assert checks()["serving"].status == status
+
+
+def test_a_worker_that_does_not_answer_is_a_warning(checks, monkeypatch):
+    monkeypatch.setattr(doctor.loaded, "status", lambda client: None)
+    monkeypatch.setattr(doctor, "is_served", lambda address: True)
+    assert checks()["serving"].status == "warn"

@@ -20,7 +20,11 @@ from pgml_tune.engine.artifact import Artifact, bound_digest
 from pgml_tune.engine.orphans import left_over
 from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.ipc import spool
+from pgml_tune.ipc.client import Client
+from pgml_tune.ipc.peers import trusted_users
+from pgml_tune.ipc.place import is_served
 from pgml_tune.records import Check, ModelReference
+from pgml_tune.service import loaded
 from pgml_tune.service.secret import FILE_NAME
 from pgml_tune.settings import Limits, Paths
 from pgml_tune.store import call_log, job, queue, registry, rollout
@@ -46,10 +50,28 @@ def examine(db: Session, read_paths: Callable[[], Paths]) -> list[Check]:
         return [*checks, Check("configuration file", "fail", f"{error.message}. {error.detail}".strip(), error.hint)]
     checks.append(Check("configuration file", "ok", str(paths.config_file or "none, the defaults are in force")))
     checks += [*_model_root(paths.model_root), *_spool(paths.spool_dir)]
+    checks += _serving(paths)
     checks += _default_model(facts)
     for reference, digest in registry.all_versions(db):
         checks.append(_version(paths.model_root, reference, digest))
     return [*checks, *_collections(db), *_rollouts(db), *_log(db, paths.spool_dir), *_jobs(db), *_queues(db)]
+
+
+def _serving(paths: Paths) -> Iterator[Check]:
+    client = Client(paths.serve_socket, lambda: trusted_users(paths.socket_group))
+    told = loaded.status(client)
+    client.close()
+    if told is None and is_served(paths.serve_socket):
+        detail, fix = "the process that serves models does not answer", "Look into the log of pgml-tune worker."
+        yield Check("serving", "warn", detail, fix)
+    elif told is None:
+        yield Check("serving", "ok", "no worker serves models: each session loads its own")
+    elif told["quarantined"]:
+        stopped = ", ".join(digest[:12] for digest in told["quarantined"])
+        fix = "Roll back to another version; to try again restart pgml-tune worker."
+        yield Check("serving", "warn", f"not run any more after crashes: {stopped}", fix)
+    else:
+        yield Check("serving", "ok", f"{len(told['models'])} models in the worker")
 
 
 def _jobs(db: Database) -> Iterator[Check]:
