@@ -65,14 +65,14 @@ def publish_model(model_root, **changes):
 
 
 @contextmanager
-def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, **limits):
+def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, shares_hardware=False, **limits):
     """The server, running until the block ends."""
     monkeypatch.setattr(encoder, "OnnxRuntime", Network)
     allowed = Limits(**({"max_wait_ms": 100, "batch_size": 32, "batch_tokens": 8192, "queue_requests": 1000} | limits))
     listener = Listener(address, "")
     loop = asyncio.new_event_loop()
     scheduler = Scheduler(
-        loop, Models(model_root, budget), allowed, Note(address.with_suffix(".note"), lanes + 2), lanes
+        loop, Models(model_root, budget), allowed, Note(address.with_suffix(".note"), lanes + 2), lanes, shares_hardware
     )
     server = Server(scheduler, frozenset({os.geteuid()}), 500, lambda: {"requests": scheduler.totals.requests})
     ready = threading.Event()

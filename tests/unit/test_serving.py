@@ -15,6 +15,7 @@ from pgml_tune.ipc.client import WorkerLost
 from pgml_tune.ipc.frames import NO_DIGEST, Frame, Kind, pack, request
 from pgml_tune.service.remote_runtime import RemoteRuntime
 from pgml_tune.service.runtime import How
+from pgml_tune.serving.__main__ import chosen_lanes, is_on_gpu
 from tests.unit.serving_parts import (
     POISON,
     SLOW,
@@ -379,3 +380,30 @@ def test_a_peer_that_goes_on_slowly_is_served(place, monkeypatch):
             frame = following
             time.sleep(0.06)
         assert peer.recv(1) == b"p"
+
+
+def test_where_threads_share_a_gpu_a_small_batch_waits_for_more_while_another_is_computed(place):
+    place.serve(lanes=2, shares_hardware=True, max_wait_ms=10_000)
+    runtimes = [place.runtime() for _ in range(5)]
+    embed(runtimes[0], place.digest, [[1]])
+    Network.runs.clear()
+    threads = [threading.Thread(target=embed, args=(runtimes[0], place.digest, [[SLOW]]))]
+    threads += [threading.Thread(target=embed, args=(runtime, place.digest, [[2]])) for runtime in runtimes[1:]]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+        time.sleep(SLOW_SECONDS / 20)
+    for thread in threads:
+        thread.join()
+    assert Network.runs == [1, 4]
+    assert time.monotonic() - started < 5  # as soon as nothing else is computed
+
+
+def test_each_core_computes_a_batch_and_a_gpu_has_the_next_one_ready():
+    assert chosen_lanes(16, 0, on_gpu=False) == 16
+    assert chosen_lanes(16, 3, on_gpu=False) == 3
+    assert chosen_lanes(2, 64, on_gpu=False) == 2
+    assert chosen_lanes(16, 0, on_gpu=True) == 2
+    assert chosen_lanes(16, 1, on_gpu=True) == 1
+    assert is_on_gpu(["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert not is_on_gpu(["AzureExecutionProvider", "CPUExecutionProvider"])

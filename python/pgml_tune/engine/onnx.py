@@ -17,7 +17,7 @@ from pgml_tune.errors import ArtifactDamaged
 
 # On the CPU these two take longer than the operators they replace (13 % for fp32, 30 % for dynamic INT8).
 SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
-_CPU = "CPUExecutionProvider"
+CPU = "CPUExecutionProvider"
 _INPUTS, _TYPES = frozenset({"input_ids", "attention_mask"}), "token_type_ids"
 ENGINE = "onnxruntime"
 OUTPUT = OUTPUTS["embedding"]
@@ -42,7 +42,7 @@ def choose_providers(available: Sequence[str], cache: Path) -> list[tuple[str, d
     known = {
         "TensorrtExecutionProvider": kept,
         "CUDAExecutionProvider": {"use_tf32": "0"},  # 10 bits of a factor: not the vectors that a version stands for
-        _CPU: {},
+        CPU: {},
     }
     return [(name, options) for name, options in known.items() if name in available]
 
@@ -70,7 +70,7 @@ class OnnxRuntime:
                 str(model_file),
                 sess_options=options,
                 providers=providers,
-                disabled_optimizers=SLOW_FUSIONS if providers[0][0] == _CPU else None,
+                disabled_optimizers=SLOW_FUSIONS if providers[0][0] == CPU else None,
             )
         except _FAILURES as error:
             raise ArtifactDamaged("ONNX Runtime cannot load the model", detail=str(error)) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ class TensorRtRuntime:
         least, _, most = self._engine.get_tensor_profile_shape(IDS, 0)
         self._least, self._most = tuple(least), tuple(most)
         self._stream = self._driver.stream()
+        self._lock = threading.Lock()
 
     def _check_tensors(self, library: Any, output: str) -> None:
         engine = self._engine
@@ -103,12 +105,13 @@ class TensorRtRuntime:
             )
 
     def run(self, token_ids: TokenArray, attention_mask: TokenArray) -> VectorArray:
-        self._driver.use()
         step = self._most[0]
-        parts = [
-            self._run(token_ids[start : start + step], attention_mask[start : start + step])
-            for start in range(0, len(token_ids), step)
-        ]
+        with self._lock:  # one context, one stream and its buffers, whichever thread asks
+            self._driver.use()
+            parts = [
+                self._run(token_ids[start : start + step], attention_mask[start : start + step])
+                for start in range(0, len(token_ids), step)
+            ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run(self, token_ids: TokenArray, attention_mask: TokenArray) -> VectorArray:

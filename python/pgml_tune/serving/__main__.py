@@ -9,10 +9,14 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+import onnxruntime
 
+from pgml_tune.engine.onnx import CPU, choose_providers
 from pgml_tune.errors import TuneError
 from pgml_tune.ipc.note import Note
 from pgml_tune.ipc.peers import trusted_users
@@ -26,6 +30,7 @@ _DRAIN_SECONDS = 10.0
 _SWITCH_SECONDS = 0.0005  # a lane that has computed waits no longer for the interpreter
 _FEW_FILES = 64  # kept for models and the like when connections are counted
 _MEMORY_SHARE = 2
+_GPU_LANES = 2  # the second has the next batch ready
 _BOUNDED = ("max_wait_ms", "batch_size", "batch_tokens", "queue_requests")
 log = logging.getLogger("pgml_tune.serving")
 
@@ -60,8 +65,8 @@ class Serving:
         loop = asyncio.get_running_loop()
         orders = await _standard_input(loop)
         first = parse_order(await orders.readline() or b"{}")
-        cores = len(os.sched_getaffinity(0))
-        lanes = min(cores, _number(first, "serve_threads") or cores)
+        on_gpu = is_on_gpu(onnxruntime.get_available_providers())
+        lanes = chosen_lanes(len(os.sched_getaffinity(0)), _number(first, "serve_threads"), on_gpu=on_gpu)
         budget = _budget(first)
         listener = Listener(paths.serve_socket, paths.socket_group)
         self._models = Models(paths.model_root, budget)
@@ -71,6 +76,7 @@ class Serving:
             limits=Limits(**{name: _number(first, name) for name in _BOUNDED}),
             note=Note(note_path(paths.serve_socket), lanes + 2),
             lane_count=lanes,
+            shares_hardware=on_gpu,
         )
         self._scheduler.begin()
         self._server = Server(self._scheduler, trusted_users(paths.socket_group), self._most_connections, self._status)
@@ -164,6 +170,16 @@ async def _standard_input(loop: asyncio.AbstractEventLoop) -> asyncio.StreamRead
 
 def _number(values: dict[str, Any], name: str) -> int:
     return int(SETTINGS[name].parse(str(values.get(name, SETTINGS[name].default))))
+
+
+def chosen_lanes(cores: int, allowed: int, *, on_gpu: bool) -> int:
+    """How many batches are computed at once: one for each core, or on a GPU one more than it computes."""
+    return min(number for number in (allowed, _GPU_LANES if on_gpu else cores, cores) if number)
+
+
+def is_on_gpu(providers: Sequence[str]) -> bool:
+    """Whether ONNX Runtime computes on a GPU, having these providers."""
+    return choose_providers(providers, Path())[0][0] != CPU
 
 
 def _budget(values: dict[str, Any]) -> int:
