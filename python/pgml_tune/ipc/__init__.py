@@ -1,1 +1,1 @@
-"""What processes tell each other through files."""
+"""What processes tell each other, through files and a socket."""
