@@ -61,7 +61,7 @@ BEGIN
           'text_to_sql', 'text_to_sql_candidates', 'add_sql_example', 'drop_sql_example',
           'register_model', 'drop_model_version', 'cache_purge', 'stat_reset', 'configure', 'doctor',
           'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin', 'grant_ask', 'ask',
-          'auto_embed', 'drop_auto_embed', 'semantic_search', 'hybrid_search',
+          'auto_embed', 'drop_auto_embed', 'requeue_failed', 'semantic_search', 'hybrid_search',
           'import_model', 'finetune_sbert', 'finetune_classifier', 'finetune_text_to_sql', 'distill_model', 'quantize_model',
           'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log',
           'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick',
@@ -319,7 +319,7 @@ CREATE TABLE pgml_tune.collection (
     created_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT collection_name_model_version_id_key UNIQUE (name, model_version_id),
     CONSTRAINT collection_name_check CHECK (length(name) BETWEEN 1 AND 200),
-    CONSTRAINT collection_mode_check CHECK (mode IN ('trigger')),
+    CONSTRAINT collection_mode_check CHECK (mode IN ('trigger', 'queue')),
     CONSTRAINT collection_index_method_check CHECK (index_method IN ('auto', 'hnsw', 'none')),
     CONSTRAINT collection_storage_check CHECK (storage IN ('vector', 'halfvec')),
     CONSTRAINT collection_chunk_check CHECK (chunk_overlap >= 0 AND chunk_overlap < coalesce(chunk_tokens, 1)),
@@ -435,6 +435,11 @@ BEGIN
     WHERE r.candidate_id = OLD.collection_id;
     DELETE FROM pgml_tune.vectors_left AS l WHERE l.collection_id = OLD.collection_id;
     DELETE FROM pgml_tune.vectors_missed AS m WHERE m.collection_id = OLD.collection_id;
+    -- The worker may hold some, and wait for the table that whoever drops has locked: it clears them away later.
+    DELETE FROM pgml_tune.queue AS q WHERE q.ctid = ANY (ARRAY(
+        SELECT o.ctid FROM pgml_tune.queue AS o WHERE o.collection_id = OLD.collection_id FOR UPDATE SKIP LOCKED
+    ));
+    DELETE FROM pgml_tune.queue_failure AS f WHERE f.collection_id = OLD.collection_id;
     IF NOT EXISTS (SELECT FROM pgml_tune._routes(v_model_id)) THEN
         -- There is no view left that it has to stay in step with, and DROP EXTENSION would meet it.
         EXECUTE format('DROP FUNCTION IF EXISTS %s', pgml_tune._serving_function(v_model_id));
@@ -472,6 +477,63 @@ CREATE TRIGGER collection_drop_2_row BEFORE INSERT ON pgml_tune.collection_drop
 CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size, validation
     ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();
+-- Keys of rows that the worker has to look at: their text is another, or gone. Rows are added and deleted, never changed, and who
+-- writes to a table waits for nobody who reads here.
+CREATE TABLE pgml_tune.queue (
+    queue_id      bigint GENERATED ALWAYS AS IDENTITY,
+    collection_id bigint NOT NULL,
+    key           text[] NOT NULL,  -- a value for each column of the key, as PostgreSQL writes it
+    tries         integer NOT NULL DEFAULT 0,  -- that have failed
+    enqueued_at   timestamptz NOT NULL DEFAULT now(),
+    due_at        timestamptz,  -- NULL: at once; else after a failure
+    CONSTRAINT queue_pkey PRIMARY KEY (collection_id, queue_id)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+COMMENT ON TABLE pgml_tune.queue IS 'Rows of collections in mode queue that wait for the worker.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.queue', '');
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.queue_queue_id_seq', '');
+
+CREATE TABLE pgml_tune.queue_failure (
+    collection_id bigint NOT NULL,
+    key           text[] NOT NULL,
+    tries         integer NOT NULL,
+    sqlstate      text NOT NULL,
+    message       text NOT NULL,
+    enqueued_at   timestamptz NOT NULL,
+    failed_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX queue_failure_collection_id_idx ON pgml_tune.queue_failure (collection_id);  -- asked with each batch
+COMMENT ON TABLE pgml_tune.queue_failure IS 'Rows that the worker has given up after five tries; see pgml_tune.queue_failures.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.queue_failure', '');
+
+CREATE FUNCTION pgml_tune._check_queue_owner()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_stranger bigint;
+BEGIN
+    SELECT q.collection_id INTO v_stranger
+    FROM (SELECT DISTINCT n.collection_id FROM pgml_tune_new AS n) AS q
+    LEFT JOIN pgml_tune.collection AS c ON c.collection_id = q.collection_id
+    LEFT JOIN pg_class AS s ON s.oid = c.source
+    WHERE pg_has_role(s.relowner, 'USAGE') IS NOT TRUE AND NOT EXISTS (
+        -- After a change of owner the triggers run as the former one, until maintain().
+        SELECT FROM pg_proc AS p
+        WHERE p.pronamespace = 'pgml_tune'::regnamespace AND p.proname = '_sync_' || q.collection_id
+          AND pg_has_role(p.proowner, 'USAGE')
+    )
+    LIMIT 1;
+    -- A superuser also restores them, in any order.
+    IF FOUND AND NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
+        RAISE EXCEPTION 'must be owner of the table of collection %', v_stranger USING ERRCODE = '42501';
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._check_queue_owner() IS 'Lets only the owner of a table queue its rows.';
+CREATE TRIGGER queue_owner AFTER INSERT ON pgml_tune.queue REFERENCING NEW TABLE AS pgml_tune_new
+    FOR EACH STATEMENT EXECUTE FUNCTION pgml_tune._check_queue_owner();
 CREATE TABLE pgml_tune.tracked_column (
     tracked_column_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source            regclass NOT NULL,
@@ -2065,6 +2127,13 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._free_name(text, text[]) IS 'A name, with as many underscores as keep it apart from others.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._mode_argument(mode text)
+RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT CASE mode WHEN 'trigger' THEN '' ELSE format(', mode => %L', mode) END $$;
+COMMENT ON FUNCTION pgml_tune._mode_argument(text) IS 'What follows in a call of auto_embed() for a collection in a mode.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._role_name(role oid)
 RETURNS text
 LANGUAGE sql STABLE
@@ -2531,29 +2600,51 @@ $$;
 COMMENT ON FUNCTION pgml_tune._keep_orphans(bigint) IS
     'Deletes the vectors of rows that are gone, or have no text any more.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._fill_collection(
-    collection_id bigint, task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
-)
-RETURNS bigint[]
-LANGUAGE plpgsql SECURITY DEFINER
+-- Without a SET clause, at whose end the settings would be merged that are to be taken back; they name nothing.
+CREATE OR REPLACE FUNCTION pgml_tune._begin_restricted()
+RETURNS integer
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+AS $python$
+from pgml_tune.backend import collection
+return collection.begin_restricted()
+$python$;
+COMMENT ON FUNCTION pgml_tune._begin_restricted() IS
+    'Lets code of an owner, in a function of an index for instance, leave nothing behind that would run as whoever commits; granted to nobody.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._end_restricted(level integer)
+RETURNS void
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+AS $python$
+from pgml_tune.backend import collection
+return collection.end_restricted(level)
+$python$;
+COMMENT ON FUNCTION pgml_tune._end_restricted(integer) IS 'Ends what _begin_restricted() has begun; granted to nobody.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._hold_collection(collection_id bigint, function text, is_patient boolean)
+RETURNS void
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
     v_source regclass;
     v_embeddings regclass;
-    v_result bigint[];
 BEGIN
     -- Locks are taken in the order in which writers and drop_auto_embed() take them: the source first.
     SELECT t.source, t.embeddings INTO v_source, v_embeddings
-    FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id;
+    FROM pgml_tune.collection AS t WHERE t.collection_id = _hold_collection.collection_id;
     IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = v_source) THEN
         EXECUTE format('LOCK TABLE ONLY %s IN ROW SHARE MODE', v_source);
     END IF;
     -- One session at a time: two would embed the same rows.
     BEGIN
-        PERFORM FROM pgml_tune.collection AS t
-        WHERE t.collection_id = _fill_collection.collection_id FOR NO KEY UPDATE NOWAIT;
+        IF is_patient THEN
+            PERFORM FROM pgml_tune.collection AS t
+            WHERE t.collection_id = _hold_collection.collection_id FOR NO KEY UPDATE;
+        ELSE
+            PERFORM FROM pgml_tune.collection AS t
+            WHERE t.collection_id = _hold_collection.collection_id FOR NO KEY UPDATE NOWAIT;
+        END IF;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
         END IF;
@@ -2562,9 +2653,9 @@ BEGIN
     END;
     -- Its owner may have made the function run as its caller, who is a superuser here. The lock keeps it as it is till the end.
     PERFORM FROM pg_proc AS p
-    JOIN pgml_tune.collection AS t ON t.collection_id = _fill_collection.collection_id
+    JOIN pgml_tune.collection AS t ON t.collection_id = _hold_collection.collection_id
     JOIN pg_class AS c ON c.oid = t.source
-    WHERE p.oid = to_regprocedure(format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', _fill_collection.collection_id))
+    WHERE p.oid = to_regprocedure(function)
       AND p.prosecdef AND p.proowner = c.relowner
       AND p.proconfig @> ARRAY['search_path=pg_catalog, pg_temp']
     FOR SHARE OF p;
@@ -2577,17 +2668,38 @@ BEGIN
     IF NOT pgml_tune._is_pristine(v_embeddings) THEN
         RAISE EXCEPTION 'table % is not as it was made', v_embeddings USING ERRCODE = '55000';
     END IF;
-    -- What is called below relies on it: both tables are locked now.
+    -- What is called afterwards relies on it: both tables are locked now.
     IF NOT EXISTS (SELECT FROM pgml_tune._collection_parts(collection_id)) THEN
         RAISE EXCEPTION 'the collection is gone' USING ERRCODE = '42704';
     END IF;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._hold_collection(bigint, text, boolean) IS
+    'Locks a collection against other sessions that fill it, and makes sure that a function of its owner may be called on it.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._fill_collection(
+    collection_id bigint, task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
+)
+RETURNS bigint[]
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_level integer;
+    v_result bigint[];
+BEGIN
+    PERFORM pgml_tune._hold_collection(
+        collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), false
+    );
+    v_level := pgml_tune._begin_restricted();
     EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)
     INTO v_result USING task, leaf, first_block, end_block, max_rows;
+    PERFORM pgml_tune._end_restricted(v_level);
     RETURN v_result;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._fill_collection(bigint, text, oid, bigint, bigint, integer) IS
-    'Works on a collection as the owner of its source: embeds rows of a range of blocks (fill), deletes vectors of rows that are gone (orphans), searches with some of its texts (probe), or counts rows (as _count_rows).';
+    'Works on a collection as the owner of its source: embeds rows of a range of blocks (fill), deletes vectors of rows that are gone (orphans), queues rows without vectors (enqueue), searches with some of its texts (probe), or counts rows (as _count_rows).';
 
 CREATE OR REPLACE FUNCTION pgml_tune._count_rows(collection_id bigint, what text)
 RETURNS bigint
@@ -2642,7 +2754,17 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     -- OR REPLACE takes back whatever an earlier owner has made of them.
-    SELECT ARRAY[format(
+    SELECT ARRAY[CASE t.mode WHEN 'queue' THEN format(
+        'CREATE OR REPLACE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
+         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET jit = off
+         SET datestyle = ''ISO'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1
+         AS $body$
+         BEGIN
+             EXECUTE pgml_tune._enqueue_statement(%1$s, TG_OP, TG_RELID);
+             RETURN NULL;
+         END
+         $body$', t.collection_id
+    ) ELSE format(
         'CREATE OR REPLACE FUNCTION pgml_tune._sync_%1$s() RETURNS trigger
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
          SET row_security = off SET jit = off SET enable_seqscan = on
@@ -2685,18 +2807,20 @@ AS $$
                          EXECUTE v_statement;
                      END LOOP;
                  END IF;'
-    ), format(
+    ) END, format(
         'CREATE OR REPLACE FUNCTION pgml_tune._keep_%1$s(
              task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
          )
          RETURNS bigint[]
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET pgml_tune.cache = ''off''
          SET row_security = off SET jit = off
+         SET datestyle = ''ISO'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1
          AS $body$
          BEGIN
              RETURN CASE task
                  WHEN ''fill'' THEN pgml_tune._keep_part(%1$s, leaf, first_block, end_block, max_rows)
                  WHEN ''orphans'' THEN pgml_tune._keep_orphans(%1$s)
+                 WHEN ''enqueue'' THEN ARRAY[pgml_tune._enqueue_missing(%1$s)]
                  WHEN ''probe'' THEN pgml_tune._probe_vectors(%1$s, max_rows)
                  ELSE ARRAY[pgml_tune._count_rows(%1$s, task)]
              END;
@@ -2711,7 +2835,31 @@ AS $$
     ), format(
         'COMMENT ON FUNCTION pgml_tune._keep_%s(text, oid, bigint, bigint, integer) IS %L', t.collection_id,
         format('Embeds rows of collection "%s" that have no vectors.', t.name)
-    )]
+    )] || CASE t.mode WHEN 'queue' THEN ARRAY[format(
+        'CREATE OR REPLACE FUNCTION pgml_tune._feed_%1$s(
+             keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors %2$s.vector[]
+         )
+         RETURNS TABLE (key_no integer, content text, text_sha256 bytea)
+         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET jit = off
+         SET datestyle = ''ISO'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1
+         SET enable_seqscan = off SET enable_mergejoin = off  -- whatever the statistics say: rows are found by their keys
+         AS $body$
+         BEGIN
+             IF hashes IS NULL THEN
+                 RETURN QUERY SELECT * FROM pgml_tune._read_queued(%1$s, keys);
+             ELSE
+                 RETURN QUERY
+                 SELECT s.key_no, NULL::text, NULL::bytea
+                 FROM pgml_tune._store_queued(%1$s, keys, hashes, text_nos, chunk_nos, vectors) AS s (key_no);
+             END IF;
+         END
+         $body$', t.collection_id, pgml_tune._vector_schema()
+    ), format(
+        'REVOKE ALL ON FUNCTION %s FROM PUBLIC', pgml_tune._feed_function(t.collection_id)
+    ), format(
+        'COMMENT ON FUNCTION %s IS %L', pgml_tune._feed_function(t.collection_id),
+        format('Reads texts of collection "%s" whose keys were queued, and writes their vectors.', t.name)
+    )] ELSE '{}' END
     FROM pgml_tune.collection AS t WHERE t.collection_id = _function_statements.collection_id
 $$;
 COMMENT ON FUNCTION pgml_tune._function_statements(bigint) IS 'What makes the functions that write the vectors of a collection.';
@@ -3017,10 +3165,11 @@ DECLARE
 BEGIN
     -- Counts as the owner of the source, and takes the locks in the order in which all take them.
     v_missing := (pgml_tune._fill_collection(collection_id, 'missing', NULL, NULL, NULL, NULL))[1];
-    IF v_missing > 0 THEN
+    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
+    -- In mode queue some always wait, and those that were given up keep nobody from searching the others.
+    IF v_missing > 0 AND t.mode <> 'queue' THEN
         RETURN v_missing;
     END IF;
-    SELECT c.* INTO STRICT t FROM pgml_tune.collection AS c WHERE c.collection_id = _finish_collection.collection_id;
     -- Triggers on partitions attached meanwhile first: once the indexes have locked the side table, no table may be waited for.
     PERFORM pgml_tune._mend_collection(collection_id);
     IF NOT t.is_ready THEN
@@ -3141,7 +3290,7 @@ BEGIN
         SELECT 'FUNCTION ' || f.oid::regprocedure, f.proowner
         FROM pg_proc AS f
         WHERE f.oid = pgml_tune._query_function(collection_id) OR f.pronamespace = 'pgml_tune'::regnamespace
-            AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id)
+            AND f.proname IN ('_sync_' || t.collection_id, '_keep_' || t.collection_id, '_feed_' || t.collection_id)
     )
     SELECT 'owner', o.statement
     FROM (
@@ -3301,7 +3450,7 @@ BEGIN
         UNION ALL
         -- With them go the triggers that call them.
         SELECT format('DROP FUNCTION %s CASCADE', p.oid::regprocedure) FROM pg_proc AS p
-        WHERE p.pronamespace = 'pgml_tune'::regnamespace AND p.proname IN ('_sync_' || collection_id, '_keep_' || collection_id)
+        WHERE p.pronamespace = 'pgml_tune'::regnamespace AND p.proname IN ('_sync_' || collection_id, '_keep_' || collection_id, '_feed_' || collection_id)
         UNION ALL
         SELECT format('DROP TABLE %s%s', c.oid::regclass, v_tail)
         FROM pg_class AS c WHERE c.oid = embeddings AND c.relkind = 'r'
@@ -3350,7 +3499,7 @@ AS $$
         SELECT format('DROP FUNCTION %s CASCADE', f.oid::regprocedure)
         FROM pg_proc AS f
         WHERE f.pronamespace = 'pgml_tune'::regnamespace
-          AND f.proname IN ('_sync_' || collection_id, '_keep_' || collection_id)
+          AND f.proname IN ('_sync_' || collection_id, '_keep_' || collection_id, '_feed_' || collection_id)
         UNION ALL
         SELECT format('DROP TABLE %s CASCADE', c.oid::regclass)
         FROM pg_class AS c
@@ -3393,7 +3542,7 @@ AS $$
         SELECT format('it is not filled yet with vectors of %s', t.model_reference),
                CASE WHEN t.is_twin THEN
                    format('CALL prepare_rollout(%L, %L)', split_part(t.model_reference, '@', 1), split_part(t.model_reference, '@', 2))
-               ELSE format('CALL auto_embed(%L, %L, collection => %L)', t.source, p.plain_content, t.name) END
+               ELSE format('CALL auto_embed(%L, %L, collection => %L%s)', t.source, p.plain_content, t.name, pgml_tune._mode_argument(t.mode)) END
         WHERE p.source IS NOT NULL AND NOT t.is_ready
         UNION ALL
         SELECT 'rows of a partition attached since have no vectors yet', 'CALL maintain()'
@@ -3421,8 +3570,8 @@ AS $$
         WHERE p.source IS NOT NULL AND p.lexemes = 'NULL::tsvector' AND t.text_search IS NOT NULL
         UNION ALL
         SELECT format('%s is not followed: triggers are disabled', g.tgrelid::regclass),
-               format('ALTER TABLE %s ENABLE TRIGGER USER; CALL auto_embed(%L, %L, collection => %L)',
-                   g.tgrelid::regclass, t.source, p.plain_content, t.name)
+               format('ALTER TABLE %s ENABLE TRIGGER USER; CALL auto_embed(%L, %L, collection => %L%s)',
+                   g.tgrelid::regclass, t.source, p.plain_content, t.name, pgml_tune._mode_argument(t.mode))
         FROM pg_trigger AS g
         WHERE p.source IS NOT NULL AND g.tgenabled = 'D'
           AND g.tgfoid = to_regprocedure(format('pgml_tune._sync_%s()', t.collection_id))
@@ -3618,6 +3767,356 @@ return entry.drop(collection)
 $python$;
 COMMENT ON FUNCTION @extschema@.drop_auto_embed(text) IS
     'Ends a collection: its triggers, vectors, view and query function go, its table stays.';
+-- Collections in mode queue: what their triggers write down, and what the worker does with it. It reads texts and writes vectors as
+-- the owner of the source, by a function of his.
+
+CREATE OR REPLACE FUNCTION pgml_tune._enqueue_statement(collection_id bigint, event text, relation oid)
+RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_names text[];  -- of the key, and then of the text
+    v_last integer;
+    v_key text;
+    v_keys text;
+    v_text text;
+    v_rows text;
+BEGIN
+    IF event = 'TRUNCATE' THEN
+        RETURN coalesce((pgml_tune._sync_statements(collection_id, event, relation, NULL))[2], 'SELECT');
+    END IF;
+    -- Not all that _collection_parts() asks: a key too many is no harm.
+    v_names := ARRAY(
+        SELECT format('s.%I', a.attname)
+        FROM pgml_tune.collection AS t
+        JOIN pg_trigger AS g ON g.tgrelid = t.source AND g.tgname = 'pgml_tune_' || t.collection_id || '_columns'
+        CROSS JOIN LATERAL unnest(g.tgattr::smallint[]) WITH ORDINALITY AS k (attnum, position)
+        JOIN pg_attribute AS a ON a.attrelid = t.source AND a.attnum = k.attnum
+        WHERE t.collection_id = _enqueue_statement.collection_id
+        ORDER BY k.position
+    );
+    v_last := cardinality(v_names);
+    IF v_last = 0 THEN
+        -- Either this raises an error, or the column was dropped with CASCADE, and nothing is to be done.
+        RETURN (pgml_tune._sync_statements(collection_id, event, relation, 0))[1];
+    END IF;
+    v_text := v_names[v_last];
+    v_keys := array_to_string(v_names[:v_last - 1], ', ');
+    v_key := 'format(''%s'', ' || array_to_string(v_names[:v_last - 1], '), format(''%s'', ') || ')';
+    v_rows := format('SELECT ARRAY[%s] COLLATE "C" AS key, %s::text COLLATE "C" AS body FROM pgml_tune_', v_key, v_text);
+    v_keys := format(' AS s WHERE num_nulls(%s) = 0', v_keys);
+    RETURN format('INSERT INTO pgml_tune.queue (collection_id, key) SELECT %s, r.key FROM (%s) AS r', collection_id, CASE event
+        WHEN 'INSERT' THEN v_rows || 'new' || v_keys || format(' AND %s IS NOT NULL', v_text)
+        WHEN 'DELETE' THEN v_rows || 'old' || v_keys
+        ELSE format(
+            'WITH n AS MATERIALIZED (%s), o AS MATERIALIZED (%s)
+             SELECT c.key FROM (TABLE n EXCEPT ALL TABLE o) AS c UNION SELECT c.key FROM (TABLE o EXCEPT ALL TABLE n) AS c',
+            v_rows || 'new' || v_keys, v_rows || 'old' || v_keys
+        )
+    END);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._enqueue_statement(bigint, text, oid) IS
+    'The statement with which the trigger of a collection in mode queue writes down the keys of rows that INSERT, UPDATE or DELETE has changed, or follows TRUNCATE.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._enqueue_missing(collection_id bigint)
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    p record;
+    v_count bigint;
+BEGIN
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    EXECUTE format(
+        'INSERT INTO pgml_tune.queue (collection_id, key)
+         SELECT %1$s, ARRAY[%2$s] FROM %3$s AS s
+         WHERE s.%4$s IS NOT NULL AND num_nulls(%5$s) = 0 AND NOT EXISTS (
+             SELECT FROM %6$s AS e WHERE %7$s AND e.chunk_no = 1 AND e.text_sha256 = sha256(convert_to(s.%4$s::text, ''UTF8''))
+         )',
+        collection_id, (SELECT string_agg(format('format(''%%s'', s.%I)', k), ', ') FROM unnest(p.key_names) AS k), p.source, p.content,
+        (SELECT string_agg(format('s.%I', k), ', ') FROM unnest(p.key_names) AS k), p.embeddings, p.key_match
+    );
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._enqueue_missing(bigint) IS 'Queues all rows of a collection that have no vectors of their text, and says how many.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._key_parts(embeddings regclass, OUT columns text, OUT matches text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(format('($1)[i][%s]::%s AS %I', k.position, format_type(a.atttypid, a.atttypmod), a.attname), ', '),
+           string_agg(format('e.%1$I %2$s k.%1$I', a.attname, pgml_tune._equality(a.atttypid)), ' AND ')
+    FROM pg_attribute AS a
+    CROSS JOIN LATERAL (SELECT substring(a.attname FROM '^key_([0-9]+)$')::integer) AS k (position)
+    WHERE a.attrelid = embeddings AND a.attnum > 0 AND NOT a.attisdropped AND k.position IS NOT NULL
+$$;
+COMMENT ON FUNCTION pgml_tune._key_parts(regclass) IS
+    'How row i of the keys of the queue becomes the key columns of a side table, and how these (e) and those (k) are compared.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._read_queued(collection_id bigint, keys text[])
+RETURNS TABLE (key_no integer, content text, text_sha256 bytea)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    p record;
+BEGIN
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    RETURN QUERY EXECUTE format(
+        'SELECT e.i, CASE WHEN sum(octet_length(b.content)) OVER (ORDER BY e.i ROWS UNBOUNDED PRECEDING)
+                          - octet_length(b.content) < 4194304 THEN b.content END, b.text_sha256
+         FROM (SELECT i, %1$s FROM generate_subscripts($1, 1) AS i) AS e
+         JOIN %2$s AS s ON %3$s
+         CROSS JOIN LATERAL (
+             SELECT s.%4$s::text AS content, sha256(convert_to(s.%4$s::text, ''UTF8'')) AS text_sha256 OFFSET 0
+         ) AS b
+         WHERE s.%4$s IS NOT NULL AND NOT EXISTS (
+             SELECT FROM %5$s AS e WHERE %3$s AND e.chunk_no = 1 AND e.text_sha256 = b.text_sha256
+         )
+         ORDER BY e.i',
+        (SELECT k.columns FROM pgml_tune._key_parts(p.embeddings::regclass) AS k), p.source, p.key_match, p.content, p.embeddings
+    ) USING keys;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._read_queued(bigint, text[]) IS
+    'The texts of rows that have no vectors of them, and their hashes; beyond 4 MB NULL, to be read another time.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._store_queued(
+    collection_id bigint, keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors vector[]
+)
+RETURNS SETOF integer
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    p record;
+    v_columns text;
+    v_matches text;
+    v_stored integer[];
+BEGIN
+    SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    SELECT k.columns, k.matches INTO v_columns, v_matches FROM pgml_tune._key_parts(p.embeddings::regclass) AS k;
+    IF cardinality(text_nos) > 0 THEN
+        -- Not of a text that is another by now: whoever has changed it has queued the row again.
+        EXECUTE format(
+            'WITH f AS MATERIALIZED (
+                 SELECT %1$s, s.%2$s::text AS content, e.text_sha256, e.i
+                 FROM (SELECT i, %3$s, ($2)[i] AS text_sha256 FROM generate_subscripts($1, 1) AS i) AS e
+                 JOIN %4$s AS s ON %5$s
+                 WHERE e.text_sha256 = sha256(convert_to(s.%2$s::text, ''UTF8''))
+             ), written AS (
+                 INSERT INTO %6$s (%7$s, chunk_no, text_sha256, embedding, lexemes)
+                 SELECT f.%8$s, v.chunk_no, f.text_sha256, v.embedding::%9$s, %10$s
+                 FROM unnest($3, $4, $5) AS v (text_no, chunk_no, embedding) JOIN f ON f.i = v.text_no
+                 ON CONFLICT (%7$s, chunk_no) DO UPDATE
+                 SET text_sha256 = excluded.text_sha256, embedding = excluded.embedding, lexemes = excluded.lexemes
+             )
+             SELECT array_agg(f.i) FROM f',
+            p.numbered_keys, p.content, v_columns, p.source, p.key_match, p.embeddings, p.key_list,
+            replace(p.key_list, ', ', ', f.'), p.storage, p.lexemes
+        ) INTO v_stored USING keys, hashes, text_nos, chunk_nos, vectors;
+        EXECUTE format(
+            'DELETE FROM %s AS e USING (SELECT i, %s, ($2)[i] AS text_sha256 FROM unnest($3) AS i) AS k
+             WHERE %s AND e.text_sha256 <> k.text_sha256',
+            p.embeddings, v_columns, v_matches
+        ) USING keys, hashes, v_stored;
+    END IF;
+    EXECUTE format(
+        'DELETE FROM %s AS e USING (SELECT %s FROM generate_subscripts($1, 1) AS i WHERE ($2)[i] IS NULL) AS k
+         WHERE %s AND NOT EXISTS (SELECT FROM %s AS s WHERE %s AND s.%s IS NOT NULL)',
+        p.embeddings, v_columns, v_matches, p.source, p.key_match, p.content
+    ) USING keys, hashes;
+    RETURN QUERY SELECT unnest(v_stored);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._store_queued(bigint, text[], bytea[], integer[], integer[], vector[]) IS
+    'Writes vectors of rows that still have the text of this hash, and deletes those of rows without one that are gone; says which rows were written.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._feed_function(collection_id bigint)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('pgml_tune._feed_%s(text[], bytea[], integer[], integer[], %s.vector[])', collection_id, pgml_tune._vector_schema())
+$$;
+COMMENT ON FUNCTION pgml_tune._feed_function(bigint) IS 'What a collection in mode queue is fed with.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._feed_collection(
+    collection_id bigint, keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors vector[]
+)
+RETURNS TABLE (key_no integer, content text, text_sha256 bytea)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_level integer;
+BEGIN
+    -- One batch is written at a time: else a worker could write over what another has made of a later text.
+    PERFORM pgml_tune._hold_collection(
+        collection_id, pgml_tune._feed_function(collection_id), true
+    );
+    v_level := pgml_tune._begin_restricted();
+    RETURN QUERY EXECUTE format('SELECT * FROM pgml_tune._feed_%s($1, $2, $3, $4, $5)', collection_id)
+        USING keys, hashes, text_nos, chunk_nos, vectors;
+    PERFORM pgml_tune._end_restricted(v_level);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._feed_collection(bigint, text[], bytea[], integer[], integer[], vector[]) IS
+    'As the owner of the source of a collection: the texts of rows whose keys were queued, or with their hashes given, writes their vectors.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._queues()
+RETURNS TABLE (
+    collection_id bigint, name text, model_reference text, digest text, chunk_tokens integer, chunk_overlap integer,
+    batch_size integer, is_waiting boolean, is_filled boolean
+)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.collection_id, c.name, c.model_reference, v.artifact_sha256, c.chunk_tokens, c.chunk_overlap, c.batch_size,
+           EXISTS (
+               SELECT FROM pgml_tune.queue AS q
+               WHERE q.collection_id = c.collection_id AND (q.due_at IS NULL OR q.due_at <= clock_timestamp())
+           ),
+           -- A twin is filled by prepare_rollout(), at first.
+           CASE WHEN c.is_ready THEN c.is_filled ELSE c.is_twin END
+    FROM pgml_tune.collection AS c
+    JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
+    WHERE c.mode = 'queue' AND c.embeddings IS NOT NULL AND c.retired_xid IS NULL
+      AND EXISTS (SELECT FROM pgml_tune._collection_parts(c.collection_id))
+    ORDER BY c.collection_id
+$$;
+COMMENT ON FUNCTION pgml_tune._queues() IS
+    'The collections in mode queue, whether rows wait now, and whether the worker has nothing to fill but these.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._fill_queue(collection_id bigint, OUT queued bigint, OUT last_id bigint)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_given_up bigint;
+BEGIN
+    queued := (pgml_tune._fill_collection(collection_id, 'enqueue', NULL, NULL, NULL, NULL))[1];
+    DELETE FROM pgml_tune.queue AS q USING pgml_tune.queue_failure AS f
+    WHERE q.collection_id = _fill_queue.collection_id AND q.xmin = pg_current_xact_id()::xid
+      AND f.collection_id = q.collection_id AND f.key = q.key;
+    GET DIAGNOSTICS v_given_up = ROW_COUNT;
+    queued := queued - v_given_up;
+    last_id := (SELECT max(q.queue_id) FROM pgml_tune.queue AS q WHERE q.collection_id = _fill_queue.collection_id);
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._fill_queue(bigint) IS
+    'Queues the rows of a collection without vectors of their text, but for those that were given up: how many, and the last that waits.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._fail_queued(collection_id bigint, queue_id bigint, sqlstate text, message text)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    c_most_tries CONSTANT integer := 5;
+    c_first_wait CONSTANT interval := '1 second';
+    q pgml_tune.queue;
+BEGIN
+    DELETE FROM pgml_tune.queue AS o
+    WHERE o.collection_id = _fail_queued.collection_id AND o.queue_id = _fail_queued.queue_id
+    RETURNING o.* INTO q;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    IF q.tries + 1 < c_most_tries THEN
+        INSERT INTO pgml_tune.queue (collection_id, key, tries, enqueued_at, due_at)
+        VALUES (q.collection_id, q.key, q.tries + 1, q.enqueued_at, clock_timestamp() + c_first_wait * 2 ^ q.tries);
+        RETURN false;
+    END IF;
+    DELETE FROM pgml_tune.queue_failure AS f WHERE f.collection_id = q.collection_id AND f.key = q.key;
+    INSERT INTO pgml_tune.queue_failure (collection_id, key, tries, sqlstate, message, enqueued_at)
+    VALUES (q.collection_id, q.key, q.tries + 1, _fail_queued.sqlstate, _fail_queued.message, q.enqueued_at);
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._fail_queued(bigint, bigint, text, text) IS
+    'Puts a row that cannot be embedded back for a while, twice as long each time, or gives it up after the fifth (true).';
+
+CREATE OR REPLACE FUNCTION pgml_tune._has_steady_worker()
+RETURNS boolean
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pgml_tune.worker AS w
+        WHERE NOT w.is_one_shot AND w.seen_at > clock_timestamp() - interval '30 seconds'
+          AND EXISTS (SELECT FROM pg_stat_get_activity(w.backend_pid))
+    )
+$$;
+COMMENT ON FUNCTION pgml_tune._has_steady_worker() IS 'Whether a worker that stays, and so feeds queues, serves this database.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._refill_collection(collection_id bigint)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE pgml_tune.collection AS c SET is_filled = false
+    WHERE c.collection_id = _refill_collection.collection_id AND c.mode = 'queue' AND c.is_filled;
+    RETURN pgml_tune._has_steady_worker();
+END
+$$;
+COMMENT ON FUNCTION pgml_tune._refill_collection(bigint) IS
+    'Lets the worker look at all rows of a collection in mode queue; says whether one serves this database.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._requeue(collection_id bigint)
+RETURNS bigint
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH failed AS (
+        DELETE FROM pgml_tune.queue_failure AS f WHERE f.collection_id = _requeue.collection_id RETURNING f.*
+    ), queued AS (
+        INSERT INTO pgml_tune.queue (collection_id, key) SELECT f.collection_id, f.key FROM failed AS f RETURNING true
+    )
+    SELECT count(*) FROM queued
+$$;
+COMMENT ON FUNCTION pgml_tune._requeue(bigint) IS 'Queues the rows of a collection again that were given up, and says how many.';
+
+CREATE OR REPLACE FUNCTION @extschema@.requeue_failed(collection text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_owns boolean;
+BEGIN
+    IF requeue_failed.collection IS NOT NULL THEN
+        SELECT bool_or(pg_has_role(s.relowner, 'USAGE')) INTO v_owns
+        FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
+        WHERE c.name = requeue_failed.collection AND c.mode = 'queue';
+        IF v_owns IS NULL THEN
+            RAISE EXCEPTION 'there is no collection in mode queue of this name' USING ERRCODE = '42704',
+                HINT = 'SELECT collection, mode FROM pgml_tune.embedding_collections';
+        ELSIF NOT v_owns THEN
+            RAISE EXCEPTION 'must be owner of the table of collection "%"', requeue_failed.collection USING ERRCODE = '42501';
+        END IF;
+    END IF;
+    RETURN (
+        SELECT coalesce(sum(pgml_tune._requeue(c.collection_id)), 0)::bigint
+        FROM pgml_tune.collection AS c JOIN pg_class AS s ON s.oid = c.source
+        WHERE c.mode = 'queue' AND pg_has_role(s.relowner, 'USAGE')
+          AND (requeue_failed.collection IS NULL OR c.name = requeue_failed.collection)
+    );
+END
+$$;
+COMMENT ON FUNCTION @extschema@.requeue_failed(text) IS
+    'Lets the worker try rows again that it has given up, of one collection or of all whose tables are yours, and says how many; see pgml_tune.queue_failures.';
 -- Vector columns of users' own tables. All of it runs as the caller: his privileges and his row security decide.
 
 CREATE OR REPLACE FUNCTION pgml_tune._leaves(source regclass)
@@ -4131,7 +4630,7 @@ BEGIN
     END IF;
     IF NOT t.is_ready THEN
         RAISE EXCEPTION 'collection "%" is not filled yet', t.name
-            USING ERRCODE = '55000', HINT = format('CALL auto_embed(%L, %L, collection => %L)', t.source, t.source_column, t.name);
+            USING ERRCODE = '55000', HINT = format('CALL auto_embed(%L, %L, collection => %L%s)', t.source, t.source_column, t.name, pgml_tune._mode_argument(t.mode));
     END IF;
     IF has_table_privilege(t.embeddings, 'SELECT') IS NOT TRUE THEN
         RAISE EXCEPTION 'permission denied for collection "%"', t.name
@@ -8140,6 +8639,19 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.drop_sql_example(bigint) IS 'Forgets a verified example; one of another role only for an administrator.';
+CREATE OR REPLACE FUNCTION pgml_tune._loaded_models()
+RETURNS TABLE (
+    place text, artifact_sha256 text, bytes bigint, is_pinned boolean, is_quarantined boolean, calls bigint,
+    last_used_at timestamptz
+)
+LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $python$
+from pgml_tune.backend import serving
+return serving.loaded_models()
+$python$;
+COMMENT ON FUNCTION pgml_tune._loaded_models() IS
+    'The models that the worker holds or has stopped running, and those of this session.';
 CREATE OR REPLACE FUNCTION @extschema@.configure(name text, value text)
 RETURNS text
 LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
@@ -8227,6 +8739,14 @@ $$;
 COMMENT ON PROCEDURE @extschema@.maintain() IS
     'Empties the oldest generation of a full table cache, adds up the counters, deletes old jobs and files that nothing uses, brings collections in line with their tables (partitions, owners, grants, row security), and gives up vectors whose rollback_window is over; run it every few minutes, outside a transaction block.';
 
+CREATE OR REPLACE PROCEDURE pgml_tune._maintain()
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    CALL @extschema@.maintain();
+END
+$$;
+COMMENT ON PROCEDURE pgml_tune._maintain() IS 'Lets the worker call maintain(), wherever that is.';
 CREATE OR REPLACE FUNCTION pgml_tune._grant(role regrole, level text)
 RETURNS void
 LANGUAGE plpgsql
@@ -8740,6 +9260,38 @@ LEFT JOIN LATERAL pgml_tune._collection_parts(t.collection_id) AS p ON true;
 COMMENT ON VIEW pgml_tune.embedding_collections IS
     'Text columns kept embedded, a row for each version they have vectors of, and whether these answer searches (role): version, state, index, size in bytes, and how many of the rows that you may read have vectors of their text; those counts read the whole table, so name the columns you want.';
 
+CREATE OR REPLACE VIEW pgml_tune._queue_lags AS
+SELECT c.collection_id, c.name, c.model_reference, s.relowner AS role_id, q.waiting, q.oldest_at, f.given_up
+FROM pgml_tune.collection AS c
+JOIN pg_catalog.pg_class AS s ON s.oid = c.source
+CROSS JOIN LATERAL (
+    SELECT count(*), min(o.enqueued_at) FROM pgml_tune.queue AS o WHERE o.collection_id = c.collection_id
+) AS q (waiting, oldest_at)
+CROSS JOIN LATERAL (
+    SELECT count(*) FROM pgml_tune.queue_failure AS o WHERE o.collection_id = c.collection_id
+) AS f (given_up)
+WHERE c.mode = 'queue';
+COMMENT ON VIEW pgml_tune._queue_lags IS
+    'Collections in mode queue: how many rows wait for the worker, since when, and how many it has given up.';
+
+CREATE OR REPLACE VIEW pgml_tune.queue_failures WITH (security_barrier) AS
+SELECT c.name AS collection,
+       c.source,
+       c.model_reference AS model,
+       jsonb_object(p.key_names, f.key) AS key,
+       f.sqlstate,
+       f.message,
+       f.tries,
+       f.enqueued_at,
+       f.failed_at
+FROM pgml_tune.queue_failure AS f
+JOIN pgml_tune.collection AS c ON c.collection_id = f.collection_id
+JOIN pg_catalog.pg_class AS s ON s.oid = c.source
+CROSS JOIN LATERAL pgml_tune._collection_parts(c.collection_id) AS p
+WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, s.relowner);
+COMMENT ON VIEW pgml_tune.queue_failures IS
+    'Rows of your tables in mode queue that could not be embedded five times (an administrator sees all): their key, and what went wrong last; requeue_failed() tries them again.';
+
 CREATE OR REPLACE VIEW pgml_tune.tracked_columns AS
 SELECT c.source,
        c.target_column,
@@ -8794,6 +9346,17 @@ GROUP BY j.kind, j.state;
 COMMENT ON VIEW pgml_tune.stat_jobs IS
     'How many jobs of all roles there are of each kind and state, and when the first and the last of them were asked for.';
 
+CREATE OR REPLACE VIEW pgml_tune.loaded_models AS
+SELECT l.place, v.versions, l.bytes, l.is_pinned, l.is_quarantined, l.calls, l.last_used_at, l.artifact_sha256
+FROM pgml_tune._loaded_models() AS l
+LEFT JOIN LATERAL (
+    SELECT array_agg(r.model || '@' || r.version ORDER BY r.model, r.version) AS versions
+    FROM pgml_tune.model_versions AS r
+    WHERE r.artifact_sha256 = l.artifact_sha256
+) AS v ON true;
+COMMENT ON VIEW pgml_tune.loaded_models IS
+    'Models in memory: those of the worker, with what it has stopped running after crashes, and those of this session; versions are those of this database.';
+
 CREATE OR REPLACE VIEW pgml_tune.stat_progress WITH (security_barrier) AS
 SELECT j.job_id,
        d.oid AS datid,
@@ -8836,9 +9399,28 @@ SELECT NULL,
        p.updated_at
 FROM pgml_tune._preparations() AS p
 JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
-WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, p.role_id);
+WHERE pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, p.role_id)
+UNION ALL
+SELECT NULL,
+       d.oid,
+       d.datname,
+       'queue',
+       q.model_reference,
+       'embedding collection "' || q.name || '"',
+       q.waiting,
+       NULL,
+       NULL,
+       'lag_seconds',
+       extract(epoch FROM clock_timestamp() - q.oldest_at)::double precision,
+       NULL,
+       NULL,
+       q.oldest_at,
+       clock_timestamp()
+FROM pgml_tune._queue_lags AS q
+JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
+WHERE q.waiting > 0 AND pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, q.role_id);
 COMMENT ON VIEW pgml_tune.stat_progress IS
-    'One row for each of your jobs and preparations of rollouts that run now (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
+    'One row for each of your jobs and preparations of rollouts that run now, and each of your collections of which rows wait for the worker (an administrator sees all): phase, steps, loss, metric, seconds left in the phase.';
 
 CREATE OR REPLACE VIEW pgml_tune._job_lines WITH (security_barrier) AS
 SELECT l.job_line_id, l.job_id, l.logged_at, l.line
@@ -8926,6 +9508,8 @@ FROM (
     ('usage', 'SELECT', 'TABLE pgml_tune.feedback_rows'),
     ('usage', 'INSERT (call_id, score, label, expected, input_text, search_path)', 'TABLE pgml_tune.feedback_rows'),
     ('usage', 'SELECT', 'TABLE pgml_tune.sql_examples, pgml_tune._readable_sql_examples, pgml_tune._embedded_sql_examples'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._loaded_models()'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.loaded_models'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_read(jsonb, text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._is_own(text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._example_rank(text)'),
@@ -9010,6 +9594,13 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_part(bigint, oid, bigint, bigint, integer)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_vectors'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._keep_orphans(bigint)'),
+    -- The same for collections in mode queue; a trigger asks whether whoever queues a row owns its table.
+    ('usage', 'INSERT (collection_id, key)', 'TABLE pgml_tune.queue'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._enqueue_statement(bigint, text, oid)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._enqueue_missing(bigint)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._key_parts(regclass)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._read_queued(bigint, text[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._store_queued'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._probe_vectors(bigint, integer)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._with_vector(bigint, oid, anyelement)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._leave_shadow(bigint)'),
@@ -9023,6 +9614,11 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_embed(oid)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_auto_embed(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.requeue_failed(text)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._requeue(bigint)'),  -- that somebody's rows are tried again harms nobody
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._refill_collection(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._fill_queue(bigint)'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.queue_failures'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._prepare_collection(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_facts(regclass, text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._object_base(oid, text, text)'),
@@ -9143,10 +9739,14 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._reset_counts()'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._collection_faults()'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._mode_argument(text)'),
+    ('admin', 'SELECT', 'TABLE pgml_tune._queue_lags'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._has_steady_worker()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._rollout_faults()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._mending_statements(bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._graph_statement(bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._function_statements(bigint)'),
+    ('admin', 'EXECUTE', 'FUNCTION pgml_tune._feed_function(bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._query_statements(bigint, text, text)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._leftover_fix(bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._role_name(oid)'),

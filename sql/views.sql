@@ -337,21 +337,21 @@ COMMENT ON VIEW pgml_tune.feedback_rows IS
     'The feedback that you have given (whoever may read reports sees all), with the model and version that answered: rows to train on.';
 
 CREATE OR REPLACE VIEW pgml_tune._readable_sql_examples WITH (security_barrier) AS
-SELECT e.* FROM pgml_tune.sql_example AS e WHERE pgml_tune._may_read(e.relations);
+SELECT e.* FROM pgml_tune.sql_example AS e WHERE pgml_tune._may_read(e.relations, e.created_by);
 COMMENT ON VIEW pgml_tune._readable_sql_examples IS 'Verified examples whose tables and columns you may read.';
 
 -- Many examples read the same tables: what is looked at one by one is asked once for all of these.
 CREATE OR REPLACE VIEW pgml_tune._embedded_sql_examples WITH (security_barrier) AS
 SELECT e.*
 FROM pgml_tune.sql_example AS e
-WHERE e.embedding IS NOT NULL AND e.relations IN (
-    SELECT d.relations
-    FROM (SELECT DISTINCT o.relations FROM pgml_tune.sql_example AS o OFFSET 0) AS d
-    WHERE pgml_tune._may_read(d.relations)
+WHERE e.embedding IS NOT NULL AND (e.relations, e.created_by) IN (
+    SELECT d.relations, d.created_by
+    FROM (SELECT DISTINCT o.relations, o.created_by FROM pgml_tune.sql_example AS o OFFSET 0) AS d
+    WHERE pgml_tune._may_read(d.relations, d.created_by)
 );
 COMMENT ON VIEW pgml_tune._embedded_sql_examples IS 'Verified examples that have a vector and whose tables and columns you may read.';
 
--- add_sql_example() and drop_sql_example() write here, as their caller.
+-- drop_sql_example() deletes here, as its caller.
 CREATE OR REPLACE VIEW pgml_tune._own_sql_examples WITH (security_barrier) AS
 SELECT e.*
 FROM pgml_tune.sql_example AS e
@@ -370,7 +370,7 @@ SELECT e.sql_example_id,
        e.created_by,
        e.created_at
 FROM pgml_tune.sql_example AS e
-CROSS JOIN LATERAL (SELECT pgml_tune._may_read(e.relations) AS is_readable OFFSET 0) AS r
+CROSS JOIN LATERAL (SELECT pgml_tune._may_read(e.relations, e.created_by) AS is_readable OFFSET 0) AS r
 WHERE r.is_readable
    OR pgml_tune._may_see_job(quote_ident(current_user)::regrole::oid, to_regrole(quote_ident(e.created_by)));
 COMMENT ON VIEW pgml_tune.sql_examples IS
@@ -383,7 +383,7 @@ FROM (
     SELECT DISTINCT ON (e.normal_question, e.search_path, e.model)
            e.question, e.sql, e.search_path AS schema, 'example' AS origin, e.model, e.created_by AS given_by, e.created_at
     FROM pgml_tune._readable_sql_examples AS e
-    ORDER BY e.normal_question, e.search_path, e.model, e.sql_example_id DESC
+    ORDER BY e.normal_question, e.search_path, e.model, pgml_tune._example_rank(e.created_by), e.sql_example_id DESC
 ) AS t
 UNION ALL
 SELECT c.question, c.sql, c.schema, 'feedback', c.model, c.given_by, c.created_at
@@ -659,7 +659,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_relations(regclass[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._text_columns(name[], regclass[], text[], real)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._readable_values(text[], integer)'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_along(name[], text[], integer)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_along(name[], regclass[], text[], integer, real)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_named(name[], regclass[], text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._values_beside(name[], regclass, text, text)'),
     -- What a model has written is judged as its caller, who could run it by himself.
@@ -676,7 +676,7 @@ FROM (
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_one(text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hides_type(oid[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._has_foreign_child(oid)'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._lock_views(oid[])'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._hold_relations(oid[])'),
     ('ask', 'EXECUTE', 'FUNCTION @extschema@.ask(text, text, regclass[], integer)'),
     ('ask', 'EXECUTE', 'FUNCTION pgml_tune._ask_hindrance()'),
     ('ask', 'EXECUTE', 'FUNCTION pgml_tune._run_sql(text, integer, bigint)'),
@@ -690,7 +690,9 @@ FROM (
     ('usage', 'SELECT', 'TABLE pgml_tune.sql_examples, pgml_tune._readable_sql_examples, pgml_tune._embedded_sql_examples'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._loaded_models()'),
     ('operate', 'SELECT', 'TABLE pgml_tune.loaded_models'),
-    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_read(jsonb)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_read(jsonb, text)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._is_own(text)'),
+    ('usage', 'EXECUTE', 'FUNCTION pgml_tune._example_rank(text)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_see_job(oid, oid)'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._path_text(text[])'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._reads_only(jsonb, oid[])'),
@@ -698,11 +700,9 @@ FROM (
     -- What is added answers others, too, as far as they may read its tables: who trains models may do that.
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.add_sql_example(text, text, text)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_sql_example(bigint)'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._add_sql_example'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._keep_sql_example(text, bytea)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._embed_sql_examples()'),
-    ('operate', 'SELECT (sql_example_id, normal_question, search_path, model, created_by)', 'TABLE pgml_tune._own_sql_examples'),
-    ('operate', 'INSERT (question, normal_question, sql, search_path, relations, model, embedding, space_id)',
-        'TABLE pgml_tune._own_sql_examples'),
+    ('operate', 'SELECT (sql_example_id)', 'TABLE pgml_tune._own_sql_examples'),
     ('operate', 'DELETE', 'TABLE pgml_tune._own_sql_examples'),
     ('operate', 'SELECT', 'TABLE pgml_tune.sql_training_rows'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._may_judge(oid, oid)'),

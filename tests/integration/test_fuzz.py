@@ -91,6 +91,13 @@ def text_to_sql(generator: Generator) -> Call:
     return Call("text_to_sql(%s::text, %s::text, %s::text::regclass[])", arguments, text is None)
 
 
+def ask(generator: Generator) -> Call:
+    text, rows = generator.text(), generator.count("1", "2", "1000")
+    arguments = (text, generator.valid_mostly([sql_script.MODEL, None], [generator.name()]), tables_of(generator), rows)
+    sql = "ask(%s::text, %s::text, %s::text::regclass[], %s::text::integer)"
+    return Call(sql, arguments, text is None, kind="rows")
+
+
 def text_to_sql_candidates(generator: Generator) -> Call:
     text, k = generator.text(), generator.count("1", "2", "4", "32")
     arguments = (text, generator.valid_mostly([sql_script.MODEL, None], [generator.name()]), tables_of(generator), k)
@@ -271,7 +278,8 @@ def drop_sql_example(generator: Generator) -> Call:
 SHARES: dict[Callable[[Generator], Call], float] = {
     embed: 0.18, embed_many: 0.11, embed_pinned: 0.1, semantic_similarity: 0.05, token_count: 0.05,
     register_model: 0.06, drop_model_version: 0.03, configure: 0.04, cache_purge: 0.02, stat_reset: 0.01, grant: 0.02,
-    classify: 0.04, text_to_sql: 0.05, text_to_sql_candidates: 0.03, last_call_id: 0.005, doctor: 0.005, maintain: 0.01,
+    classify: 0.04, text_to_sql: 0.05, ask: 0.01, text_to_sql_candidates: 0.03, last_call_id: 0.005, doctor: 0.005,
+    maintain: 0.01,
     prepare_rollout: 0.02, embed_table: 0.06, track_column: 0.03, auto_embed: 0.07, drop_auto_embed: 0.02,
     requeue_failed: 0.01,
     semantic_search: 0.08, hybrid_search: 0.06, finetune_sbert: 0.06, evaluate_model: 0.04,
@@ -279,7 +287,7 @@ SHARES: dict[Callable[[Generator], Call], float] = {
     report: 0.03, ab_selftest: 0.01, record_feedback: 0.03, add_sql_example: 0.05, drop_sql_example: 0.01,
 }  # fmt: skip
 OF_TABLES = (embed_table, track_column, auto_embed)
-OF_QUESTIONS = (text_to_sql, text_to_sql_candidates)
+OF_QUESTIONS = (text_to_sql, ask, text_to_sql_candidates)
 OF_COLLECTIONS = (drop_auto_embed, requeue_failed, semantic_search, hybrid_search)
 ANSWERS_FOR_TEXTS = (embed, embed_many, embed_pinned, semantic_similarity, token_count)
 
@@ -432,6 +440,7 @@ def fuzzed(
         db.execute("SELECT register_model('sorter', %s, 'classification')", (digest,))
     if request.node.callspec.params["make"] in OF_QUESTIONS:
         sql_script.register(db)
+        db.execute("SELECT configure('ask_privileged', 'on')")
     db.execute(HOSTILE_SCHEMA)
     db.execute("SET statement_timeout = '60s'")
     db.execute("SELECT configure('auto_start_worker', 'off')")

@@ -1,4 +1,4 @@
-"""What computing takes; told without loading a runtime."""
+"""What a model reports of a call."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from pgml_tune import __version__
 from pgml_tune.db import Database, Session
 from pgml_tune.engine.artifact import Artifact, bound_digest
+from pgml_tune.engine.generator import ENDPOINT
 from pgml_tune.engine.orphans import left_over
 from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.ipc import spool
@@ -32,7 +33,7 @@ from pgml_tune.store.collection import collection_faults
 from pgml_tune.store.server import ServerFacts, server_facts
 from pgml_tune.store.setting import read_settings
 
-PACKAGES = ("numpy", "onnxruntime", "tokenizers", "orjson")
+PACKAGES = ("numpy", "onnxruntime", "tokenizers", "orjson", "ctranslate2", "sqlglot")
 TRAINING = ("torch", "sentence_transformers", "transformers", "datasets", "accelerate", "peft", "onnx", "onnxscript")
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "psycopg")
 _LOW_DISK_BYTES = 1 << 30
@@ -52,8 +53,9 @@ def examine(db: Session, read_paths: Callable[[], Paths]) -> list[Check]:
     checks += [*_model_root(paths.model_root), *_spool(paths.spool_dir)]
     checks += _serving(paths)
     checks += _default_model(facts)
+    endpoint = Limits.from_rows(read_settings(db)[1]).sql_endpoint
     for reference, digest in registry.all_versions(db):
-        checks.append(_version(paths.model_root, reference, digest))
+        checks.append(_version(paths.model_root, reference, digest, endpoint))
     return [*checks, *_collections(db), *_rollouts(db), *_log(db, paths.spool_dir), *_jobs(db), *_queues(db)]
 
 
@@ -258,12 +260,12 @@ def _log(db: Session, spool_dir: Path) -> Iterator[Check]:
     )
 
 
-def _version(model_root: Path, reference: ModelReference, digest: str) -> Check:
+def _version(model_root: Path, reference: ModelReference, digest: str, endpoint: str) -> Check:
     name = f"model {reference}"
     try:
         artifact = Artifact(model_root, digest)
         artifact.verify(force=True)
-        artifact.config()
+        config = artifact.config()
     except TuneError as error:
         return Check(name, "fail", f"{error.message}. {error.detail}".strip(), error.hint)
     file = shlex.quote(str(model_root / "names" / str(reference)))
@@ -275,4 +277,7 @@ def _version(model_root: Path, reference: ModelReference, digest: str) -> Check:
     if bound != digest:
         found = "nothing" if bound is None else "another artifact"
         return Check(name, "fail", f"embed_pinned() finds {found} under this name", fix)
+    if config.engine == ENDPOINT and not endpoint:
+        fix = "SELECT configure('sql_endpoint', 'http://127.0.0.1:8000/v1/chat/completions')"
+        return Check(name, "warn", "it is a model of a server, and the setting sql_endpoint names none", fix)
     return Check(name, "ok", f"{artifact.size_bytes / 1e6:.1f} MB, all checksums match")

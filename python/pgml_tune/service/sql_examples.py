@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 
 from pgml_tune.db import Session
-from pgml_tune.errors import InvalidArgument, LimitExceeded, NotSupported, ObjectNotFound
+from pgml_tune.errors import InvalidArgument, LimitExceeded, NotSupported, ObjectNotFound, PermissionDenied
 from pgml_tune.records import VERBS
 from pgml_tune.service.inference import TASK as EMBEDDING
 from pgml_tune.service.inputs import encoded
+from pgml_tune.service.keys import KeyMaker
 from pgml_tune.service.own_settings import own_settings
 from pgml_tune.service.questions import ask_the_same, normal_form
 from pgml_tune.service.readable import Place
@@ -20,11 +22,12 @@ from pgml_tune.store import registry
 from pgml_tune.store import sql_example as store
 from pgml_tune.store.schema import read_path
 from pgml_tune.store.setting import read_settings
-from pgml_tune.store.sql_example import NewExample, QuestionVector, SqlExample
+from pgml_tune.store.sql_example import QuestionVector, SqlExample
 
 TASK = "text_to_sql"
 LONGEST_QUESTION = 10_000  # characters
 _LONGEST_NORMAL = 40_000  # one character may stand for many
+_MOST_RELATIONS = 100
 _MOST_FOUND = 4
 _MOST_NEAR = 8  # looked at, to find those that ask the same
 _MOST_EMBEDDED = 256  # of one transaction of maintain()
@@ -34,8 +37,9 @@ _ADD = "SELECT add_sql_example('how many customers are there', 'SELECT count(*) 
 class SqlExamples:
     """What the functions of sql/functions/sql_examples.sql do, for one session, and what text_to_sql() asks of them."""
 
-    def __init__(self, vectors: Vectors) -> None:
+    def __init__(self, vectors: Vectors, keys: KeyMaker) -> None:
         self._vectors = vectors
+        self._keys = keys
         self._rules = Rules()
 
     def add(self, db: Session, question: str | None, sql: str | None, model: str | None) -> int:
@@ -50,12 +54,29 @@ class SqlExamples:
         verdict = check(db, sql, limits)
         if verdict.error is not None:
             raise InvalidArgument("this SQL is not accepted", detail=f"Why: {verdict.error}.")
-        relations = json.dumps([read.to_json() for read in verdict.relations])
+        if len(verdict.relations) > _MOST_RELATIONS:
+            raise LimitExceeded(f"this SQL reads more than {_MOST_RELATIONS} tables")
         with own_settings(db):
             target = self._embedding_model(db)
             vector = None if target is None else self._vector(db, normal, *target)
-            example = NewExample(asked, normal, verdict.sql, path, relations, name, vector)
-            return store.add_example(db, example)
+            example = json.dumps({
+                "question": asked,
+                "normal_question": normal,
+                "sql": verdict.sql,
+                "path": path,
+                "relations": [read.to_json() for read in verdict.relations],
+                "model": name,
+                "vector": None if vector is None else vector.vector,
+                "model_version_id": None if vector is None else vector.model_version_id,
+                "role_id": db.role(),
+            })  # fmt: skip
+            return store.keep_example(db, example, self._seal(example))
+
+    def keep(self, db: Session, example: str, seal: bytes) -> int:
+        """Add what add() has checked, as the owner of the table; its number."""
+        if not hmac.compare_digest(self._seal(example), seal):
+            raise PermissionDenied("only add_sql_example() adds verified examples", hint=_ADD)
+        return store.add_example(db, example)
 
     def find(self, db: Session, question: str, model: str, place: Place, limits: Limits) -> list[SqlExample]:
         """The examples that answer a question of the caller, the newest of the same question first.
@@ -97,6 +118,10 @@ class SqlExamples:
             return QuestionVector(self._vectors.alone(digest, normal_question, "query", db.role()), version_id)
         except InvalidArgument:
             return None
+
+    def _seal(self, example: str) -> bytes:
+        """The proof that an example was checked; nobody knows the secret who has not its file."""
+        return self._keys.key("sql_example", example.encode())
 
     def _embedding_model(self, db: Session) -> tuple[int, str] | None:
         """The default embedding model: number and digest of the version that serves; None: there is no such model."""
