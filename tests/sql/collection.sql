@@ -60,7 +60,7 @@ CALL auto_embed('note', 'text');
 CALL auto_embed('pg_class', 'relname');
 CALL auto_embed('note', 'topic', options => '{"chunks": 5}');
 CALL auto_embed('note', 'topic', options => '{"chunk_tokens": 500}');
-CALL auto_embed('note', 'topic', mode => 'queue');
+CALL auto_embed('note', 'topic', mode => 'later');
 CALL auto_embed('note', 'topic', 'nobody');
 CALL auto_embed('note', 'topic', collection => 'public.other.body');
 CALL auto_embed('note', 'body', options => '{"storage": "halfvec"}');
