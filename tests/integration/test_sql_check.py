@@ -44,7 +44,7 @@ def world(connect_shared: Connect) -> psycopg.Connection[Any]:
     """A superuser's session in a database with the shop and the traps."""
     session = connect_shared()
     session.execute("SET client_min_messages = warning")
-    session.execute("GRANT CREATE ON DATABASE pgml_tune_integration_shared TO alice")
+    session.execute(f"GRANT CREATE ON DATABASE {session.info.dbname} TO alice")  # type: ignore[arg-type]
     session.execute(SHOP)
     session.execute(TRAPS)
     session.execute("SELECT grant_operate('alice')")
