@@ -214,7 +214,7 @@ def _examples(lessons: list[Lesson], reader: Reader, job: Job) -> Callable[[int]
     """What is learnt at a place, each time perhaps another variation of it."""
     if not job.parameters["augment"]:
         return lambda place: (lessons[place].prompt.text, lessons[place].output)
-    augmenter = Augmenter(reader, random.Random(job.parameters["seed"]))
+    augmenter = Augmenter(reader, lessons, random.Random(job.parameters["seed"]))
     return lambda place: augmenter.vary(lessons[place])
 
 

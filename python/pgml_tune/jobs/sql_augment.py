@@ -1,18 +1,21 @@
-"""Varies questions while training: other values where the SQL compares with them, and a word less here and there."""
+"""Varies questions while training: other values where the SQL compares with them, words said otherwise or left out."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pgml_tune.jobs.sql_rows import Lesson, Place, Reader
+from pgml_tune.jobs.sql_synonyms import Said, learn_synonyms
 from pgml_tune.service.prompt import Prompt, restore
 from pgml_tune.service.value_links import words
 
 _SWAPPED = 0.5  # of the questions
 _LEFT_OUT = 0.05  # of the words beside the values
+_SAID_OTHERWISE = 0.15  # of the words beside the values that have synonyms
+_VALUE = "\0"  # no word
 _FEWEST_WORDS = 4  # a question of fewer loses none
 
 
@@ -29,8 +32,9 @@ class _Swapped:
 class Augmenter:
     """Makes other examples of one."""
 
-    def __init__(self, reader: Reader, chance: random.Random) -> None:
+    def __init__(self, reader: Reader, lessons: Sequence[Lesson], chance: random.Random) -> None:
         self._reader = reader
+        self._synonyms = learn_synonyms((_said(lesson), lesson.template) for lesson in lessons)
         self._chance = chance
         self._pools = {path: _Pool(place) for path, place in reader.places.items()}
 
@@ -39,7 +43,7 @@ class Augmenter:
         swapped = self._swapped(lesson) if self._chance.random() < _SWAPPED else {}
         question, matches, at = "", [], 0
         for match in lesson.matches:
-            question += self._thinned(lesson.row.question[at : match.begin])
+            question += self._reworded(lesson.row.question[at : match.begin])
             said = lesson.row.question[match.begin : match.end]
             value, columns = swapped.get(match.value, (match.value, tuple(match.columns)))
             # In the place of a name in another language stands the value itself.
@@ -47,7 +51,7 @@ class Augmenter:
             matches.append(_Swapped(len(question), len(question) + len(written), value, columns))
             question += written
             at = match.end
-        question += self._thinned(lesson.row.question[at:])
+        question += self._reworded(lesson.row.question[at:])
         prompt = self._reader.render(lesson.row, question, matches)
         if self._reader.form.values == "placeholder":
             return prompt.text, lesson.output
@@ -69,17 +73,34 @@ class Augmenter:
                 found[match.value] = (other, pool.columns(other, self._reader))
         return found
 
-    def _thinned(self, text: str) -> str:
-        """A part of a question without some of its words."""
+    def _reworded(self, text: str) -> str:
+        """A part of a question with synonyms for some of its words and without others."""
         spans = words(text)
-        if len(spans) < _FEWEST_WORDS:
-            return text
+        may_lose = len(spans) >= _FEWEST_WORDS
         kept, at = "", 0
         for begin, end in spans:
-            if self._chance.random() < _LEFT_OUT:
+            others = self._synonyms.get(text[begin:end].lower())
+            if others and self._chance.random() < _SAID_OTHERWISE:
+                kept += text[at:begin] + self._chance.choice(others)
+                at = end
+            elif may_lose and self._chance.random() < _LEFT_OUT:
                 kept += text[at:begin]
                 at = end
         return kept + text[at:]
+
+
+def _said(lesson: Lesson) -> Said:
+    """The words of a question in small letters, with a sign for each value."""
+    said: list[str] = []
+    at = 0
+    for match in lesson.matches:
+        said += [*_words(lesson.row.question[at : match.begin]), _VALUE]
+        at = match.end
+    return (*said, *_words(lesson.row.question[at:]))
+
+
+def _words(text: str) -> list[str]:
+    return [text[begin:end].lower() for begin, end in words(text)]
 
 
 class _Pool:

@@ -223,7 +223,11 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
             "max_seconds", None, 10, 10_000_000, "Training ends after so long, the learning rate having run down."
         ),
         _integer("vocabulary_size", 1200, 300, 64_000, "Most tokens of a model from scratch; few rows need fewer."),
-        _flag("augment", True, "Vary the questions: other values of the same column, and words left out."),
+        _flag(
+            "augment",
+            True,
+            "Vary the questions: other values of the column, synonyms learnt from the rows, words left out.",
+        ),
         Option(
             "refine",
             None,
