@@ -12,5 +12,6 @@ Open psql on it, and ask a question of your own:
 
     source .dev/env && psql
     SELECT document ->> 'description' FROM hybrid_search('demo.manual.description', 'your question', 5);
+    SET search_path = demo_shop, public; SELECT text_to_sql('your question', 'demo_shop');
 
 END
