@@ -93,3 +93,11 @@ def test_a_job_reports_a_model_root_it_may_not_write(tmp_path: Path) -> None:
     result = run("-m", "pgml_tune.jobs", "import", "x", "--model-root", str(tmp_path / "file" / "root"))
     last = json.loads(result.stdout.splitlines()[-1])
     assert (result.returncode, last["sqlstate"]) == (1, "55000")
+
+
+def test_a_new_figure_is_told_however_soon_it_comes() -> None:
+    stream = io.StringIO()
+    report = Reporter(stream, clock=lambda: 0.0)
+    for step, value in enumerate((None, None, 80.0, 80.0, 81.0), 1):
+        report.progress("training", step=step, steps=9, metric="spearman", value=value)
+    assert [event["step"] for event in events(stream)] == [1, 3, 5]

@@ -22,6 +22,7 @@ class Reporter:
         self._stream = stream
         self._clock = clock
         self._phase = ""
+        self._value: float | None = None
         self._reported_at = -math.inf
 
     def progress(
@@ -34,12 +35,12 @@ class Reporter:
         metric: str | None = None,
         value: float | None = None,
     ) -> None:
-        """Where the job stands; of many steps in a short time some are told, the last one always."""
+        """Where the job stands; of many steps in a short time some are told, the last one and new figures always."""
         now = self._clock()
         is_soon = now - self._reported_at < _SECONDS_BETWEEN
-        if phase == self._phase and is_soon and (step is None or step != steps):
+        if phase == self._phase and value == self._value and is_soon and (step is None or step != steps):
             return
-        self._phase, self._reported_at = phase, now
+        self._phase, self._value, self._reported_at = phase, value, now
         self._write(
             event="progress",
             phase=phase,
