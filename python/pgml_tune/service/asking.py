@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 
 from pgml_tune.db import Session
@@ -14,6 +15,7 @@ from pgml_tune.settings import Limits
 from pgml_tune.store.sql_check import ask_hindrance
 
 _DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
+_VALUE = re.compile(r"[^\s,\]]")  # how one in an array begins
 _LIMITS = ("53200", "54000", "57014")
 _ASK_ALL = "SELECT * FROM text_to_sql_candidates('question')"
 
@@ -68,9 +70,8 @@ def _objects(outcome: Outcome) -> list[str]:
 
 def _values(line: str) -> Iterator[str]:
     """The elements of a JSON array as they stand there: Python's numbers are neither as long nor as exact."""
-    place = 1
-    while line[place:].strip() != "]":
-        place += len(line[place:]) - len(line[place:].lstrip(", "))
+    end = 1
+    while begins := _VALUE.search(line, end):
+        place = begins.start()
         _, end = _DECODER.raw_decode(line, place)
         yield line[place:end]
-        place = end
