@@ -56,6 +56,7 @@ class Client:
         self._socket: socket.socket | None = None
         self._reader = FrameReader(MAX_REPLY_BYTES)
         self._number = 0
+        self._waiting: list[int] = []  # requests of the call under way
 
     def call(
         self, digest: str, requests: Iterable[Request], checkpoint: Callable[[], None] = lambda: None
@@ -98,7 +99,6 @@ class Client:
     def _exchange(
         self, connection: socket.socket, digest: str, requests: Iterator[Request], checkpoint: Callable[[], None]
     ) -> Iterator[Reply]:
-        self._waiting: list[int] = []
         unsent = bytearray()
         found: dict[int, Reply] = {}
         heard = looked = time.monotonic()
