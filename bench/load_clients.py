@@ -19,7 +19,7 @@ _CROWDS = (16, 64)  # clients from which on the worker has to win
 _MOST_RIVALS = 16  # each holds half a gigabyte
 _EMBED = "\\set n random(1, 1000000000)\nSELECT embed('order ' || :n || ' has not arrived yet', '{}');\n"
 _RIVAL = "\\set n random(1, 1000000000)\nSELECT rival_embed('order ' || :n || ' has not arrived yet');\n"
-_WARM_SECONDS = 4  # in which the clients connect and load what they need
+_WARM_SECONDS, _LOAD_SECONDS = 4, 0.5  # in which clients connect; more for each that loads a model of its own
 _RIVAL_WARM_SECONDS = 30
 _LATENCY_MARGIN = 1.3
 _QUEUE_MARGIN = 2.0
@@ -45,7 +45,8 @@ def measure(plan: Plan) -> list[Figure]:
         for clients in _CLIENTS:
             for runtime in ("in_process", "worker"):
                 script = _EMBED.format(plan.reference(storage))
-                found[runtime, clients] = _run(pgbench, script, runtime, clients, plan.pick(10, 3), _WARM_SECONDS)
+                warm = _WARM_SECONDS + round(clients * _LOAD_SECONDS if runtime == "in_process" else 0)
+                found[runtime, clients] = _run(pgbench, script, runtime, clients, plan.pick(10, 3), warm)
         figures += _figures(storage, found)
     for clients in _CLIENTS:
         what = f"sentence-transformers in PL/Python, {counted(clients, 'client')}"

@@ -50,6 +50,8 @@ def form_batch(
     Interactive parts come before those of bulk work unless these have waited for long. Sessions take turns: `served`
     tells when each had its last one, and who has had none for longest is next.
     """
+    if is_idle and len(waiting) == 1:
+        return list(waiting)
     ordered = _ordered(waiting, now, limits, served)
     head = ordered[0]
     if not head.is_mixable:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pgml_tune.errors import SystemFault, TuneError
 from pgml_tune.ipc.note import Note
+from pgml_tune.serving.task import Task
 
 # Of ours, or of a library that was given what it cannot handle: the request ends, the worker goes on.
 FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
@@ -21,13 +23,13 @@ class Job:
     """What a lane is to do with a model, and who hears of it there."""
 
     digest: str
-    work: Callable[[], None]
+    work: Callable[[], list[Task]]  # the requests that are done with it
 
 
 class Lane:
     """A thread."""
 
-    def __init__(self, number: int, note: Note, done: Callable[[Lane], None]) -> None:
+    def __init__(self, number: int, note: Note, done: Callable[[Lane, list[Task], float], None]) -> None:
         self.number = number
         self.digest: str | None = None  # of the model that runs
         self._note = note
@@ -45,10 +47,11 @@ class Lane:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
+            started = time.perf_counter()
             with self._note.running(self.number, job.digest):
-                job.work()
-            del job  # it holds a model
-            self._done(self)
+                ended = job.work()
+            self._done(self, ended, time.perf_counter() - started)
+            del job, ended  # they hold a model
 
 
 def as_told(error: BaseException) -> TuneError | MemoryError:

@@ -216,7 +216,7 @@ class Scheduler:
                     task.answer = task.write(writer)
             except _FAILURES as error:
                 task.error = as_told(error)
-        self.loop.call_soon_threadsafe(self._finish, task, model)
+        self.loop.call_soon_threadsafe(self._finish, task)
 
     def _read(self, task: Task, model: Model) -> None:
         try:
@@ -231,7 +231,9 @@ class Scheduler:
         if task.is_over:
             return
         if task.error is not None or not task.is_computed or not task.left:
-            self._finish(task, model)
+            if task.is_computed:  # of no text at all
+                self._form(task, model)
+            self._finish(task)
             return
         is_mixable = model.config.is_batch_invariant and not task.values.get("alone")
         budget = min(token_budget(model.encoder.speed, _BATCH_SECONDS), self.limits.batch_tokens)
@@ -287,8 +289,8 @@ class Scheduler:
             return []
         return [part for part in parts if part.digest not in self.suspects]
 
-    def _compute(self, batch: list[Waiting]) -> None:
-        """Compute a batch, in a lane."""
+    def _compute(self, batch: list[Waiting]) -> list[Task]:
+        """Compute a batch, in a lane; the requests that are done with it."""
         started = time.perf_counter()
         model = batch[0].model
         try:
@@ -301,16 +303,12 @@ class Scheduler:
                 ended = [task]
         except _FAILURES as error:
             if len(batch) > 1:  # it may be the fault of one
-                for waiting in batch:
-                    self._compute([waiting])
-                return
+                return [task for waiting in batch for task in self._compute([waiting])]
             batch[0].task.error = as_told(error)
             ended = [batch[0].task]
         for task in ended:
             self._form(task, model)
-        self.totals.batches += 1
-        self.totals.busy_seconds += time.perf_counter() - started
-        self.loop.call_soon_threadsafe(self._finish_all, ended, model)
+        return ended
 
     def _compute_together(self, batch: list[Waiting], model: Model) -> list[Task]:
         started = time.perf_counter()
@@ -335,15 +333,9 @@ class Scheduler:
             except _FAILURES as error:
                 task.error = as_told(error)
 
-    def _finish_all(self, tasks: list[Task], model: Model) -> None:
-        for task in tasks:
-            self._finish(task, model)
-
-    def _finish(self, task: Task, model: Model) -> None:
+    def _finish(self, task: Task) -> None:
         if task.is_over:
             return
-        if task.error is None and task.answer is None:
-            self._form(task, model)
         if task.error is not None:
             self._refuse(task, task.error)
             return
@@ -370,10 +362,14 @@ class Scheduler:
         if not self._open:
             self.when_idle()
 
-    def _lane_is_done(self, lane: Lane) -> None:
-        self.loop.call_soon_threadsafe(self._take_back, lane)
+    def _lane_is_done(self, lane: Lane, ended: list[Task], seconds: float) -> None:
+        self.loop.call_soon_threadsafe(self._take_back, lane, ended, seconds)
 
-    def _take_back(self, lane: Lane) -> None:
+    def _take_back(self, lane: Lane, ended: list[Task], seconds: float) -> None:
+        self.totals.batches += 1
+        self.totals.busy_seconds += seconds
         lane.digest = None
         self._free.append(lane)
-        self._pump()
+        self._pump()  # first of all: the answers are formed, and a core is idle
+        for task in ended:
+            self._finish(task)
