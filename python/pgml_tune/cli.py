@@ -24,8 +24,8 @@ from psycopg import sql
 from pgml_tune import __version__
 from pgml_tune.db.connection import ConnectionDatabase
 from pgml_tune.errors import NotReady, TuneError
+from pgml_tune.ipc.addresses import worker_address
 from pgml_tune.ipc.client import Client
-from pgml_tune.ipc.peers import trusted_users
 from pgml_tune.records import TASKS, Check, check_name
 from pgml_tune.report import page
 from pgml_tune.service import health as service_health
@@ -256,13 +256,12 @@ def health(metrics: bool) -> None:
     pgml-tune health --metrics > /var/lib/prometheus/node-exporter/pgml_tune.prom
     """
     with _reported():
-        paths = read_paths()
-    client = Client(paths.serve_socket, lambda: trusted_users(paths.socket_group))
+        client = Client(worker_address(read_paths()))
     told = loaded.status(client)
     if metrics:
         click.echo(service_health.metrics(told), nl=False)
     elif told is None:
-        click.echo(f'failed: nothing answers at "{paths.serve_socket}"; start it: pgml-tune worker')
+        click.echo(f'failed: nothing answers at "{client.address}"; start it: pgml-tune worker')
     else:
         click.echo(service_health.one_line(told))
     if told is None:

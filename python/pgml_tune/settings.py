@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pgml_tune.errors import InvalidArgument, NotReady, ObjectNotFound
 
@@ -380,9 +381,19 @@ def parse_unit_preference(text: str | None) -> str | None:
     return text
 
 
+class Loopback(NamedTuple):
+    """A port of this machine that no other machine can reach."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where files are; chosen by root, never by SQL."""
+    """Where files and sockets are; chosen by root, never by SQL."""
 
     model_root: Path
     spool_dir: Path
@@ -390,13 +401,25 @@ class Paths:
     config_file: Path | None
     socket: Path | None = None  # of the worker; None: below the spool folder
     socket_group: str = ""  # whose members may connect, too
+    listen: Loopback | None = None  # where the worker listens beside its socket
+    connect: Loopback | None = None  # where sessions reach the worker; None: at its socket
+    listen_secret: Path | None = None  # what both ends of such a connection know; None: beside the socket
 
     @property
     def serve_socket(self) -> Path:
         """Where the worker listens that serves models."""
         return self.socket or self.spool_dir / "serve" / "worker.sock"
 
+    @property
+    def secret_file(self) -> Path:
+        """What who connects to a port has to know."""
+        return self.listen_secret or self.serve_socket.parent / "listen_secret"
 
+
+_KEYS = {
+    "model_root", "spool_dir", "import_dirs", "socket", "socket_group", "listen", "connect", "listen_secret"
+}  # fmt: skip
+_LOOPBACK = re.compile(r"(127(?:\.(?:0|[1-9]\d{0,2})){3}|\[::1\]):([1-9]\d{0,4})", re.ASCII)
 DEFAULT_PATHS = Paths(Path("/var/lib/pgml_tune/models"), Path("/var/lib/pgml_tune/spool"), (), None)
 
 
@@ -416,7 +439,7 @@ def read_paths(environment: Mapping[str, str] = os.environ) -> Paths:
         return DEFAULT_PATHS
     except (OSError, ValueError, RecursionError) as error:
         raise NotReady(f'configuration file "{file}" cannot be read', detail=f"{error}.") from None
-    unknown = set(values) - {"model_root", "spool_dir", "import_dirs", "socket", "socket_group"}
+    unknown = set(values) - _KEYS
     if unknown:
         raise NotReady(f'configuration file "{file}" has unknown keys', detail=f"{', '.join(sorted(unknown))}.")
     folders = values.get("import_dirs", [])
@@ -432,6 +455,9 @@ def read_paths(environment: Mapping[str, str] = os.environ) -> Paths:
         file,
         _folder(file, "socket", values["socket"]) if "socket" in values else None,
         group,
+        _loopback(file, "listen", values["listen"]) if "listen" in values else None,
+        _loopback(file, "connect", values["connect"]) if "connect" in values else None,
+        _folder(file, "listen_secret", values["listen_secret"]) if "listen_secret" in values else None,
     )
 
 
@@ -439,3 +465,14 @@ def _folder(file: Path, key: str, value: object) -> Path:
     if isinstance(value, str) and value.startswith("/") and "\0" not in value:
         return Path(value)
     raise NotReady(f'"{key}" in configuration file "{file}" is not an absolute path')
+
+
+def _loopback(file: Path, key: str, value: object) -> Loopback:
+    # No names: what one means is decided elsewhere.
+    found = _LOOPBACK.fullmatch(value) if isinstance(value, str) else None
+    if found is not None and int(found[2]) < 1 << 16 and all(int(part) < 256 for part in re.findall(r"\d+", found[1])):
+        return Loopback(found[1].strip("[]"), int(found[2]))
+    raise NotReady(
+        f'"{key}" in configuration file "{file}" is not a port of this machine alone',
+        detail="Valid are 127.0.0.1:PORT and [::1]:PORT, for what goes over it is not encrypted.",
+    )

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket as socket_module
 import statistics
 import subprocess
 import sys
@@ -332,3 +333,43 @@ def test_a_worker_that_is_told_to_stop_ends_the_serving_process(serving: Serving
     process = serving.wait()
     assert serving.worker.end() == 0
     assert not is_alive(process)
+
+
+@pytest.fixture
+def port(server_home: Path) -> Iterator[int]:
+    """A port for the worker, and sessions that begin now ask there."""
+    with socket_module.create_server(("127.0.0.1", 0)) as probe:
+        found = int(probe.getsockname()[1])
+    file = server_home / "pgml_tune.toml"
+    before = file.read_text()
+    file.write_text(f'{before}listen = "127.0.0.1:{found}"\nconnect = "127.0.0.1:{found}"\n')
+    yield found
+    file.write_text(before)
+
+
+def test_sessions_ask_at_a_port_where_root_says_so_and_prove_the_secret(
+    connect: Connect, server_home: Path, workers: Workers, socket: Path, port: int
+) -> None:
+    assert health(server_home).returncode == 1
+    with refused("58000"):
+        asking(connect, "worker").execute("SELECT embed('a')")
+    serving = Serving(workers.start("--database", workers.database, "--serve"), socket)
+    serving.wait()
+    wait_until(lambda: health(server_home).returncode == 0, 30)
+    assert f"also at 127.0.0.1:{port}" in health(server_home).stdout
+    here, there = asking(connect, "in_process"), asking(connect, "worker")
+    pair = [fetch_value(session, "SELECT embed('over a port')::text") for session in (here, there)]
+    assert fetch_value(here, COSINE, pair) >= 0.99999
+    lines = fetch_value(there, "SELECT array_agg(status || ' ' || detail) FROM doctor() WHERE check_name = 'serving'")
+    assert [line[:2] for line in lines] == ["ok"]
+
+    secret = socket.parent / "listen_secret"
+    kept = secret.read_bytes()
+    secret.write_bytes(b"x" * 64)  # as if somebody else had made it
+    with refused("58000"):
+        asking(connect, "worker").execute("SELECT embed('a')")
+    lines = fetch_value(here, "SELECT array_agg(status || ' ' || fix) FROM doctor() WHERE check_name = 'serving'")
+    assert lines[0].startswith("warn Start pgml-tune worker")
+    secret.write_bytes(kept)
+    there.execute("SELECT embed('b')")
+    assert serving.worker.end() == 0

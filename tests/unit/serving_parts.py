@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -12,11 +13,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pgml_tune.engine import encoder
 from pgml_tune.engine.artifact import new_artifact, publish
+from pgml_tune.ipc.addresses import Port, SocketFile
 from pgml_tune.ipc.client import Client
 from pgml_tune.ipc.note import Note
 from pgml_tune.serving.hosted import Models
+from pgml_tune.serving.listener import Listener, accept, open_port, own_secret
+from pgml_tune.serving.newcomers import Newcomers
 from pgml_tune.serving.scheduler import Limits, Scheduler
-from pgml_tune.serving.server import Listener, Server
+from pgml_tune.serving.server import Server
+from pgml_tune.settings import Loopback
 from tests.unit.test_records import CONFIG
 
 WORDS = 1000
@@ -65,7 +70,7 @@ def publish_model(model_root, **changes):
 
 
 @contextmanager
-def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, shares_hardware=False, **limits):
+def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, shares_hardware=False, listen=None, **limits):
     """The server, running until the block ends."""
     monkeypatch.setattr(encoder, "OnnxRuntime", Network)
     allowed = Limits(**({"max_wait_ms": 100, "batch_size": 32, "batch_tokens": 8192, "queue_requests": 1000} | limits))
@@ -76,15 +81,21 @@ def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, shares
     )
     server = Server(scheduler, frozenset({os.geteuid()}), 500, lambda: {"requests": scheduler.totals.requests})
     ready = threading.Event()
+    faults = []
 
     async def run():
         scheduler.begin()
-        accepting = await loop.create_unix_server(server.connection, sock=listener.socket)
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        accepting = [await accept(loop, server.connection, listener.socket)]
+        if listen is not None:
+            newcomers = Newcomers(server, own_secret(address.parent / "listen_secret", ""))
+            accepting.append(await accept(loop, newcomers.newcomer, open_port(listen)))
         beating = loop.create_task(beat())
         ready.set()
         await ended.wait()
         beating.cancel()
-        accepting.close()
+        for each in accepting:
+            each.close()
         server.drain()
         while scheduler.queued or server.connections:
             await asyncio.sleep(0.001)
@@ -110,7 +121,19 @@ def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, shares
             lane._thread.join(10)
         listener.close()
         loop.close()
+    assert not faults
+
+
+def free_port():
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return Loopback(*probe.getsockname())
+
+
+def client_at(loopback, secret_file):
+    return Client(Port(loopback, secret_file, lambda: frozenset({os.geteuid()})))
 
 
 def client_of(address):
-    return Client(address, lambda: frozenset({os.geteuid()}))
+    return Client(SocketFile(address, lambda: frozenset({os.geteuid()})))

@@ -12,7 +12,7 @@ import pytest
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import InvalidArgument, NotReady, QuotaExceeded, SystemFault
 from pgml_tune.ipc.client import WorkerLost
-from pgml_tune.ipc.frames import NO_DIGEST, Frame, Kind, pack, request
+from pgml_tune.ipc.frames import NO_DIGEST, Frame, FrameReader, Kind, pack, request
 from pgml_tune.service.remote_runtime import RemoteRuntime
 from pgml_tune.service.runtime import How
 from pgml_tune.serving.__main__ import chosen_lanes, is_on_gpu
@@ -144,7 +144,7 @@ def test_nobody_ever_gets_the_vector_of_another_whoever_hangs_up(place):
                 [chance.randrange(900) for _ in range(chance.randrange(1, 20))] for _ in range(chance.choice([1, 1, 3]))
             ]
             if chance.random() < 0.2:  # asks and goes away
-                client._connected()
+                client.reach()
                 payload = pack({"op": "embed", "kind": "passage"}, [text_of(ids).encode() for ids in rows])
                 for frame in request(client._number + 1, place.digest, payload):
                     client._socket.sendall(frame.to_bytes())
@@ -279,12 +279,36 @@ def test_peers_that_send_anything_are_closed_and_others_go_on(place):
         sound[:2] + b"\xff" + sound[3:],
         sound[:44] + b"\xff\xff\xff\xff",
         sound[:48] + b"\xff" * 99,
+        Frame(Kind.PART, 1, place.digest, b"a part that is not full").to_bytes(),
+        Frame(Kind.REQUEST, 1, place.digest, pack({"op": "embed"}, [b""] * 4096)).to_bytes(),
     ):
         assert raw(place, data)
     chance = random.Random(3)
     for _ in range(200):
         assert raw(place, chance.randbytes(chance.randrange(48, 500)))
     assert embed(place.runtime(), place.digest, [[1]]) == [expected([1])]
+
+
+def test_a_peer_that_asks_for_much_at_once_takes_turns_with_the_others(place):
+    server = place.serve(lanes=1, queue_requests=66)
+    embed(place.runtime(), place.digest, [[1]])
+    asked = pack({"op": "embed", "kind": "passage"}, [b"1"])
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(place.path))
+        slow = pack({"op": "embed", "kind": "passage"}, [str(SLOW).encode()])
+        frames = [Frame(Kind.REQUEST, number, place.digest, asked if number else slow) for number in range(2000)]
+        sending = threading.Thread(target=peer.sendall, args=(b"".join(frame.to_bytes() for frame in frames),))
+        sending.start()
+        deadline = time.monotonic() + 10
+        while server.scheduler.queued < 64:
+            assert time.monotonic() < deadline
+        assert embed(place.runtime(), place.digest, [[2]]) == [expected([2])]
+        reader, found = FrameReader(1 << 20), []
+        while len(found) < len(frames):
+            found += [frame for frame in reader.feed(peer.recv(1 << 16)) if frame.kind is not Kind.BEAT]
+        sending.join()
+    assert {frame.kind for frame in found} == {Kind.REPLY}
+    assert sorted(frame.number for frame in found) == list(range(2000))
 
 
 @pytest.mark.parametrize(

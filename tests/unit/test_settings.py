@@ -87,6 +87,37 @@ def test_a_path_that_is_not_absolute_is_refused(tmp_path, content):
         read_paths({"PGML_TUNE_CONFIG": str(file)})
 
 
+@pytest.mark.parametrize("key", ["listen", "connect"])
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("127.0.0.1:5488", ("127.0.0.1", 5488)), ("127.255.0.9:1", ("127.255.0.9", 1)), ("[::1]:65535", ("::1", 65535)),
+    ],
+)  # fmt: skip
+def test_a_port_is_one_of_this_machine(tmp_path, key, value, read):
+    file = tmp_path / "pgml_tune.toml"
+    file.write_text(f'{key} = "{value}"')
+    found = getattr(read_paths({"PGML_TUNE_CONFIG": str(file)}), key)
+    assert (found, str(found)) == (read, value)
+
+
+@pytest.mark.parametrize("key", ["listen", "connect"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'0.0.0.0:5488'", "'192.168.0.1:5488'", "'128.0.0.1:5488'", "'[::]:5488'", "'[fe80::1]:5488'", "'::1:5488'",
+        "'[::ffff:127.0.0.1]:5488'", "'localhost:5488'", "'127.0.0.1'", "'127.0.0.1:'", "'127.0.0.1:0'",
+        "'127.0.0.1:65536'", "'127.0.0.256:1'", "'127.0.0.01:1'", "'127.1:1'", "'127.0.0.1:1 '", "'127.0.0.1:0x1'",
+        "'127.0.0.1:١'", "'5488'", "5488", "''", "[]", "true",
+    ],
+)  # fmt: skip
+def test_a_port_that_another_machine_may_reach_or_that_is_none_is_refused(tmp_path, key, value):
+    file = tmp_path / "pgml_tune.toml"
+    file.write_text(f"{key} = {value}")
+    with pytest.raises(NotReady):
+        read_paths({"PGML_TUNE_CONFIG": str(file)})
+
+
 def test_a_file_that_is_not_unicode_is_refused(tmp_path):
     file = tmp_path / "pgml_tune.toml"
     file.write_bytes(b'model_root = "/\xff"')

@@ -118,12 +118,11 @@ def _local_runtime() -> Runtime:
 
 @cache
 def client() -> Client:
-    """The session's end of the socket to the worker."""
+    """The session's end of the connection to the worker."""
     with blocked_signals():
+        from pgml_tune.ipc.addresses import worker_address
         from pgml_tune.ipc.client import Client
-        from pgml_tune.ipc.peers import trusted_users
-    paths = read_paths()
-    return Client(paths.serve_socket, lambda: trusted_users(paths.socket_group))
+    return Client(worker_address(read_paths()))
 
 
 @cache

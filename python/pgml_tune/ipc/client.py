@@ -6,26 +6,21 @@ A late answer must never be taken for that of the next call, so whatever goes wr
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pgml_tune.errors import TuneError, error_of
+from pgml_tune.ipc.addresses import Address, SilentPeer
 from pgml_tune.ipc.frames import MAX_REPLY_BYTES, BrokenFrame, Frame, FrameReader, Kind, pack, request, unpack
 
-CONNECT_SECONDS = 0.005
 SILENCE_SECONDS = 5.0  # a worker that is busy says so each second
 _SLICE_SECONDS = 0.1  # between two looks for a cancel
 _IN_FLIGHT = 4  # requests of one call that wait at the worker
 _READ_BYTES = 1 << 18
-_PEER = struct.Struct("3i")  # process, user and group at the other end
 
 
 class WorkerLost(Exception):
@@ -50,9 +45,8 @@ Request = tuple[Mapping[str, Any], Sequence[bytes]]
 class Client:
     """One connection to the worker, made when it is needed and kept."""
 
-    def __init__(self, address: Path, users: Callable[[], frozenset[int]]) -> None:
-        self._address = address
-        self._users = users  # who may be the worker
+    def __init__(self, address: Address) -> None:
+        self.address = address
         self._socket: socket.socket | None = None
         self._reader = FrameReader(MAX_REPLY_BYTES)
         self._number = 0
@@ -64,7 +58,7 @@ class Client:
         """The replies to requests in their order; `checkpoint` runs while the worker is waited for, and may raise."""
         is_over = False
         try:
-            connection = self._connected()
+            connection = self._connected(checkpoint)
             yield from self._exchange(connection, digest, iter(requests), checkpoint)
             is_over = True
         except TuneError:
@@ -82,10 +76,10 @@ class Client:
         (reply,) = self.call(digest, [(values, pieces)], checkpoint)
         return reply
 
-    def reach(self) -> None:
+    def reach(self, checkpoint: Callable[[], None] = lambda: None) -> None:
         """Connect, if that is not done yet."""
         try:
-            self._connected()
+            self._connected(checkpoint)
         except OSError as error:
             raise WorkerLost(f"{error}") from None
 
@@ -165,34 +159,18 @@ class Client:
             raise ConnectionResetError("the worker has closed the connection")
         return data
 
-    def _connected(self) -> socket.socket:
+    def _connected(self, checkpoint: Callable[[], None]) -> socket.socket:
         self._waiting = []
         if self._socket is not None and self._is_stale(self._socket):
             self.close()  # it was restarted since the last call
         if self._socket is None:
-            self._socket = self._connect()
+            try:
+                self._socket = self.address.connect(checkpoint)
+            except SilentPeer as error:
+                raise WorkerSilent(f"{error}") from None
         return self._socket
 
     def _is_stale(self, connection: socket.socket) -> bool:
         poll = select.poll()
         poll.register(connection, select.POLLIN)
         return bool(poll.poll(0))
-
-    def _connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.setblocking(False)
-            deadline = time.monotonic() + CONNECT_SECONDS
-            while (outcome := connection.connect_ex(os.fspath(self._address))) == errno.EAGAIN:
-                if time.monotonic() > deadline:  # as many wait to be accepted as may
-                    raise TimeoutError(f"it has not accepted within {CONNECT_SECONDS * 1000:g} ms")
-                time.sleep(CONNECT_SECONDS / 10)
-            if outcome:
-                raise OSError(outcome, os.strerror(outcome))
-            _, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-            if user not in self._users():
-                raise PermissionError(f"user {user} of the operating system listens there")
-        except BaseException:
-            connection.close()
-            raise
-        return connection

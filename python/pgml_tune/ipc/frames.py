@@ -22,6 +22,7 @@ _SIZES = "sizes"
 _LENGTH = struct.Struct("!I")
 MAX_REQUEST_BYTES = 2 << 20  # of one frame; a longer request comes in several
 MAX_WHOLE_REQUEST_BYTES = 8 << 20  # more than any text that the settings can allow
+MAX_TOLD_BYTES = 4096  # of a request beside its pieces, and so of the sizes of these
 MAX_REPLY_BYTES = 64 << 20
 NO_DIGEST = "0" * 64  # of what is asked of the worker itself
 
@@ -93,10 +94,12 @@ def pack(values: Mapping[str, Any], pieces: Sequence[bytes] = ()) -> bytes:
     return b"".join((_LENGTH.pack(len(told)), told, *pieces))
 
 
-def unpack(payload: bytes) -> tuple[dict[str, Any], list[bytes]]:
+def unpack(payload: bytes, max_told_bytes: int = MAX_REPLY_BYTES) -> tuple[dict[str, Any], list[bytes]]:
     """What a payload holds."""
     try:
         (length,) = _LENGTH.unpack_from(payload)
+        if length > max_told_bytes:
+            raise BrokenFrame(f"a payload that tells {length} bytes, the most are {max_told_bytes}")
         values = orjson.loads(payload[_LENGTH.size : _LENGTH.size + length])
         sizes = values.pop(_SIZES)
         if not all(type(size) is int and size >= 0 for size in sizes):

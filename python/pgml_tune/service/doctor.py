@@ -21,8 +21,8 @@ from pgml_tune.engine.generator import ENDPOINT
 from pgml_tune.engine.orphans import left_over
 from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.ipc import spool
-from pgml_tune.ipc.client import Client
-from pgml_tune.ipc.peers import trusted_users
+from pgml_tune.ipc.addresses import worker_address
+from pgml_tune.ipc.client import Client, WorkerLost
 from pgml_tune.ipc.place import is_served
 from pgml_tune.records import Check, ModelReference
 from pgml_tune.service import loaded
@@ -38,6 +38,7 @@ TRAINING = ("torch", "sentence_transformers", "transformers", "datasets", "accel
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "psycopg")
 _LOW_DISK_BYTES = 1 << 30
 _LONG_LAG_SECONDS = 600
+_START_LISTENING = "Start pgml-tune worker with the same port as listen in its /etc/pgml_tune.toml."
 _START_WORKER = "Start pgml-tune worker as the user of the server."
 
 
@@ -60,10 +61,12 @@ def examine(db: Session, read_paths: Callable[[], Paths]) -> list[Check]:
 
 
 def _serving(paths: Paths) -> Iterator[Check]:
-    client = Client(paths.serve_socket, lambda: trusted_users(paths.socket_group))
+    client = Client(worker_address(paths))
     told = loaded.status(client)
     client.close()
-    if told is None and is_served(paths.serve_socket):
+    if told is None and paths.connect is not None:
+        yield Check("serving", "warn", f"no worker answers at {paths.connect}: {_lost(client)}", _START_LISTENING)
+    elif told is None and is_served(paths.serve_socket):
         detail, fix = "the process that serves models does not answer", "Look into the log of pgml-tune worker."
         yield Check("serving", "warn", detail, fix)
     elif told is None:
@@ -74,6 +77,15 @@ def _serving(paths: Paths) -> Iterator[Check]:
         yield Check("serving", "warn", f"not run any more after crashes: {stopped}", fix)
     else:
         yield Check("serving", "ok", f"{len(told['models'])} models in the worker")
+
+
+def _lost(client: Client) -> str:
+    try:
+        client.reach()
+    except WorkerLost as lost:
+        return str(lost)
+    client.close()
+    return "it did not answer"
 
 
 def _jobs(db: Database) -> Iterator[Check]:

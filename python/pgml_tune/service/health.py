@@ -30,6 +30,8 @@ def one_line(told: Mapping[str, Any]) -> str:
         f" {told['connections']} sessions, {told['waiting_requests']} requests wait of {told['requests']},"
         f" {told['errors']} errors, {told['shed']} refused"
     )
+    if told["listens_at"]:
+        line += f", also at {told['listens_at']}"
     stopped = told["quarantined"]
     return line + (f"; not run after crashes: {', '.join(digest[:12] for digest in stopped)}" if stopped else "")
 

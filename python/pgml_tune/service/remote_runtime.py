@@ -80,7 +80,7 @@ class RemoteRuntime:
 
     def generator(self, artifact: Artifact) -> Generator:
         """A model that writes SQL there; who asks for it has much to do before it writes."""
-        self._client.reach()
+        self._client.reach(self._wait)
         known = self._generators.get(artifact.digest)
         if known is None:
             self._generators.clear()  # a session seldom asks several

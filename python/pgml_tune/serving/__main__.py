@@ -22,13 +22,16 @@ from pgml_tune.ipc.note import Note
 from pgml_tune.ipc.peers import trusted_users
 from pgml_tune.ipc.place import note_path
 from pgml_tune.serving.hosted import Models
+from pgml_tune.serving.listener import Listener, accept, open_port, own_secret
+from pgml_tune.serving.newcomers import MOST_NEWCOMERS, Newcomers
 from pgml_tune.serving.scheduler import Limits, Scheduler
-from pgml_tune.serving.server import BEAT_SECONDS, Listener, Server, parse_order
-from pgml_tune.settings import SETTINGS, read_paths
+from pgml_tune.serving.server import BEAT_SECONDS, Server, parse_order
+from pgml_tune.settings import SETTINGS, Loopback, Paths, read_paths
 
 _DRAIN_SECONDS = 10.0
 _SWITCH_SECONDS = 0.0005  # a lane that has computed waits no longer for the interpreter
-_FEW_FILES = 64  # kept for models and the like when connections are counted
+_FEW_FILES = 64 + MOST_NEWCOMERS  # kept for models and the like when connections are counted
+_PORT_SECONDS = 5.0  # between two tries where the port is somebody else's
 _MEMORY_SHARE = 2
 _GPU_LANES = 2  # the second has the next batch ready
 _BOUNDED = ("max_wait_ms", "batch_size", "batch_tokens", "queue_requests")
@@ -58,6 +61,8 @@ class Serving:
     def __init__(self, most_connections: int) -> None:
         self._most_connections = most_connections
         self._started = time.time()
+        self._listens_at: Loopback | None = None
+        self._accepting: list[asyncio.Server] = []
 
     async def run(self) -> None:
         """Serve until told to stop, or until the parent is gone."""
@@ -84,11 +89,14 @@ class Serving:
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        accepting = await loop.create_unix_server(self._server.connection, sock=listener.socket)
+        self._accepting.append(await accept(loop, self._server.connection, listener.socket))
         log.info("serving models at %s with %d threads and %d MB", paths.serve_socket, lanes, budget >> 20)
         tasks = [loop.create_task(self._listen(orders, stopping)), loop.create_task(self._beat())]
+        if paths.listen is not None:
+            tasks.append(loop.create_task(self._open_port(loop, paths, paths.listen)))
         await stopping.wait()
-        accepting.close()
+        for accepting in self._accepting:
+            accepting.close()
         listener.close()
         await self._drain()
         for task in tasks:
@@ -112,6 +120,21 @@ class Serving:
             except (ValueError, RecursionError, LookupError, TypeError) as error:
                 log.error("an order that is none: %s", error)
         stopping.set()
+
+    async def _open_port(self, loop: asyncio.AbstractEventLoop, paths: Paths, loopback: Loopback) -> None:
+        """Listen at a port, too; whoever has taken it keeps nobody from the socket."""
+        told = ""
+        while self._listens_at is None:
+            try:
+                newcomers = Newcomers(self._server, own_secret(paths.secret_file, paths.socket_group))
+                self._accepting.append(await accept(loop, newcomers.newcomer, open_port(loopback)))
+                self._listens_at = loopback
+                log.info("serving models at %s, too, to whoever knows the secret in %s", loopback, paths.secret_file)
+            except (OSError, TuneError) as error:
+                if told != str(error):
+                    log.error("cannot listen at %s, sessions reach the socket only: %s", loopback, error)
+                told = str(error)
+                await asyncio.sleep(_PORT_SECONDS)
 
     async def _beat(self) -> None:
         while True:
@@ -137,6 +160,7 @@ class Serving:
         return {
             "process": os.getpid(),
             "started_at": self._started,
+            "listens_at": "" if self._listens_at is None else str(self._listens_at),
             "connections": len(self._server.connections),
             "refused_connections": self._server.refused,
             "waiting_requests": self._scheduler.queued,

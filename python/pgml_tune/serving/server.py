@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import grp
 import json
 import logging
-import os
 import socket
-import stat
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from pgml_tune.errors import NotReady, OutOfMemory, TuneError
+from pgml_tune.errors import OutOfMemory, TuneError
 from pgml_tune.ipc import operations
 from pgml_tune.ipc.frames import (
     MAX_REQUEST_BYTES,
+    MAX_TOLD_BYTES,
     MAX_WHOLE_REQUEST_BYTES,
     NO_DIGEST,
     BrokenFrame,
@@ -31,14 +26,14 @@ from pgml_tune.ipc.frames import (
     pack,
     unpack,
 )
-from pgml_tune.ipc.place import lock_path
 from pgml_tune.serving.scheduler import Scheduler
 from pgml_tune.serving.task import Task
 
 READ_SECONDS = 10.0  # for a frame that has begun to end, and for a reader to take what it has asked for
 BEAT_SECONDS = 1.0
 _LINE_SECONDS = 10.0  # at most one line in so long tells of connections that were broken off
-_BACKLOG = 512
+_TURN_SECONDS = 0.001  # that the frames of one peer may take at a time, others have their turn between
+_MOST_OPEN = 64  # requests of one peer that are not answered; the next ones are read later
 _PEER = struct.Struct("3i")
 _OUT_OF_MEMORY = {"sqlstate": OutOfMemory.sqlstate, "message": "the worker is out of memory"}
 log = logging.getLogger("pgml_tune.serving")
@@ -93,37 +88,66 @@ class Connection(asyncio.Protocol):
         self._parts: dict[int, list[bytes]] = {}
         self._open: dict[int, Task] = {}
         self._transport: Any = None
+        self._frames: Iterator[Frame] | None = None  # what has come and was not looked at
         self._amid_since: float | None = None
         self._full_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
         peer = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
         _, user, _ = _PEER.unpack(peer)
+        self.begin(transport, "" if user in self._server.trusted else f"user {user} of the operating system")
+
+    def begin(self, transport: Any, stranger: str = "") -> None:
+        """Serve a peer, unless it is a stranger or one too many."""
+        self._transport = transport
         server = self._server
-        if user not in server.trusted:
-            self._abort(f"user {user} of the operating system may not connect")
+        if stranger:
+            self._abort(f"{stranger} may not connect")
         elif len(server.connections) >= server.most_connections or server.is_draining:
             self._abort("there are as many as may be, or the end is near")
         else:
             server.connections[self.session] = self
 
     def data_received(self, data: bytes) -> None:
+        self._frames = self._reader.feed(data)
+        self._take_frames()
+
+    def _take_frames(self) -> None:
+        """Take what has come, or so much of it that others do not wait long."""
+        if self._frames is None or self._transport.is_closing():
+            return
+        until = time.monotonic() + _TURN_SECONDS
         try:
-            for frame in self._reader.feed(data):
+            for frame in self._frames:
                 self._take(frame)
                 self._amid_since = None  # it goes on, however slowly
+                if len(self._open) >= _MOST_OPEN:
+                    break  # an answer goes on
+                if time.monotonic() > until:
+                    asyncio.get_running_loop().call_soon(self._take_frames)
+                    break
+            else:
+                self._frames = None
         except BrokenFrame as error:
             self._abort(f"{error}")
-        self._amid_since = (self._amid_since or time.monotonic()) if self._is_amid() else None
+            return
+        is_amid = self._frames is None and self._is_amid()
+        self._amid_since = (self._amid_since or time.monotonic()) if is_amid else None
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        if self._frames is None and self._full_since is None:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
 
     def pause_writing(self) -> None:
         self._full_since = time.monotonic()
-        self._transport.pause_reading()
+        self._read_or_not()
 
     def resume_writing(self) -> None:
         self._full_since = None
-        self._transport.resume_reading()
+        self._read_or_not()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_gone = True
@@ -164,13 +188,15 @@ class Connection(asyncio.Protocol):
         if sum(map(len, parts)) > MAX_WHOLE_REQUEST_BYTES or len(self._parts) > 1:
             raise BrokenFrame("a request that is too long, or inside another one")
         if frame.kind is Kind.PART:
+            if len(frame.payload) < MAX_REQUEST_BYTES:  # there could be any number of them
+                raise BrokenFrame("a part that is not full")
             return
         del self._parts[frame.number]
-        values, pieces = unpack(b"".join(parts) if len(parts) > 1 else frame.payload)
+        values, pieces = unpack(b"".join(parts) if len(parts) > 1 else frame.payload, MAX_TOLD_BYTES)
         task = Task(self, frame.number, frame.digest, values, pieces, time.monotonic())
         self._open[task.number] = task
         if task.operation == operations.STATUS:
-            self.answer(task, pack(self._server.status()))
+            self._send(task, Kind.REPLY, pack(self._server.status()))
         elif self._server.is_draining:
             # It is told the same way as if it had come a moment later.
             self._abort("the end is near")
@@ -178,6 +204,8 @@ class Connection(asyncio.Protocol):
             self._server.scheduler.submit(task)
 
     def _send(self, task: Task, kind: Kind, payload: bytes) -> None:
+        if self._frames is not None and len(self._open) >= _MOST_OPEN:
+            asyncio.get_running_loop().call_soon(self._take_frames)
         self._open.pop(task.number, None)
         if not self.is_gone and not self._transport.is_closing():
             self._transport.write(Frame(kind, task.number, task.digest, payload).to_bytes())
@@ -187,56 +215,6 @@ class Connection(asyncio.Protocol):
     def _abort(self, reason: str) -> None:
         self._server.tell_refused(reason)
         self._transport.abort()
-
-
-class Listener:
-    """The socket's place in the file system, which one worker has at a time."""
-
-    def __init__(self, path: Path, group: str) -> None:
-        self.path = path
-        number = _group_number(group)
-        folder = path.parent
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700, parents=True)
-        if stat.S_IMODE(folder.stat().st_mode) & stat.S_IWOTH:
-            raise NotReady(f'folder "{folder}" of the socket can be changed by others', hint=f"chmod o-w {folder}")
-        self._lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise NotReady(f'another worker serves models at "{path}"') from None
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            self.socket.bind(os.fspath(path))
-        finally:
-            os.umask(mask)
-        if number is not None:
-            os.chown(path, -1, number)
-            path.chmod(0o660)
-            if folder.stat().st_uid == os.geteuid():
-                os.chown(folder, -1, number)
-                folder.chmod(0o750)
-        self.socket.listen(_BACKLOG)
-        self.socket.setblocking(False)
-
-    def close(self) -> None:
-        """Let a successor have the place."""
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
-        os.close(self._lock)
-
-
-def _group_number(name: str) -> int | None:
-    if not name:
-        return None
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise NotReady(f'there is no group "{name}" of the operating system', hint="Set socket_group to one.") from None
 
 
 def parse_order(line: bytes) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import SystemFault
+from pgml_tune.ipc.addresses import socket_file
 from pgml_tune.ipc.client import Client
-from pgml_tune.ipc.peers import trusted_users
 from pgml_tune.service.chunking import check_sizes, cut
 from pgml_tune.service.inputs import refuse_cut
 from pgml_tune.service.models import Models
@@ -31,7 +31,7 @@ def open_passages(paths: Paths, stopping: threading.Event, *, is_served: bool) -
         return LocalRuntime(models)
 
     preference = "worker" if is_served else "auto"
-    client = Client(paths.serve_socket, lambda: trusted_users(paths.socket_group))
+    client = Client(socket_file(paths))
     return Passages(Runtimes(open_local, RemoteRuntime(client, is_bulk=True), lambda: preference, models), stopping)
 
 

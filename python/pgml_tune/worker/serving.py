@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pgml_tune.ipc.addresses import socket_file
 from pgml_tune.ipc.client import Client, WorkerLost, WorkerSilent
 from pgml_tune.ipc.frames import NO_DIGEST
 from pgml_tune.ipc.note import read_note
 from pgml_tune.ipc.operations import STATUS
-from pgml_tune.ipc.peers import trusted_users
 from pgml_tune.ipc.place import is_served, note_path
 from pgml_tune.records import is_digest
 from pgml_tune.settings import Paths
@@ -57,7 +57,7 @@ class ServingProcess:
 
     def run(self) -> None:
         """Serve until told to stop."""
-        client = Client(self.paths.serve_socket, lambda: trusted_users(self.paths.socket_group))
+        client = Client(socket_file(self.paths))
         try:
             while not self.stopping.is_set():
                 if self._process is None:
