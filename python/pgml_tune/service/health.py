@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,9 +11,16 @@ _COUNTERS = {
     "errors": "Requests that ended in an error, those that were refused because too many waited not counted.",
     "shed": "Requests that were refused because too many waited.",
     "texts": "Texts that were computed.",
+    "tokens": "Tokens of texts that were computed together with others.",
+    "padding_tokens": "Tokens that were computed beside them because texts of a batch differ in length.",
     "batches": "Batches that were computed.",
     "busy_seconds": "Time that threads have computed.",
     "refused_connections": "Connections that were refused or broken off.",
+}
+_HISTOGRAMS = {
+    "request_seconds": "Time from a request to its answer, of those that had one.",
+    "wait_seconds": "Time from a request to the begin of its computing, for each piece of it.",
+    "batch_texts": "Texts that a thread was given at once.",
 }
 _GAUGES = {
     "connections": "Sessions that are connected.",
@@ -30,6 +38,9 @@ def one_line(told: Mapping[str, Any]) -> str:
         f" {told['connections']} sessions, {told['waiting_requests']} requests wait of {told['requests']},"
         f" {told['errors']} errors, {told['shed']} refused"
     )
+    if told["recent_seconds"]:
+        half, most, _ = (1000 * seconds for seconds in told["recent_seconds"])
+        line += f", p50 {half:.1f} ms, p95 {most:.1f} ms of the last {told['recent_requests']}"
     if told["listens_at"]:
         line += f", also at {told['listens_at']}"
     stopped = told["quarantined"]
@@ -47,6 +58,8 @@ def _metrics(told: Mapping[str, Any] | None) -> Iterator[str]:
         return
     for name, meaning in _COUNTERS.items():
         yield from _metric(f"{name}_total", "counter", meaning, told[name])
+    for name, meaning in _HISTOGRAMS.items():
+        yield from _histogram(name, meaning, told["histograms"][name])
     for name, meaning in _GAUGES.items():
         yield from _metric(name, "gauge", meaning, told[name])
     yield from _metric("start_time_seconds", "gauge", "When the process was started.", told["started_at"])
@@ -60,6 +73,22 @@ def _metrics(told: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"# TYPE {full} {kind}"
         for model in told["models"]:
             yield f'{full}{{artifact="{model["digest"][:12]}"}} {model[name]}'
+
+
+def _histogram(name: str, meaning: str, by_class: Mapping[str, Any]) -> Iterator[str]:
+    full = f"pgml_tune_serve_{name}"
+    yield f"# HELP {full} {meaning}"
+    yield f"# TYPE {full} histogram"
+    for label, told in by_class.items():
+        own = f'class="{label}",' if label else ""
+        count = 0
+        for bound, more in zip([*told["bounds"], math.inf], told["counts"], strict=True):
+            count += more
+            le = "+Inf" if bound == math.inf else f"{bound:g}"
+            yield f'{full}_bucket{{{own}le="{le}"}} {count}'
+        braced = f"{{{own[:-1]}}}" if label else ""
+        yield f"{full}_sum{braced} {told['sum']}"
+        yield f"{full}_count{braced} {count}"
 
 
 def _metric(name: str, kind: str, meaning: str, value: float) -> Iterator[str]:

@@ -170,6 +170,7 @@ class Serving:
             "texts": totals.texts,
             "batches": totals.batches,
             "busy_seconds": round(totals.busy_seconds, 3),
+            **self._scheduler.figures.told(),
             "threads": self._scheduler.lane_count,
             "budget_bytes": self._models.budget_bytes,
             "quarantined": sorted(self._scheduler.quarantined),

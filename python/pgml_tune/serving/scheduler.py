@@ -20,6 +20,7 @@ from pgml_tune.engine.dynamic_batching import BatchLimits, Part, Wait, form_batc
 from pgml_tune.engine.generator import Generator
 from pgml_tune.errors import QuotaExceeded, SystemFault, TuneError
 from pgml_tune.ipc.note import Note
+from pgml_tune.serving.figures import Figures
 from pgml_tune.serving.hosted import Model, Models
 from pgml_tune.serving.lanes import FAULTS, Job, Lane, as_told
 from pgml_tune.serving.task import Task
@@ -76,6 +77,7 @@ class Scheduler:
     lane_count: int
     shares_hardware: bool = False  # lanes compute on one GPU, not each on a core of its own
     totals: Totals = field(default_factory=Totals)
+    figures: Figures = field(default_factory=Figures)
     quarantined: frozenset[str] = frozenset()
     suspects: frozenset[str] = frozenset()  # ran while the process crashed: each runs alone
     when_idle: Callable[[], None] = lambda: None
@@ -268,6 +270,7 @@ class Scheduler:
             if isinstance(batch, Wait):
                 self._timer = self.loop.call_later(batch.seconds, self._pump)
                 return
+            self.figures.begun(batch, time.monotonic())
             chosen = [self._waiting.pop(part.number) for part in batch]
             self._turn += 1
             self._served.update((part.session, self._turn) for part in batch)

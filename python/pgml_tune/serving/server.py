@@ -155,6 +155,7 @@ class Connection(asyncio.Protocol):
         self._server.scheduler.forget(self.session)
 
     def answer(self, task: Task, payload: bytes) -> None:
+        self._server.scheduler.figures.answered(task.is_bulk, time.monotonic() - task.arrived)
         self._send(task, Kind.REPLY, payload)
 
     def refuse(self, task: Task, error: BaseException) -> None:
