@@ -486,7 +486,8 @@ CREATE TABLE pgml_tune.queue (
     tries         integer NOT NULL DEFAULT 0,  -- that have failed
     enqueued_at   timestamptz NOT NULL DEFAULT now(),
     due_at        timestamptz,  -- NULL: at once; else after a failure
-    CONSTRAINT queue_pkey PRIMARY KEY (collection_id, queue_id)
+    CONSTRAINT queue_pkey PRIMARY KEY (collection_id, queue_id),
+    CONSTRAINT queue_key_check CHECK (cardinality(key) > 0 AND array_ndims(key) = 1)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 COMMENT ON TABLE pgml_tune.queue IS 'Rows of collections in mode queue that wait for the worker.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.queue', '');
@@ -3868,26 +3869,38 @@ AS $$
 #variable_conflict use_column
 DECLARE
     p record;
+    v_columns text;
+    v_matches text;
 BEGIN
     SELECT * INTO STRICT p FROM pgml_tune._collection_parts(collection_id);
+    SELECT k.columns, k.matches INTO v_columns, v_matches FROM pgml_tune._key_parts(p.embeddings::regclass) AS k;
     RETURN QUERY EXECUTE format(
-        'SELECT e.i, CASE WHEN sum(octet_length(b.content)) OVER (ORDER BY e.i ROWS UNBOUNDED PRECEDING)
-                          - octet_length(b.content) < 4194304 THEN b.content END, b.text_sha256
-         FROM (SELECT i, %1$s FROM generate_subscripts($1, 1) AS i) AS e
-         JOIN %2$s AS s ON %3$s
+        -- Texts are many times as large as they are in the table: only those that are taken now are looked into. One that no
+        -- setting lets pass is cut to what shows that.
+        'SELECT k.i, CASE WHEN k.is_taken THEN CASE WHEN k.bytes > 16777216 THEN left(k.content, 4194305) ELSE k.content END END,
+                b.text_sha256
+         FROM (
+             SELECT e.i, %1$s, c.content, octet_length(c.content) AS bytes,
+                    sum(octet_length(c.content)) OVER (ORDER BY e.i ROWS UNBOUNDED PRECEDING) - octet_length(c.content) < 4194304
+                        AS is_taken
+             FROM (SELECT i, %2$s FROM generate_subscripts($1, 1) AS i) AS e
+             JOIN %3$s AS s ON %4$s
+             CROSS JOIN LATERAL (SELECT s.%5$s::text AS content) AS c
+             WHERE s.%5$s IS NOT NULL
+         ) AS k
          CROSS JOIN LATERAL (
-             SELECT s.%4$s::text AS content, sha256(convert_to(s.%4$s::text, ''UTF8'')) AS text_sha256 OFFSET 0
+             SELECT CASE WHEN k.is_taken AND k.bytes <= 16777216 THEN sha256(convert_to(k.content, ''UTF8'')) END AS text_sha256 OFFSET 0
          ) AS b
-         WHERE s.%4$s IS NOT NULL AND NOT EXISTS (
-             SELECT FROM %5$s AS e WHERE %3$s AND e.chunk_no = 1 AND e.text_sha256 = b.text_sha256
-         )
-         ORDER BY e.i',
-        (SELECT k.columns FROM pgml_tune._key_parts(p.embeddings::regclass) AS k), p.source, p.key_match, p.content, p.embeddings
+         WHERE CASE WHEN b.text_sha256 IS NULL THEN true ELSE NOT EXISTS (
+             SELECT FROM %6$s AS e WHERE %7$s AND e.chunk_no = 1 AND e.text_sha256 = b.text_sha256
+         ) END
+         ORDER BY k.i',
+        p.numbered_keys, v_columns, p.source, p.key_match, p.content, p.embeddings, v_matches
     ) USING keys;
 END
 $$;
 COMMENT ON FUNCTION pgml_tune._read_queued(bigint, text[]) IS
-    'The texts of rows that have no vectors of them, and their hashes; beyond 4 MB NULL, to be read another time.';
+    'The texts of rows that have no vectors of them, and their hashes; beyond 4 MB NULL, to be looked at another time. Of a text of more than 16 MB the beginning only, without a hash.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._store_queued(
     collection_id bigint, keys text[], hashes bytea[], text_nos integer[], chunk_nos integer[], vectors vector[]
@@ -9278,7 +9291,8 @@ CREATE OR REPLACE VIEW pgml_tune.queue_failures WITH (security_barrier) AS
 SELECT c.name AS collection,
        c.source,
        c.model_reference AS model,
-       jsonb_object(p.key_names, f.key) AS key,
+       -- An owner may have queued what is no key.
+       CASE WHEN cardinality(f.key) = cardinality(p.key_names) THEN jsonb_object(p.key_names, f.key) ELSE to_jsonb(f.key) END AS key,
        f.sqlstate,
        f.message,
        f.tries,

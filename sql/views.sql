@@ -458,7 +458,8 @@ CREATE OR REPLACE VIEW pgml_tune.queue_failures WITH (security_barrier) AS
 SELECT c.name AS collection,
        c.source,
        c.model_reference AS model,
-       jsonb_object(p.key_names, f.key) AS key,
+       -- An owner may have queued what is no key.
+       CASE WHEN cardinality(f.key) = cardinality(p.key_names) THEN jsonb_object(p.key_names, f.key) ELSE to_jsonb(f.key) END AS key,
        f.sqlstate,
        f.message,
        f.tries,

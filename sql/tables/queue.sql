@@ -7,7 +7,8 @@ CREATE TABLE pgml_tune.queue (
     tries         integer NOT NULL DEFAULT 0,  -- that have failed
     enqueued_at   timestamptz NOT NULL DEFAULT now(),
     due_at        timestamptz,  -- NULL: at once; else after a failure
-    CONSTRAINT queue_pkey PRIMARY KEY (collection_id, queue_id)
+    CONSTRAINT queue_pkey PRIMARY KEY (collection_id, queue_id),
+    CONSTRAINT queue_key_check CHECK (cardinality(key) > 0 AND array_ndims(key) = 1)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 COMMENT ON TABLE pgml_tune.queue IS 'Rows of collections in mode queue that wait for the worker.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.queue', '');

@@ -1,6 +1,7 @@
 """Databases in other encodings than UTF-8, and bytes that are no text."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -8,6 +9,8 @@ import pytest
 from collection_state import assert_exact
 from conditions import fetch_value, refused
 from conftest import Connect
+from job_workers import Installation, workers_of
+from queue_parts import wait_until_fed
 
 TEXTS = ["plain", "äöü ß é", "¡España!", "\x01\x7f", "'; --"]
 OF_ENCODING = {"22021", "22P05"}
@@ -71,6 +74,20 @@ def test_table_is_kept_embedded_in_a_database_of_another_encoding(
             else "INSERT INTO doc VALUES ('x', '漢字')"
         )
     assert assert_exact(encoded)["rows"] == 3
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_worker_embeds_rows_of_a_database_of_another_encoding(
+    database_in: Callable[[str], psycopg.Connection[Any]], server_home: Path, encoding: str
+) -> None:
+    encoded = database_in(encoding)
+    encoded.execute("CREATE TABLE doc (id text PRIMARY KEY, body text)")
+    encoded.execute("CALL auto_embed('doc', 'body', mode => 'queue')")
+    encoded.execute("INSERT INTO doc VALUES ('é', 'äöü ß'), ('a', 'plain')")
+    with workers_of(Installation(server_home), encoded) as workers:
+        workers.serve()
+        wait_until_fed(encoded)
+        assert assert_exact(encoded)["rows"] == 2
 
 
 def test_bytes_that_are_no_text_are_refused(database_in: Callable[[str], psycopg.Connection[Any]]) -> None:

@@ -207,6 +207,52 @@ def test_only_owners_queue_rows_and_see_and_requeue_failures(
     assert fetch_value(olga, seen) == 0
 
 
+def test_what_an_owner_queues_that_is_no_key_keeps_nobody_waiting(
+    db: psycopg.Connection[Any], connect: Connect, workers: Workers
+) -> None:
+    db.execute("CREATE SCHEMA app AUTHORIZATION olga; SET ROLE olga")
+    db.execute("CREATE TABLE app.doc (id integer PRIMARY KEY, body text)")
+    db.execute("CALL auto_embed('app.doc', 'body', collection => 'olgas', mode => 'queue')")
+    db.execute("RESET ROLE")
+    db.execute(CREATE)
+    db.execute(EMBED)
+    number = fetch_value(db, "SELECT collection_id FROM pgml_tune.collection WHERE name = 'olgas'")
+    olga, queue_it = connect("olga"), "INSERT INTO pgml_tune.queue (collection_id, key) VALUES (%s, %s::text[])"
+    for key in ("{}", "{{1,2},{3,4}}"):
+        with refused("23514"):
+            olga.execute(queue_it, (number, key))
+    for key in ("{no number}", "{1,2}", "{NULL}", "{no,number}", "[5:6]={1,2}"):
+        olga.execute(queue_it, (number, key))
+    olga.execute("INSERT INTO app.doc VALUES (1, 'hers')")
+    db.execute("INSERT INTO doc VALUES (1, 'of somebody else')")
+    workers.serve()
+    wait_until_fed(db)
+
+    def are_given_up() -> bool:
+        db.execute("UPDATE pgml_tune.queue SET due_at = NULL")  # as if the time had come
+        return bool(fetch_value(db, "SELECT count(*) = 2 FROM pgml_tune.queue_failures"))
+
+    wait_until(are_given_up, 60)
+    wait_until_fed(db, "olgas")
+    failed = "SELECT key::text FROM pgml_tune.queue_failures ORDER BY 1"
+    assert db.execute(failed).fetchall() == [('["no", "number"]',), ('{"id": "no number"}',)]
+    assert assert_exact(db)["rows"] == assert_exact(db, "olgas")["rows"] == 1
+
+
+def test_no_more_of_large_texts_is_looked_into_than_is_taken(db: psycopg.Connection[Any]) -> None:
+    db.execute(CREATE)
+    db.execute("INSERT INTO doc SELECT g, repeat('long ', 600000) FROM generate_series(1, 4) AS g")
+    db.execute("INSERT INTO doc VALUES (5, repeat('long ', 4000000))")
+    db.execute(EMBED)
+    read = """
+    SELECT r.key_no, octet_length(r.content), r.text_sha256 IS NULL
+    FROM pgml_tune.collection AS c, pgml_tune._read_queued(c.collection_id, %s::text[]) AS r
+    """
+    found = db.execute(read, ([["1"], ["2"], ["3"], ["4"]],)).fetchall()
+    assert found == [(1, 3000000, False), (2, 3000000, False), (3, None, True), (4, None, True)]
+    assert db.execute(read, ([["5"], ["1"]],)).fetchall() == [(1, 4194305, True), (2, None, True)]
+
+
 def test_another_mode_is_another_collection(doc: psycopg.Connection[Any]) -> None:
     doc.execute(EMBED)
     with refused("42710"):

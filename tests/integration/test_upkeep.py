@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conditions import fetch_value
+from conditions import fetch_value, wait_until
 from conftest import Connect
 
 from pgml_tune.db.connection import ConnectionDatabase
@@ -35,7 +35,7 @@ def session(db: psycopg.Connection[Any]) -> Iterator[ConnectionDatabase]:
 
 
 def keep_up(clock: Clock, session: ConnectionDatabase, seconds: list[float]) -> None:
-    upkeep = Upkeep(Place(""), threading.Event(), clock)
+    upkeep = Upkeep(Place(""), "this worker", threading.Event(), clock)
     for passed in seconds:
         clock.now += passed
         upkeep.turn(session)
@@ -79,9 +79,23 @@ def test_one_of_several_workers_does_it(
     db.execute("SELECT configure('log_sample', '1')")
     db.execute("SELECT embed('a text')")
     other = connect()
-    other.execute("SELECT pg_advisory_lock(1886350708, 5)")
+    gone = other.info.backend_pid
+    begun = "INSERT INTO pgml_tune.worker (name, backend_pid, is_one_shot) VALUES (%s, pg_backend_pid(), false)"
+    other.execute(begun, ("other",))
+    db.execute(begun, ("this worker",))
     keep_up(clock, session, [61])
     assert logged(db) == 0
-    other.execute("SELECT pg_advisory_unlock(1886350708, 5)")
+    other.close()
+    wait_until(lambda: fetch_value(db, "SELECT count(*) FROM pg_stat_activity WHERE pid = %s", (gone,)) == 0)
+    keep_up(clock, session, [61])
+    assert logged(db) == 1
+
+
+def test_nobody_who_may_not_maintain_can_keep_workers_from_it(
+    db: psycopg.Connection[Any], connect: Connect, session: ConnectionDatabase, clock: Clock
+) -> None:
+    db.execute("SELECT configure('log_sample', '1')")
+    db.execute("SELECT embed('a text')")
+    connect("stranger").execute("SELECT pg_advisory_lock(1886350708, number) FROM generate_series(1, 20) AS number")
     keep_up(clock, session, [61])
     assert logged(db) == 1

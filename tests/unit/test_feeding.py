@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 
 from pgml_tune.errors import InvalidArgument, SystemFault
 from pgml_tune.settings import Limits
 from pgml_tune.store import queue as store
 from pgml_tune.store.queue import Claimed, Queue, Text
-from pgml_tune.worker.embedding_queue import Pauses
+from pgml_tune.worker.embedding_queue import EmbeddingQueue, Pauses
 from pgml_tune.worker.feeding import Feeding
+from pgml_tune.worker.link import Place
 
 LIMITS = Limits.from_rows({"max_input_bytes": "100"})
 QUEUE = Queue(1, "doc", "minilm@v1", "00", None, 0, 100, True, True)
@@ -143,6 +147,28 @@ def test_rows_are_not_at_fault_for_a_model_that_cannot_be_had(table: FakeTable) 
         feed(table, FakePassages(SystemFault("nobody answers")))
     assert table.failed == table.stored == {}
     assert "done" not in table.rows
+
+
+@pytest.mark.parametrize("fault", [psycopg.errors.QueryCanceled(), psycopg.DataError("nested lists")])
+def test_a_batch_that_takes_too_long_or_is_none_is_halved(table: FakeTable, fault: psycopg.Error) -> None:
+    table.texts["5"] = "bad"
+    assert feed(table, FakePassages(fault)) == 20
+    assert set(table.failed) == {"5"}
+    assert len(table.stored) == 19
+
+
+@pytest.mark.parametrize("fault", [TypeError("of ours"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), KeyError(7)])
+def test_a_fault_leaves_one_collection_for_a_while_and_not_the_others(fault: Exception) -> None:
+    worker = EmbeddingQueue(Place(""), "worker", FakePassages(), threading.Event())  # type: ignore[arg-type]
+    pauses = Pauses()
+
+    def fail() -> int:
+        raise fault
+
+    db: Any = SimpleNamespace(is_lost=False)
+    assert worker.guarded(db, pauses, QUEUE, fail) == 0
+    assert pauses.is_paused(QUEUE.collection_id)
+    assert worker.guarded(db, pauses, replace(QUEUE, collection_id=2), lambda: 3) == 3
 
 
 def test_what_was_too_much_to_read_waits_for_the_next_batch(table: FakeTable) -> None:

@@ -47,7 +47,10 @@ class ConnectionDatabase:
         cls, dsn: str, application_name: str, database: str | None = None, *, prepares: bool = True
     ) -> ConnectionDatabase:
         """A session where `dsn` says, or in another database there; statements that come often may be prepared."""
-        place = make_conninfo(dsn, dbname=database, application_name=application_name, connect_timeout=10)
+        # Whatever the database has: of one in SQL_ASCII psycopg would make bytes instead of texts.
+        place = make_conninfo(
+            dsn, dbname=database, application_name=application_name, connect_timeout=10, client_encoding="UTF8"
+        )
         connection = psycopg.connect(place, autocommit=True)
         if not prepares:
             connection.prepare_threshold = None

@@ -52,7 +52,6 @@ SELECT EXISTS (
     SELECT FROM pgml_tune.queue AS q WHERE q.collection_id = $1::int8 AND q.queue_id <= $2::int8
 ) AS is_due
 """
-_TAKE_BUILDING = "SELECT pg_catalog.pg_try_advisory_lock(1886350708, 4) AS is_taken"
 _SET_TIMEOUTS = """
 SELECT pg_catalog.set_config('statement_timeout', $1::text, true), pg_catalog.set_config('lock_timeout', $2::text, true)
 """
@@ -185,11 +184,6 @@ def fill(db: Database, collection_id: int) -> tuple[int, int]:
 def is_due(db: Database, collection_id: int, last_id: int) -> bool:
     """Whether rows up to this one still wait."""
     return bool(db.fetch(_IS_DUE, collection_id, last_id)[0]["is_due"])
-
-
-def take_building(db: Database) -> bool:
-    """Be the one session of the database that builds, until it ends."""
-    return bool(db.fetch(_TAKE_BUILDING)[0]["is_taken"])
 
 
 def set_timeouts(db: Database, statement: str, lock: str) -> None:

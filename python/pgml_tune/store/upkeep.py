@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from pgml_tune.db import Database
 
-_TAKE_TURN = "SELECT pg_catalog.pg_try_advisory_lock(1886350708, 5) AS is_taken"
-_END_TURN = "SELECT pg_catalog.pg_advisory_unlock(1886350708, 5)"
+# Not an advisory lock, which anybody could hold. That two think so for a moment does no harm.
+_IS_FIRST = """
+SELECT NOT EXISTS (
+    SELECT FROM pgml_tune.worker AS w LEFT JOIN pgml_tune.worker AS o ON o.name = $1::text
+    WHERE w.name <> $1::text AND NOT w.is_one_shot AND w.seen_at > pg_catalog.clock_timestamp() - interval '30 seconds'
+        AND (o.name IS NULL OR (w.started_at, w.name) < (o.started_at, o.name))
+        AND EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(w.backend_pid))
+) AS is_first
+"""
 _TAKE_TIME = "SELECT pg_catalog.set_config('statement_timeout', '0', false)"
 _INGEST = "SELECT pgml_tune._ingest_logs()"
 _MAINTAIN = "CALL pgml_tune._maintain()"
 
 
-def keep_up(db: Database, is_whole: bool) -> bool:
-    """Take logged calls in, or do all that maintain() does; False if another session is at it."""
-    if not db.fetch(_TAKE_TURN)[0]["is_taken"]:
-        return False
-    try:
-        db.fetch(_TAKE_TIME)
-        db.fetch(_MAINTAIN if is_whole else _INGEST)
-    finally:
-        db.fetch(_END_TURN)
-    return True
+def is_first(db: Database, worker: str) -> bool:
+    """Whether this worker is the one of the database, of those that stay, that does what only one needs to do."""
+    return bool(db.fetch(_IS_FIRST, worker)[0]["is_first"])
+
+
+def keep_up(db: Database, is_whole: bool) -> None:
+    """Take logged calls in, or do all that maintain() does."""
+    db.fetch(_TAKE_TIME)
+    db.fetch(_MAINTAIN if is_whole else _INGEST)

@@ -105,8 +105,8 @@ class DatabaseWorker:
         if self.is_one_shot:
             return
         passages = open_passages(self.paths, self.stopping, is_served=self.wishes is not None)
-        queue = EmbeddingQueue(self.place, passages, self.stopping)
-        upkeep = Upkeep(self.place, self.stopping)
+        queue = EmbeddingQueue(self.place, worker_name(), passages, self.stopping)
+        upkeep = Upkeep(self.place, worker_name(), self.stopping)
         for name, work in (("feed", queue.feed), ("build", queue.build), ("upkeep", upkeep.run)):
             self._helpers.append(threading.Thread(target=work, name=f"{self.place.database} {name}"))
             self._helpers[-1].start()

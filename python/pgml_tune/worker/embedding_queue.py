@@ -17,6 +17,7 @@ from pgml_tune.settings import Limits
 from pgml_tune.store import queue as store
 from pgml_tune.store import setting
 from pgml_tune.store.queue import Queue
+from pgml_tune.store.upkeep import is_first
 from pgml_tune.worker.feeding import Feeding, Passages
 from pgml_tune.worker.link import Link, Place, Unreachable
 
@@ -25,6 +26,10 @@ _SWEEP_SECONDS = 600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # of a collection that cannot be fed now
 _BUILD_LOCK = "2s"  # whoever waits for a table holds up all who come after
 _PASSING = ("42704", "55P03", "40P01", "40001")  # dropped, or in somebody else's hands: nothing to tell
+# Of ours, or of what somebody has made of his collection: it must not end the thread, which feeds the others, too.
+_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+           ValueError)  # fmt: skip
+_FAILURES = (TuneError, psycopg.Error, *_FAULTS)
 log = logging.getLogger("pgml_tune.worker")
 
 
@@ -55,6 +60,7 @@ class EmbeddingQueue:
     """Two loops over the collections in mode queue, each in a thread and a session of its own."""
 
     place: Place
+    worker: str  # its name in the database
     passages: Passages
     stopping: threading.Event
     _pauses: Pauses = field(default_factory=Pauses)
@@ -76,8 +82,8 @@ class EmbeddingQueue:
                 is_busy = link.use(turn)
             except Unreachable:
                 pass  # the worker of the database tells
-            except (psycopg.Error, TuneError) as error:
-                log.warning("[%s] the queue cannot be asked: %s", self.place.database, error)
+            except _FAILURES as error:
+                log.warning("[%s] the queue cannot be asked: %s", self.place.database, error, exc_info=_fault(error))
                 self.stopping.wait(_LONGEST_PAUSE)
             if not is_busy:
                 self.stopping.wait(_POLL_SECONDS)
@@ -103,15 +109,17 @@ class EmbeddingQueue:
         """What the work on one collection gives; what is wrong with it keeps no other waiting."""
         try:
             done = work()
-        except (TuneError, psycopg.Error) as error:
+        except _FAILURES as error:
             if db.is_lost:
                 raise
-            is_first = pauses.pause(queue.collection_id)
+            is_news = pauses.pause(queue.collection_id)
             sqlstate = getattr(error, "sqlstate", None)
             if sqlstate == ObjectNotFound.sqlstate:
                 self._next_sweep = 0.0  # dropped meanwhile, but for the rows that were held here
-            if is_first and sqlstate not in _PASSING and not self.stopping.is_set():
-                log.warning("[%s] %s: left for a while, %s", self.place.database, queue, error)
+            if is_news and sqlstate not in _PASSING and not self.stopping.is_set():
+                log.warning(
+                    "[%s] %s: left for a while, %s", self.place.database, queue, error, exc_info=_fault(error)
+                )  # fmt: skip
             return 0
         pauses.end(queue.collection_id)
         return done
@@ -119,10 +127,9 @@ class EmbeddingQueue:
 
 @dataclass(slots=True)
 class Builder:
-    """Makes collections whole: one session of a database does, whatever number of workers it has."""
+    """Makes collections whole: one worker of a database does, whatever their number."""
 
     queue_worker: EmbeddingQueue
-    _session: ConnectionDatabase | None = None  # that is the one
     _pauses: Pauses = field(default_factory=Pauses)
     _marks: dict[int, int] = field(default_factory=dict)  # the last row that a collection waits for
 
@@ -130,11 +137,9 @@ class Builder:
         """Look at all collections once; whether there may be more to do at once."""
         if not store.is_fed(db):
             return False
-        if self._session is not db:
-            if not store.take_building(db):
-                return False
-            self._session = db
+        if not is_first(db, self.queue_worker.worker):
             self._marks.clear()
+            return False
         for queue in store.queues(db):
             if not queue.is_filled and not self._pauses.is_paused(queue.collection_id):
                 self.queue_worker.guarded(db, self._pauses, queue, partial(self._build, db, queue))
@@ -160,3 +165,8 @@ class Builder:
         del self._marks[queue.collection_id]
         log.info("%s: whole, its indexes took %.1f s", queue, time.monotonic() - started)
         return 1
+
+
+def _fault(error: BaseException) -> BaseException | None:
+    """An error that nobody expects, to be logged with where it was raised."""
+    return error if isinstance(error, _FAULTS) else None

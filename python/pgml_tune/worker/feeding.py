@@ -17,9 +17,10 @@ from pgml_tune.settings import Limits
 from pgml_tune.store import queue as store
 from pgml_tune.store.queue import Claimed, Queue
 
-# What is wrong with a row, and with no other: data, a limit, a constraint.
-_OF_A_ROW = ("22", "23", "54")
+# What is wrong with a row, and with no other: data, a limit, a constraint. Half of what took too long takes less.
+_OF_A_ROW = ("22", "23", "54", "57014")
 _READ_SECONDS, _LOCK_SECONDS = "1min", "1s"
+_STORE_SECONDS, _STORE_LOCK_SECONDS = "5min", "20s"  # thousands of passages may go into the graph of an index
 log = logging.getLogger("pgml_tune.worker")
 
 
@@ -55,7 +56,7 @@ class Feeding:
         try:
             return self._deal_with(claim)
         except (TuneError, psycopg.Error) as error:
-            if not _is_of_a_row(error):
+            if not held or not _is_of_a_row(error):
                 raise
             return self._isolate([row.queue_id for row in held], error)
 
@@ -104,6 +105,7 @@ class Feeding:
                 pieces.append(piece)
         vectors = self.passages.embed(queue.digest, pieces, self.limits) if pieces else []
         passages = [(*place, vector) for place, vector in zip(places, vectors, strict=True)]
+        store.set_timeouts(self.db, _STORE_SECONDS, _STORE_LOCK_SECONDS)
         store.store_vectors(self.db, queue.collection_id, keys, hashes, passages)
         self.db.renew()
         done = [row.queue_id for row in held if row.key not in left]
@@ -125,4 +127,5 @@ class Feeding:
 
 
 def _is_of_a_row(error: TuneError | psycopg.Error) -> bool:
-    return (error.sqlstate or "")[:2] in _OF_A_ROW
+    # Of the client itself, without a SQLSTATE: keys of different lengths in one array.
+    return isinstance(error, psycopg.DataError) or (error.sqlstate or "").startswith(_OF_A_ROW)

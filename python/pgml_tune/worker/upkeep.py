@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from pgml_tune.db.connection import ConnectionDatabase
+from pgml_tune.errors import TuneError
 from pgml_tune.settings import Limits
 from pgml_tune.store import upkeep as store
 from pgml_tune.store.setting import read_settings
@@ -26,6 +27,7 @@ class Upkeep:
     """Takes logged calls in each minute, and calls maintain() every few; one worker of a database does."""
 
     place: Place
+    worker: str  # its name in the database
     stopping: threading.Event
     clock: Callable[[], float] = time.monotonic
     _ingested_at: float = field(init=False)
@@ -43,7 +45,7 @@ class Upkeep:
                 link.use(self.turn)
             except Unreachable:
                 pass  # the worker of the database tells
-            except psycopg.Error as error:
+            except (psycopg.Error, TuneError) as error:
                 log.warning("[%s] upkeep has failed: %s", self.place.database, error)
         link.close()
 
@@ -57,5 +59,6 @@ class Upkeep:
         is_due = minutes > 0 and now >= self._maintained_at + 60 * minutes
         if is_due:
             self._maintained_at = now
-        store.keep_up(db, is_due)
-        db.renew()
+        if store.is_first(db, self.worker):
+            store.keep_up(db, is_due)
+            db.renew()
