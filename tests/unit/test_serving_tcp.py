@@ -106,6 +106,14 @@ def test_who_knows_the_secret_is_served(place, client):
     assert [place.embed(client, [number]) for number in range(9)] == [expected([number]) for number in range(9)]
 
 
+def test_short_answers_are_sent_at_once(place, client):
+    client.reach()
+    client.ask(NO_DIGEST, {"op": "status"})
+    (connection,) = place.server.connections.values()
+    for end in (client._socket, connection._transport.get_extra_info("socket")):
+        assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_client_that_does_not_know_the_secret_learns_nothing(place, other_secret):
     with Peer(place.port) as peer:
         meeting, _ = peer.meet(other_secret.read_bytes())

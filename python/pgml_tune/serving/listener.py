@@ -75,7 +75,8 @@ async def accept(
 
 def open_port(loopback: Loopback) -> socket.socket:
     """A socket that listens at a port of this machine alone."""
-    listening = socket.socket(family_of(loopback), socket.SOCK_STREAM)
+    # The protocol has to be named: asyncio sends short answers at once only on sockets that say what they speak.
+    listening = socket.socket(family_of(loopback), socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a predecessor may linger
         listening.bind(loopback)
