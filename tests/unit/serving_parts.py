@@ -19,7 +19,7 @@ from pgml_tune.ipc.note import Note
 from pgml_tune.serving.hosted import Models
 from pgml_tune.serving.listener import Listener, accept, open_port, own_secret
 from pgml_tune.serving.newcomers import Newcomers
-from pgml_tune.serving.scheduler import Limits, Scheduler
+from pgml_tune.serving.scheduler import FIRST_LANE, Limits, Scheduler
 from pgml_tune.serving.server import Server
 from pgml_tune.settings import Loopback
 from tests.unit.test_records import CONFIG
@@ -28,12 +28,15 @@ WORDS = 1000
 POISON = 998  # a word for which the network has no usable row
 SLOW = 997  # one that takes long
 SLOW_SECONDS = 0.3
+HELD = 996  # one that takes until the test lets it go
+MOST_LANES = 4
 
 
 class Network:
     """Gives for each row: how many tokens it has, their sum, the first and the last."""
 
     runs: list = []  # noqa: RUF012
+    is_let_go = threading.Event()
 
     def __init__(self, model_file, threads, output):
         pass
@@ -42,6 +45,8 @@ class Network:
         self.runs.append(len(token_ids))
         if (token_ids == SLOW).any():
             time.sleep(SLOW_SECONDS)
+        if (token_ids == HELD).any():
+            assert self.is_let_go.wait(30)
         rows = [ids[mask.astype(bool)] for ids, mask in zip(token_ids, attention_mask, strict=True)]
         found = np.array([expected(row.tolist()) for row in rows], np.float32)
         found[(token_ids == POISON).any(axis=1)] = np.nan
@@ -76,9 +81,8 @@ def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, shares
     allowed = Limits(**({"max_wait_ms": 100, "batch_size": 32, "batch_tokens": 8192, "queue_requests": 1000} | limits))
     listener = Listener(address, "")
     loop = asyncio.new_event_loop()
-    scheduler = Scheduler(
-        loop, Models(model_root, budget), allowed, Note(address.with_suffix(".note"), lanes + 2), lanes, shares_hardware
-    )
+    note = Note(address.with_suffix(".note"), FIRST_LANE + MOST_LANES)
+    scheduler = Scheduler(loop, Models(model_root, budget), allowed, note, lanes, shares_hardware)
     server = Server(scheduler, frozenset({os.geteuid()}), 500, lambda: {"requests": scheduler.totals.requests})
     ready = threading.Event()
     faults = []

@@ -17,6 +17,8 @@ from pgml_tune.service.remote_runtime import RemoteRuntime
 from pgml_tune.service.runtime import How
 from pgml_tune.serving.__main__ import chosen_lanes, is_on_gpu
 from tests.unit.serving_parts import (
+    HELD,
+    MOST_LANES,
     POISON,
     SLOW,
     SLOW_SECONDS,
@@ -421,6 +423,37 @@ def test_where_threads_share_a_gpu_a_small_batch_waits_for_more_while_another_is
         thread.join()
     assert Network.runs == [1, 4]
     assert time.monotonic() - started < 5  # as soon as nothing else is computed
+
+
+def test_the_number_of_threads_changes_while_requests_are_computed(place):
+    server = place.serve(lanes=1)
+    embed(place.runtime(), place.digest, [[1]])
+
+    def resize(count):
+        server.scheduler.loop.call_soon_threadsafe(server.scheduler.resize, count)
+
+    def wait_for(lanes, free):
+        deadline = time.monotonic() + 10
+        while (len(server.scheduler._lanes), len(server.scheduler._free)) != (lanes, free):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    resize(MOST_LANES)
+    wait_for(MOST_LANES, MOST_LANES)
+    Network.is_let_go.clear()
+    threads = [threading.Thread(target=embed, args=(place.runtime(), place.digest, [[HELD]])) for _ in range(3)]
+    for free, thread in zip((3, 2, 1), threads, strict=True):
+        thread.start()
+        wait_for(MOST_LANES, free)
+    resize(1)
+    wait_for(3, 0)  # the free one ends at once, the others with their batches
+    Network.is_let_go.set()
+    wait_for(1, 1)
+    for thread in threads:
+        thread.join()
+    resize(2)
+    wait_for(2, 2)
+    assert embed(place.runtime(), place.digest, [[3]]) == [expected([3])]
 
 
 def test_each_core_computes_a_batch_and_a_gpu_has_the_next_one_ready():

@@ -24,7 +24,7 @@ from pgml_tune.ipc.place import note_path
 from pgml_tune.serving.hosted import Models
 from pgml_tune.serving.listener import Listener, accept, open_port, own_secret
 from pgml_tune.serving.newcomers import MOST_NEWCOMERS, Newcomers
-from pgml_tune.serving.scheduler import Limits, Scheduler
+from pgml_tune.serving.scheduler import FIRST_LANE, Limits, Scheduler
 from pgml_tune.serving.server import BEAT_SECONDS, Server, parse_order
 from pgml_tune.settings import SETTINGS, Loopback, Paths, read_paths
 
@@ -70,8 +70,8 @@ class Serving:
         loop = asyncio.get_running_loop()
         orders = await _standard_input(loop)
         first = parse_order(await orders.readline() or b"{}")
-        on_gpu = is_on_gpu(onnxruntime.get_available_providers())
-        lanes = chosen_lanes(len(os.sched_getaffinity(0)), _number(first, "serve_threads"), on_gpu=on_gpu)
+        self._on_gpu = is_on_gpu(onnxruntime.get_available_providers())
+        lanes = self._chosen_lanes(first)
         budget = _budget(first)
         listener = Listener(paths.serve_socket, paths.socket_group)
         self._models = Models(paths.model_root, budget)
@@ -79,9 +79,9 @@ class Serving:
             loop=loop,
             models=self._models,
             limits=Limits(**{name: _number(first, name) for name in _BOUNDED}),
-            note=Note(note_path(paths.serve_socket), lanes + 2),
+            note=Note(note_path(paths.serve_socket), FIRST_LANE + self._chosen_lanes({})),
             lane_count=lanes,
-            shares_hardware=on_gpu,
+            shares_hardware=self._on_gpu,
         )
         self._scheduler.begin()
         self._server = Server(self._scheduler, trusted_users(paths.socket_group), self._most_connections, self._status)
@@ -146,6 +146,9 @@ class Serving:
         for name in _BOUNDED:
             if name in order:
                 setattr(self._scheduler.limits, name, _number(order, name))
+        if "serve_threads" in order and self._chosen_lanes(order) != self._scheduler.lane_count:
+            self._scheduler.resize(self._chosen_lanes(order))
+            log.info("computing with %d threads from now on", self._scheduler.lane_count)
         if "serve_memory_bytes" in order:
             self._models.budget_bytes = _budget(order)
         if "quarantined" in order:
@@ -154,6 +157,9 @@ class Serving:
             self._scheduler.suspects = frozenset(order["suspects"])
         if "pins" in order:
             self._scheduler.load(self._models.pin(order["pins"]))
+
+    def _chosen_lanes(self, order: dict[str, Any]) -> int:
+        return chosen_lanes(len(os.sched_getaffinity(0)), _number(order, "serve_threads"), on_gpu=self._on_gpu)
 
     def _status(self) -> dict[str, Any]:
         totals = self._scheduler.totals

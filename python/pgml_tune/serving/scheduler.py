@@ -30,6 +30,7 @@ _BULK_WAITS = 10  # times max_wait_ms that bulk work may wait behind interactive
 _SUSPECT_SECONDS = 0.5  # that a model which has to run alone waits at most until others make way
 _READ_AT_ONCE = 4096  # bytes of texts that the event loop reads by itself
 _READERS = 2
+_LOADING, _WRITING, FIRST_LANE = 0, 1, 2  # places in the note
 _FAILURES = (TuneError, MemoryError, *FAULTS)
 log = logging.getLogger("pgml_tune.serving")
 
@@ -96,9 +97,24 @@ class Scheduler:
 
     def begin(self) -> None:
         """Start the lanes."""
-        done = self._lane_is_done
-        self._lanes = [Lane(number, self.note, done) for number in range(self.lane_count)]
-        self._free.extend(self._lanes)
+        self.resize(self.lane_count)
+
+    def resize(self, lane_count: int) -> None:
+        """Compute in so many lanes from now on; one that is too many ends with its batch."""
+        self.lane_count = lane_count
+        taken = {lane.number for lane in self._lanes}
+        numbers = (number for number in itertools.count(FIRST_LANE) if number not in taken)
+        while len(self._lanes) < lane_count:
+            lane = Lane(next(numbers), self.note, self._lane_is_done)
+            self._lanes.append(lane)
+            self._free.append(lane)
+        while len(self._lanes) > lane_count and self._free:
+            self._end_lane(self._free.pop())
+        self._pump()
+
+    def _end_lane(self, lane: Lane) -> None:
+        self._lanes.remove(lane)
+        lane.close()
 
     def close(self) -> None:
         for lane in self._lanes:
@@ -168,7 +184,7 @@ class Scheduler:
     def _open_model(self, digest: str) -> None:
         started = time.perf_counter()
         try:
-            with self.note.running(self.lane_count, digest):
+            with self.note.running(_LOADING, digest):
                 model = self.models.open(digest, self.lane_count)
         except _FAILURES as error:
             self.loop.call_soon_threadsafe(self._not_loaded, digest, error)
@@ -214,7 +230,7 @@ class Scheduler:
         """Let a model write: one text at a time, for its library uses all threads for that."""
         if not task.is_over:
             try:
-                with self.note.running(self.lane_count + 1, task.digest):
+                with self.note.running(_WRITING, task.digest):
                     task.answer = task.write(writer)
             except _FAILURES as error:
                 task.error = as_told(error)
@@ -372,7 +388,10 @@ class Scheduler:
         self.totals.batches += 1
         self.totals.busy_seconds += seconds
         lane.digest = None
-        self._free.append(lane)
+        if len(self._lanes) > self.lane_count:
+            self._end_lane(lane)
+        else:
+            self._free.append(lane)
         self._pump()  # first of all: the answers are formed, and a core is idle
         for task in ended:
             self._finish(task)
