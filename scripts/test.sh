@@ -62,10 +62,12 @@ soak-rollout() {
         on_test_cluster "${pytest[@]}" -s tests/integration/test_rollout_scale.py
 }
 
-# 50 kills and 20 stops of the process that serves models, and a million requests of 16 clients that hang up.
+# 50 kills and 20 stops of the process that serves models, a million requests of 16 clients that hang up, and a million
+# random frames beside half-open peers, which may double the 99th percentile of others at most.
 soak-serving() {
     PGML_TUNE_SWAP_REQUESTS=${PGML_TUNE_SWAP_REQUESTS:-1000000} \
         "${pytest[@]}" -s tests/unit/test_serving.py -k nobody_ever_gets
+    PGML_TUNE_RANDOM_FRAMES=${PGML_TUNE_RANDOM_FRAMES:-1000000} "${pytest[@]}" -s tests/unit/test_serving_attacks.py
     PGML_TUNE_SERVING_KILLS=${PGML_TUNE_SERVING_KILLS:-50} PGML_TUNE_SERVING_STOPS=${PGML_TUNE_SERVING_STOPS:-20} \
         on_test_cluster "${pytest[@]}" -s tests/integration/test_serving.py -k "killed or stands_still"
 }
