@@ -341,7 +341,7 @@ return collection.end_restricted(level)
 $python$;
 COMMENT ON FUNCTION pgml_tune._end_restricted(integer) IS 'Ends what _begin_restricted() has begun; granted to nobody.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._hold_collection(collection_id bigint, function text, is_patient boolean)
+CREATE OR REPLACE FUNCTION pgml_tune._hold_collection(collection_id bigint, function text, manner text)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -357,9 +357,13 @@ BEGIN
     IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = v_source) THEN
         EXECUTE format('LOCK TABLE ONLY %s IN ROW SHARE MODE', v_source);
     END IF;
-    -- One session at a time: two would embed the same rows.
+    -- One session at a time: two would embed the same rows, or write over what the other has made of a later text. Who only reads
+    -- waits for nobody but one that drops it.
     BEGIN
-        IF is_patient THEN
+        IF manner = 'read' THEN
+            PERFORM FROM pgml_tune.collection AS t
+            WHERE t.collection_id = _hold_collection.collection_id FOR KEY SHARE;
+        ELSIF manner = 'wait' THEN
             PERFORM FROM pgml_tune.collection AS t
             WHERE t.collection_id = _hold_collection.collection_id FOR NO KEY UPDATE;
         ELSE
@@ -395,8 +399,8 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._hold_collection(bigint, text, boolean) IS
-    'Locks a collection against other sessions that fill it, and makes sure that a function of its owner may be called on it.';
+COMMENT ON FUNCTION pgml_tune._hold_collection(bigint, text, text) IS
+    'Locks a collection against other sessions that fill it (manner try: or refuses, wait) or drop it (read), and makes sure that a function of its owner may be called on it.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._fill_collection(
     collection_id bigint, task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
@@ -410,7 +414,7 @@ DECLARE
     v_result bigint[];
 BEGIN
     PERFORM pgml_tune._hold_collection(
-        collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), false
+        collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), 'try'
     );
     v_level := pgml_tune._begin_restricted();
     EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)

@@ -202,9 +202,8 @@ AS $$
 DECLARE
     v_level integer;
 BEGIN
-    -- One batch is written at a time: else a worker could write over what another has made of a later text.
     PERFORM pgml_tune._hold_collection(
-        collection_id, pgml_tune._feed_function(collection_id), true
+        collection_id, pgml_tune._feed_function(collection_id), CASE WHEN hashes IS NULL THEN 'read' ELSE 'wait' END
     );
     v_level := pgml_tune._begin_restricted();
     RETURN QUERY EXECUTE format('SELECT * FROM pgml_tune._feed_%s($1, $2, $3, $4, $5)', collection_id)

@@ -7,7 +7,9 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg
 
@@ -22,7 +24,7 @@ from pgml_tune.worker.embedding_queue import EmbeddingQueue
 from pgml_tune.worker.folder import sweep
 from pgml_tune.worker.hold import Hold, Timing
 from pgml_tune.worker.link import Link, Place, Unreachable
-from pgml_tune.worker.passages import open_passages
+from pgml_tune.worker.passages import Passages, open_passages
 from pgml_tune.worker.upkeep import Upkeep
 from pgml_tune.worker.wishes import SERVED_TASKS, Wish, Wishes
 
@@ -104,12 +106,20 @@ class DatabaseWorker:
         """What a worker that stays does beside jobs, each in a thread of its own: none waits for another."""
         if self.is_one_shot:
             return
-        passages = open_passages(self.paths, self.stopping, is_served=self.wishes is not None)
-        queue = EmbeddingQueue(self.place, worker_name(), passages, self.stopping)
-        upkeep = Upkeep(self.place, worker_name(), self.stopping)
-        for name, work in (("feed", queue.feed), ("build", queue.build), ("upkeep", upkeep.run)):
-            self._helpers.append(threading.Thread(target=work, name=f"{self.place.database} {name}"))
+        queue = EmbeddingQueue(self.place, worker_name(), self.stopping)
+        work: dict[str, Callable[[], None]] = {
+            "feed": partial(queue.feed, self._passages()),
+            "build": queue.build,
+            "upkeep": Upkeep(self.place, worker_name(), self.stopping).run,
+        }
+        if self.wishes is not None:  # else it would load a model of its own
+            work["feed beside"] = partial(queue.feed_beside, self._passages())
+        for name, run in work.items():
+            self._helpers.append(threading.Thread(target=run, name=f"{self.place.database} {name}"))
             self._helpers[-1].start()
+
+    def _passages(self) -> Passages:
+        return open_passages(self.paths, self.stopping, is_served=self.wishes is not None)
 
     def _is_wanted(self, link: Link) -> bool:
         """Whether no other worker of this kind serves the database; one that shows no life does not count."""

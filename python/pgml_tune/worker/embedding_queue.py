@@ -57,26 +57,34 @@ class Pauses:
 
 @dataclass(slots=True)
 class EmbeddingQueue:
-    """Two loops over the collections in mode queue, each in a thread and a session of its own."""
+    """Loops over the collections in mode queue, each in a thread and a session of its own."""
 
     place: Place
     worker: str  # its name in the database
-    passages: Passages
     stopping: threading.Event
     _pauses: Pauses = field(default_factory=Pauses)
+    _has_many: threading.Event = field(default_factory=threading.Event)  # more rows wait than a batch takes
     _next_sweep: float = 0.0
 
-    def feed(self) -> None:
+    def feed(self, passages: Passages) -> None:
         """Embed rows as they come, until told to stop."""
-        self._loop(self._feed_all)
+        self._loop(partial(self._feed_all, passages))
+
+    def feed_beside(self, passages: Passages) -> None:
+        """Embed rows while there are many: what is read and stored here does not keep the model waiting."""
+        while not self.stopping.is_set():
+            if self._has_many.wait(_POLL_SECONDS):
+                self._loop(partial(self._feed_all, passages), self._has_many.is_set)
 
     def build(self) -> None:
         """Queue what a collection begins with, and open it when all of that is done, until told to stop."""
         self._loop(Builder(self).turn)
 
-    def _loop(self, turn: Callable[[ConnectionDatabase], bool]) -> None:
+    def _loop(
+        self, turn: Callable[[ConnectionDatabase], bool], is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         link = Link(self.place)
-        while not self.stopping.is_set():
+        while is_wanted() and not self.stopping.is_set():
             is_busy = False
             try:
                 is_busy = link.use(turn)
@@ -89,20 +97,25 @@ class EmbeddingQueue:
                 self.stopping.wait(_POLL_SECONDS)
         link.close()
 
-    def _feed_all(self, db: ConnectionDatabase) -> bool:
+    def _feed_all(self, passages: Passages, db: ConnectionDatabase) -> bool:
         if time.monotonic() >= self._next_sweep:
             store.sweep(db)
             self._next_sweep = time.monotonic() + _SWEEP_SECONDS
         if not store.is_fed(db):
             return False
-        done = 0
+        done, has_many = 0, False
         limits = Limits.from_rows(setting.read_settings(db)[1])
         for queue in store.queues(db):
             if self.stopping.is_set():
                 return False
             if queue.is_waiting and not self._pauses.is_paused(queue.collection_id):
-                feeding = Feeding(db, queue, self.passages, limits)
-                done += self.guarded(db, self._pauses, queue, feeding.feed)
+                feeding = Feeding(db, queue, passages, limits)
+                fed = self.guarded(db, self._pauses, queue, feeding.feed)
+                done, has_many = done + fed, has_many or fed >= queue.batch_size
+        if has_many:
+            self._has_many.set()
+        elif not done:
+            self._has_many.clear()
         return done > 0
 
     def guarded(self, db: ConnectionDatabase, pauses: Pauses, queue: Queue, work: Callable[[], int]) -> int:
