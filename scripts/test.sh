@@ -50,8 +50,11 @@ soak-jobs() {
     PGML_TUNE_JOB_KILLS=${PGML_TUNE_JOB_KILLS:-50} on_test_cluster "${pytest[@]}" -s tests/integration/test_job_kills.py
 }
 
-# kill -9 of workers that feed a queue, fifty times, under writers.
+# kill -9 of workers that feed a queue, fifty times, under writers; and twenty times between five crashes of the server.
 soak-queue() {
+    PGML_TUNE_QUEUE_CRASH_KILLS=${PGML_TUNE_QUEUE_CRASH_KILLS:-20} \
+        PGML_TUNE_QUEUE_CRASH_RESTARTS=${PGML_TUNE_QUEUE_CRASH_RESTARTS:-5} \
+        on_test_cluster "${pytest[@]}" -s tests/integration/test_queue_crash.py
     PGML_TUNE_QUEUE_KILLS=${PGML_TUNE_QUEUE_KILLS:-50} \
         on_test_cluster "${pytest[@]}" -s -k killed_under_load tests/integration/test_queue.py
 }
