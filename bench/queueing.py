@@ -23,6 +23,7 @@ _BATCH, _SINGLES = 1000, 500
 # The same process that the worker asks, asked for the same texts in the same batches, and nothing else.
 _ENGINE = """
 import json, sys, threading, time
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import TuneError
 from pgml_tune.settings import Limits, read_paths
 from pgml_tune.worker.passages import open_passages
@@ -30,13 +31,13 @@ passages, limits = open_passages(read_paths(), threading.Event(), is_served=True
 texts, batch = json.load(sys.stdin), int(sys.argv[2])
 for attempt in range(100):
     try:
-        passages.embed(sys.argv[1], texts[:64], limits)
+        passages.embed(sys.argv[1], texts[:64], limits, Work())
         break
     except TuneError:  # the worker has just been started
         time.sleep(0.2)
 started = time.monotonic()
 for first in range(0, len(texts), batch):
-    passages.embed(sys.argv[1], texts[first : first + batch], limits)
+    passages.embed(sys.argv[1], texts[first : first + batch], limits, Work())
 print(time.monotonic() - started)
 """
 _WAITING = "SELECT EXISTS (SELECT FROM pgml_tune.queue AS q WHERE q.queue_id <= %s AND q.collection_id = %s)"

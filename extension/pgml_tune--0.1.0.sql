@@ -2621,7 +2621,7 @@ return collection.end_restricted(level)
 $python$;
 COMMENT ON FUNCTION pgml_tune._end_restricted(integer) IS 'Ends what _begin_restricted() has begun; granted to nobody.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._hold_collection(collection_id bigint, function text, is_patient boolean)
+CREATE OR REPLACE FUNCTION pgml_tune._hold_collection(collection_id bigint, function text, manner text)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -2637,9 +2637,13 @@ BEGIN
     IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = v_source) THEN
         EXECUTE format('LOCK TABLE ONLY %s IN ROW SHARE MODE', v_source);
     END IF;
-    -- One session at a time: two would embed the same rows.
+    -- One session at a time: two would embed the same rows, or write over what the other has made of a later text. Who only reads
+    -- waits for nobody but one that drops it.
     BEGIN
-        IF is_patient THEN
+        IF manner = 'read' THEN
+            PERFORM FROM pgml_tune.collection AS t
+            WHERE t.collection_id = _hold_collection.collection_id FOR KEY SHARE;
+        ELSIF manner = 'wait' THEN
             PERFORM FROM pgml_tune.collection AS t
             WHERE t.collection_id = _hold_collection.collection_id FOR NO KEY UPDATE;
         ELSE
@@ -2675,8 +2679,8 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._hold_collection(bigint, text, boolean) IS
-    'Locks a collection against other sessions that fill it, and makes sure that a function of its owner may be called on it.';
+COMMENT ON FUNCTION pgml_tune._hold_collection(bigint, text, text) IS
+    'Locks a collection against other sessions that fill it (manner try: or refuses, wait) or drop it (read), and makes sure that a function of its owner may be called on it.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._fill_collection(
     collection_id bigint, task text, leaf oid, first_block bigint, end_block bigint, max_rows integer
@@ -2690,7 +2694,7 @@ DECLARE
     v_result bigint[];
 BEGIN
     PERFORM pgml_tune._hold_collection(
-        collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), false
+        collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), 'try'
     );
     v_level := pgml_tune._begin_restricted();
     EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)
@@ -3972,9 +3976,8 @@ AS $$
 DECLARE
     v_level integer;
 BEGIN
-    -- One batch is written at a time: else a worker could write over what another has made of a later text.
     PERFORM pgml_tune._hold_collection(
-        collection_id, pgml_tune._feed_function(collection_id), true
+        collection_id, pgml_tune._feed_function(collection_id), CASE WHEN hashes IS NULL THEN 'read' ELSE 'wait' END
     );
     v_level := pgml_tune._begin_restricted();
     RETURN QUERY EXECUTE format('SELECT * FROM pgml_tune._feed_%s($1, $2, $3, $4, $5)', collection_id)
@@ -3987,13 +3990,13 @@ COMMENT ON FUNCTION pgml_tune._feed_collection(bigint, text[], bytea[], integer[
 
 CREATE OR REPLACE FUNCTION pgml_tune._queues()
 RETURNS TABLE (
-    collection_id bigint, name text, model_reference text, digest text, chunk_tokens integer, chunk_overlap integer,
-    batch_size integer, is_waiting boolean, is_filled boolean
+    collection_id bigint, name text, model_version_id bigint, model_reference text, digest text, chunk_tokens integer,
+    chunk_overlap integer, batch_size integer, is_waiting boolean, is_filled boolean
 )
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT c.collection_id, c.name, c.model_reference, v.artifact_sha256, c.chunk_tokens, c.chunk_overlap, c.batch_size,
+    SELECT c.collection_id, c.name, c.model_version_id, c.model_reference, v.artifact_sha256, c.chunk_tokens, c.chunk_overlap, c.batch_size,
            EXISTS (
                SELECT FROM pgml_tune.queue AS q
                WHERE q.collection_id = c.collection_id AND (q.due_at IS NULL OR q.due_at <= clock_timestamp())

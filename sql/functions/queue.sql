@@ -216,13 +216,13 @@ COMMENT ON FUNCTION pgml_tune._feed_collection(bigint, text[], bytea[], integer[
 
 CREATE OR REPLACE FUNCTION pgml_tune._queues()
 RETURNS TABLE (
-    collection_id bigint, name text, model_reference text, digest text, chunk_tokens integer, chunk_overlap integer,
-    batch_size integer, is_waiting boolean, is_filled boolean
+    collection_id bigint, name text, model_version_id bigint, model_reference text, digest text, chunk_tokens integer,
+    chunk_overlap integer, batch_size integer, is_waiting boolean, is_filled boolean
 )
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT c.collection_id, c.name, c.model_reference, v.artifact_sha256, c.chunk_tokens, c.chunk_overlap, c.batch_size,
+    SELECT c.collection_id, c.name, c.model_version_id, c.model_reference, v.artifact_sha256, c.chunk_tokens, c.chunk_overlap, c.batch_size,
            EXISTS (
                SELECT FROM pgml_tune.queue AS q
                WHERE q.collection_id = c.collection_id AND (q.due_at IS NULL OR q.due_at <= clock_timestamp())

@@ -20,6 +20,10 @@ from spaces import MODEL, register_spaces, wrong_rows
 
 CREATE = "CREATE TABLE doc (id bigint PRIMARY KEY, body text, note text)"
 KILLS = int(os.environ.get("PGML_TUNE_QUEUE_KILLS", "4"))
+COUNTED = """
+SELECT calls, errors, texts, computed, tokens > texts, compute_time BETWEEN 0.1 AND total_exec_time
+FROM pgml_tune.stat_inference WHERE version = 'v1'
+"""
 EMBED = "CALL auto_embed('doc', 'body', mode => 'queue')"
 
 
@@ -81,6 +85,17 @@ def test_worker_makes_a_collection_whole_and_keeps_it_so(doc: psycopg.Connection
     doc.execute("INSERT INTO doc VALUES (3, 'after all')")
     wait_until_fed(doc)
     assert assert_exact(doc)["rows"] == 1
+
+
+def test_what_the_worker_embeds_is_counted_as_calls_of_its_version(
+    doc: psycopg.Connection[Any], workers: Workers
+) -> None:
+    workers.serve()
+    wait_until_fed(doc)
+    assert doc.execute(COUNTED).fetchone() == (1, 0, 20, 20, True, True)
+    doc.execute("UPDATE doc SET body = 'another' WHERE id < 3; DELETE FROM doc WHERE id = 3")
+    wait_until_fed(doc)
+    assert (doc.execute(COUNTED).fetchone() or ())[1:4] == (0, 22, 22)
 
 
 def test_chunks_and_other_options_are_those_of_triggers(db: psycopg.Connection[Any], workers: Workers) -> None:
@@ -153,6 +168,8 @@ def test_a_row_that_cannot_be_embedded_keeps_no_other_waiting_and_is_given_up(
         return bool(fetch_value(doc, "SELECT count(*) = 2 FROM pgml_tune.queue_failures"))
 
     wait_until(are_given_up, 60)
+    counted = doc.execute(COUNTED).fetchone()
+    assert counted is not None and counted[1] >= 10 and counted[2] == 18
     failures = "SELECT key ->> 'id', sqlstate, tries, source::text FROM pgml_tune.queue_failures ORDER BY 1"
     assert doc.execute(failures).fetchall() == [("13", "54000", 5, "doc"), ("7", "54000", 5, "doc")]
     wait_until_fed(doc)

@@ -13,8 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import InvalidArgument, SystemFault
 from pgml_tune.settings import Limits
+from pgml_tune.store import cache
 from pgml_tune.store import queue as store
 from pgml_tune.store.queue import Claimed, Queue, Text
 from pgml_tune.worker.embedding_queue import EmbeddingQueue, Pauses
@@ -22,7 +24,7 @@ from pgml_tune.worker.feeding import Feeding
 from pgml_tune.worker.link import Place
 
 LIMITS = Limits.from_rows({"max_input_bytes": "100"})
-QUEUE = Queue(1, "doc", "minilm@v1", "00", None, 0, 100, True, True)
+QUEUE = Queue(1, "doc", 7, "minilm@v1", "00", None, 0, 100, True, True)
 
 
 @dataclass
@@ -34,14 +36,15 @@ class FakeTable:
     stored: dict[str, bytes] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)  # not read this time
+    counted: list[dict[str, float]] = field(default_factory=list)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        before = (list(self.rows), dict(self.stored))
+        before = (list(self.rows), dict(self.stored), list(self.counted))
         try:
             yield
         except BaseException:
-            self.rows, self.stored = before
+            self.rows, self.stored, self.counted = before
             raise
 
     @contextmanager
@@ -81,6 +84,13 @@ class FakeTable:
         self.failed[self.rows[queue_id]] = sqlstate
         return False
 
+    def write_counts(self, db: Any, counts: list[dict[str, float]]) -> None:
+        self.counted += counts
+
+    def count(self, name: str) -> float:
+        assert {row["model_version_id"] for row in self.counted} == {7}
+        return sum(row[name] for row in self.counted)
+
 
 class FakePassages:
     """A model that refuses some texts."""
@@ -92,10 +102,12 @@ class FakePassages:
     def chunks(self, digest: str, text: str, chunk_tokens: int, chunk_overlap: int) -> list[str]:
         return text.split()
 
-    def embed(self, digest: str, texts: Sequence[str], limits: Limits) -> list[bytes]:
+    def embed(self, digest: str, texts: Sequence[str], limits: Limits, work: Work) -> list[bytes]:
         if self.fault is not None and any("bad" in text for text in texts):
             raise self.fault
         self.seen += texts
+        work.tokens += 2 * len(texts)
+        work.seconds += 0.5
         return [text.encode() for text in texts]
 
 
@@ -105,6 +117,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> FakeTable:
     for name in ("claim", "claim_again", "read_texts", "store_vectors", "remove", "fail"):
         monkeypatch.setattr(store, name, getattr(found, name))
     monkeypatch.setattr(store, "set_timeouts", lambda *_: None)
+    monkeypatch.setattr(cache, "write_counts", found.write_counts)
     return found
 
 
@@ -135,6 +148,23 @@ def test_rows_at_fault_are_found_and_all_others_embedded(table: FakeTable, place
     assert set(table.stored) == {f"{number}" for number in range(20)} - set(table.failed)
 
 
+def test_a_batch_counts_as_one_call_and_a_row_that_fails_as_an_error(table: FakeTable) -> None:
+    table.texts["5"] = table.texts["6"] = "bad"
+    feed(table, FakePassages(InvalidArgument("no usable vector")))
+    assert (table.count("texts"), table.count("tokens"), table.count("errors")) == (18, 36, 2)
+    assert table.count("compute_ms") == 500 * table.count("calls")
+
+
+def test_a_batch_that_is_not_stored_is_not_counted(table: FakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise SystemFault("the disk is full")
+
+    monkeypatch.setattr(store, "store_vectors", refuse)
+    with pytest.raises(SystemFault):
+        feed(table, FakePassages())
+    assert table.counted == []
+
+
 def test_a_text_beyond_the_limit_is_at_fault(table: FakeTable) -> None:
     table.texts["5"] = "x" * 101
     feed(table, FakePassages())
@@ -159,7 +189,7 @@ def test_a_batch_that_takes_too_long_or_is_none_is_halved(table: FakeTable, faul
 
 @pytest.mark.parametrize("fault", [TypeError("of ours"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), KeyError(7)])
 def test_a_fault_leaves_one_collection_for_a_while_and_not_the_others(fault: Exception) -> None:
-    worker = EmbeddingQueue(Place(""), "worker", FakePassages(), threading.Event())  # type: ignore[arg-type]
+    worker = EmbeddingQueue(Place(""), "worker", threading.Event())
     pauses = Pauses()
 
     def fail() -> int:
@@ -185,7 +215,7 @@ def test_rows_that_are_gone_need_no_model(table: FakeTable) -> None:
 
 
 def test_chunks_are_numbered_from_one(table: FakeTable) -> None:
-    chunked = Queue(1, "doc", "minilm@v1", "00", 8, 0, 100, True, True)
+    chunked = Queue(1, "doc", 7, "minilm@v1", "00", 8, 0, 100, True, True)
     passages = FakePassages()
     feed(table, passages, chunked)
     assert passages.seen[:4] == ["text", "0", "text", "1"]

@@ -19,6 +19,7 @@ SELECT pgml_tune._write_cache($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea
        pgml_tune._write_counts($5::jsonb),
        pgml_tune._write_hits($6::bytea[], $7::bigint[])
 """
+_WRITE_COUNTS = "SELECT pgml_tune._write_counts($1::jsonb)"
 _RESET = "SELECT pgml_tune._reset_counts()"
 _PURGE = """
 SELECT pgml_tune._purge_cache($1::bigint[], $2::regrole, $3::interval, $4::bigint, $5::bigint) AS deleted
@@ -60,6 +61,11 @@ def write(
         list(hits),
         list(hits.values()),
     )
+
+
+def write_counts(db: Database, counts: list[dict[str, float]]) -> None:
+    """Add what was counted, in the transaction that did the work."""
+    db.fetch(_WRITE_COUNTS, json.dumps(counts))
 
 
 def purge(

@@ -9,8 +9,8 @@ from pgml_tune.db import Database
 from pgml_tune.db.vectors import Vectors
 
 _QUEUES = """
-SELECT q.collection_id, q.name, q.model_reference, q.digest, q.chunk_tokens, q.chunk_overlap, q.batch_size,
-       q.is_waiting, q.is_filled
+SELECT q.collection_id, q.name, q.model_version_id, q.model_reference, q.digest, q.chunk_tokens, q.chunk_overlap,
+       q.batch_size, q.is_waiting, q.is_filled
 FROM pgml_tune._queues() AS q
 """
 _IS_FED = "SELECT EXISTS (SELECT FROM pgml_tune.collection AS c WHERE c.mode = 'queue') AS is_fed"
@@ -80,6 +80,7 @@ class Queue:
 
     collection_id: int
     name: str
+    model_version_id: int
     model_reference: str
     digest: str
     chunk_tokens: int | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +12,12 @@ from typing import Protocol
 import psycopg
 
 from pgml_tune.db import Connection
+from pgml_tune.engine.work import Work
 from pgml_tune.errors import TuneError
+from pgml_tune.service.counters import Counters
 from pgml_tune.service.inputs import encoded
 from pgml_tune.settings import Limits
+from pgml_tune.store import cache
 from pgml_tune.store import queue as store
 from pgml_tune.store.queue import Claimed, Queue
 
@@ -31,7 +35,7 @@ class Passages(Protocol):
         """A text in pieces of at most so many tokens."""
         ...
 
-    def embed(self, digest: str, texts: Sequence[str], limits: Limits) -> list[bytes]:
+    def embed(self, digest: str, texts: Sequence[str], limits: Limits, work: Work) -> list[bytes]:
         """The vectors of texts as 32-bit floats."""
         ...
 
@@ -103,7 +107,7 @@ class Feeding:
             for chunk_no, piece in enumerate(self._chunks(text.content), 1):
                 places.append((text.key_no, chunk_no))
                 pieces.append(piece)
-        vectors = self.passages.embed(queue.digest, pieces, self.limits) if pieces else []
+        vectors = self._vectors(pieces) if pieces else []
         passages = [(*place, vector) for place, vector in zip(places, vectors, strict=True)]
         store.set_timeouts(self.db, _STORE_SECONDS, _STORE_LOCK_SECONDS)
         store.store_vectors(self.db, queue.collection_id, keys, hashes, passages)
@@ -112,6 +116,17 @@ class Feeding:
         store.remove(self.db, queue.collection_id, done)
         return len(done)
 
+    def _vectors(self, pieces: Sequence[str]) -> list[bytes]:
+        """The vectors of texts, which count as one call as soon as they are committed."""
+        work, started = Work(), time.perf_counter()
+        vectors = self.passages.embed(self.queue.digest, pieces, self.limits, work)
+        counters = Counters()
+        count = counters.of(self.queue.model_version_id)
+        count.add_call(len(pieces), (time.perf_counter() - started) * 1000)
+        count.tokens, count.truncated, count.compute_ms = work.tokens, work.truncated, work.seconds * 1000
+        cache.write_counts(self.db, counters.rows())
+        return vectors
+
     def _chunks(self, text: str) -> list[str]:
         if self.queue.chunk_tokens is None:
             return [text]
@@ -119,7 +134,11 @@ class Feeding:
 
     def _fail(self, queue_id: int, error: TuneError | psycopg.Error) -> None:
         message = error.message if isinstance(error, TuneError) else str(error.diag.message_primary or error)
-        is_given_up = store.fail(self.db, self.queue.collection_id, queue_id, error.sqlstate or "58000", message)
+        counters = Counters()
+        counters.of(self.queue.model_version_id).errors = 1
+        with self.db.transaction():
+            is_given_up = store.fail(self.db, self.queue.collection_id, queue_id, error.sqlstate or "58000", message)
+            cache.write_counts(self.db, counters.rows())
         log.log(
             logging.ERROR if is_given_up else logging.WARNING,
             "%s: a row %s: %s", self.queue, "is given up" if is_given_up else "is tried again later", message,

@@ -52,9 +52,8 @@ class Passages:
 
         return self._runtimes.run(cut_up)
 
-    def embed(self, digest: str, texts: Sequence[str], limits: Limits) -> list[bytes]:
+    def embed(self, digest: str, texts: Sequence[str], limits: Limits, work: Work) -> list[bytes]:
         """The vectors of texts as 32-bit floats."""
-        work = Work()
         how = How(_KIND, threads=len(os.sched_getaffinity(0)), has_raws=True)
         computed = self._runtimes.run(lambda runtime: runtime.embed(digest, texts, how, work, self._checkpoint))
         refuse_cut(work, limits, computed.max_tokens)
