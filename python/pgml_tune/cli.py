@@ -261,7 +261,8 @@ def health(metrics: bool) -> None:
     if metrics:
         click.echo(service_health.metrics(told), nl=False)
     elif told is None:
-        click.echo(f'failed: nothing answers at "{client.address}"; start it: pgml-tune worker')
+        reason = loaded.why_silent(client)
+        click.echo(f'failed: no worker answers at "{client.address}": {reason}; start one: pgml-tune worker')
     else:
         click.echo(service_health.one_line(told))
     if told is None:

@@ -329,6 +329,15 @@ def health(server_home: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def test_the_number_of_threads_changes_without_a_restart(
+    db: psycopg.Connection[Any], server_home: Path, serving: Serving
+) -> None:
+    process = serving.wait()
+    db.execute("SELECT configure('serve_threads', '1')")
+    wait_until(lambda: "pgml_tune_serve_threads 1" in health(server_home, "--metrics").stdout.splitlines(), 30)
+    assert serving.wait() == process
+
+
 def test_a_worker_that_is_told_to_stop_ends_the_serving_process(serving: Serving) -> None:
     process = serving.wait()
     assert serving.worker.end() == 0

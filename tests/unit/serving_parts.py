@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pgml_tune.engine import encoder
 from pgml_tune.engine.artifact import new_artifact, publish
-from pgml_tune.ipc.addresses import Port, SocketFile
+from pgml_tune.ipc.addresses import Port, SocketFile, family_of
 from pgml_tune.ipc.client import Client
 from pgml_tune.ipc.note import Note
 from pgml_tune.serving.hosted import Models
@@ -128,11 +128,11 @@ def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, shares
     assert not faults
 
 
-def free_port():
+def free_port(host="127.0.0.1"):
     """A port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Loopback(*probe.getsockname())
+    with socket.socket(family_of(Loopback(host, 0))) as probe:
+        probe.bind((host, 0))
+        return Loopback(*probe.getsockname()[:2])
 
 
 def client_at(loopback, secret_file):

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -25,11 +26,11 @@ STATUS = Frame(Kind.REQUEST, 1, NO_DIGEST, pack({"op": "status"})).to_bytes()
 class Place:
     """A server with a port, and what a client has to know."""
 
-    def __init__(self, folder, monkeypatch):
+    def __init__(self, folder, monkeypatch, host="127.0.0.1"):
         root = folder / "models"
         root.mkdir()
         self.digest = publish_model(root)
-        self.port = free_port()
+        self.port = free_port(host)
         self.secret_file = folder / "serve" / "listen_secret"
         self.serving = serving(root, folder / "serve" / "worker.sock", monkeypatch, listen=self.port)
 
@@ -104,6 +105,15 @@ class Peer:
 
 def test_who_knows_the_secret_is_served(place, client):
     assert [place.embed(client, [number]) for number in range(9)] == [expected([number]) for number in range(9)]
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="the machine has no IPv6")
+def test_the_port_may_be_one_of_ip_version_6(tmp_path, monkeypatch):
+    place = Place(tmp_path, monkeypatch, "::1")
+    with place.serving:
+        client = place.client()
+        assert place.embed(client, [1]) == expected([1])
+        client.close()
 
 
 def test_short_answers_are_sent_at_once(place, client):

@@ -22,7 +22,7 @@ from pgml_tune.engine.orphans import left_over
 from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.ipc import spool
 from pgml_tune.ipc.addresses import worker_address
-from pgml_tune.ipc.client import Client, WorkerLost
+from pgml_tune.ipc.client import Client
 from pgml_tune.ipc.place import is_served
 from pgml_tune.records import Check, ModelReference
 from pgml_tune.service import loaded
@@ -65,7 +65,8 @@ def _serving(paths: Paths) -> Iterator[Check]:
     told = loaded.status(client)
     client.close()
     if told is None and paths.connect is not None:
-        yield Check("serving", "warn", f"no worker answers at {paths.connect}: {_lost(client)}", _START_LISTENING)
+        detail = f"no worker answers at {paths.connect}: {loaded.why_silent(client)}"
+        yield Check("serving", "warn", detail, _START_LISTENING)
     elif told is None and is_served(paths.serve_socket):
         detail, fix = "the process that serves models does not answer", "Look into the log of pgml-tune worker."
         yield Check("serving", "warn", detail, fix)
@@ -77,15 +78,6 @@ def _serving(paths: Paths) -> Iterator[Check]:
         yield Check("serving", "warn", f"not run any more after crashes: {stopped}", fix)
     else:
         yield Check("serving", "ok", f"{len(told['models'])} models in the worker")
-
-
-def _lost(client: Client) -> str:
-    try:
-        client.reach()
-    except WorkerLost as lost:
-        return str(lost)
-    client.close()
-    return "it did not answer"
 
 
 def _jobs(db: Database) -> Iterator[Check]:

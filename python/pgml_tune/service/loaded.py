@@ -27,6 +27,17 @@ def status(client: Client, wait: Callable[[], None] = lambda: None) -> dict[str,
         return None
 
 
+def why_silent(client: Client) -> str:
+    """Why a worker that has told nothing of itself cannot be asked."""
+    try:
+        client.reach()
+    except WorkerLost as lost:
+        return str(lost)
+    finally:
+        client.close()
+    return "it has accepted the connection and does not answer"
+
+
 def _of_worker(told: dict[str, Any] | None) -> list[dict[str, Any]]:
     if told is None:
         return []
