@@ -291,6 +291,32 @@ def test_peers_that_send_anything_are_closed_and_others_go_on(place):
     assert embed(place.runtime(), place.digest, [[1]]) == [expected([1])]
 
 
+def test_a_peer_that_does_not_read_its_answers_is_dropped(place, monkeypatch):
+    monkeypatch.setattr("pgml_tune.serving.server.READ_SECONDS", 0.3)
+    server = place.serve()
+    asked = b"".join(Frame(Kind.REQUEST, 1, NO_DIGEST, pack({"op": "status"})).to_bytes() for _ in range(20_000))
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(place.path))
+        peer.settimeout(10)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            while True:
+                peer.sendall(asked)
+    assert embed(place.runtime(), place.digest, [[1]]) == [expected([1])]
+    assert server.refused == 1
+
+
+def test_one_connection_too_many_is_refused_and_the_others_stay(place):
+    server = place.serve()
+    runtimes = [place.runtime() for _ in range(3)]
+    server.most_connections = 2
+    for runtime in runtimes[:2]:
+        embed(runtime, place.digest, [[1]])
+    with pytest.raises(WorkerLost):
+        embed(runtimes[2], place.digest, [[1]])
+    for runtime in runtimes[:2]:
+        assert embed(runtime, place.digest, [[1]]) == [expected([1])]
+
+
 def test_a_peer_that_asks_for_much_at_once_takes_turns_with_the_others(place):
     server = place.serve(lanes=1, queue_requests=66)
     embed(place.runtime(), place.digest, [[1]])
