@@ -1,7 +1,9 @@
 """What the worker decides about the process that serves models."""
 
+import os
 import signal
 
+from pgml_tune.ipc.note import Note, read_note
 from pgml_tune.settings import Limits
 from pgml_tune.worker.suspicion import Suspicion
 from pgml_tune.worker.wishes import Wish, Wishes, combined
@@ -48,3 +50,14 @@ def test_a_database_that_is_not_served_any_more_wants_nothing():
     assert wishes.order()["pins"] == [ONE]
     wishes.forget("app")
     assert (wishes.order()["pins"], wishes.order()["batch_size"]) == ([], 32)
+
+
+def test_what_a_former_process_ran_is_not_held_against_a_model(tmp_path):
+    path = tmp_path / "worker.note"
+    note = Note(path, 2)
+    begun_at = path.stat().st_mtime
+    with note.running(1, ONE):
+        assert read_note(path, begun_at) == [ONE]
+        os.utime(path, (begun_at - 5, begun_at - 5))
+        assert read_note(path, begun_at) == []
+    assert read_note(path, 0.0) == []

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _SLOT_BYTES = 64  # a digest
+_CLOCK_SECONDS = 0.1  # that times of files may be behind
 
 
 class Note:
@@ -30,9 +31,11 @@ class Note:
             self._memory[place] = bytes(_SLOT_BYTES)
 
 
-def read_note(path: Path) -> list[str]:
-    """The models that ran when the process ended."""
+def read_note(path: Path, begun_at: float) -> list[str]:
+    """The models that ran when a process ended that began at this time; none where the note is a former one's."""
     try:
+        if path.stat().st_mtime < begun_at - _CLOCK_SECONDS:
+            return []
         content = path.read_bytes()
     except OSError:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -16,6 +17,7 @@ from typing import Any
 import click
 import onnxruntime
 
+from pgml_tune.engine.machine_memory import machine_bytes
 from pgml_tune.engine.onnx import CPU, choose_providers
 from pgml_tune.errors import TuneError
 from pgml_tune.ipc.note import Note
@@ -33,6 +35,8 @@ _SWITCH_SECONDS = 0.0005  # a lane that has computed waits no longer for the int
 _FEW_FILES = 64 + MOST_NEWCOMERS  # kept for models and the like when connections are counted
 _PORT_SECONDS = 5.0  # between two tries where the port is somebody else's
 _MEMORY_SHARE = 2
+_LONGEST_ORDER = 1 << 26
+_OOM_SCORE = 500  # when memory runs out, the system ends this process and not the server
 _GPU_LANES = 2  # the second has the next batch ready
 _BOUNDED = ("max_wait_ms", "batch_size", "batch_tokens", "queue_requests")
 log = logging.getLogger("pgml_tune.serving")
@@ -47,6 +51,7 @@ def main() -> None:
         datefmt="%Y-%m-%d %H:%M:%S",
     )  # fmt: skip
     sys.setswitchinterval(_SWITCH_SECONDS)
+    _be_the_first_to_go()
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     try:
@@ -193,8 +198,15 @@ class Serving:
         }
 
 
+def _be_the_first_to_go() -> None:
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):  # where the system does not allow it
+        if int(score.read_text()) < _OOM_SCORE:
+            score.write_text(str(_OOM_SCORE))
+
+
 async def _standard_input(loop: asyncio.AbstractEventLoop) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader(limit=1 << 20)
+    reader = asyncio.StreamReader(limit=_LONGEST_ORDER)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     return reader
 
@@ -214,11 +226,7 @@ def is_on_gpu(providers: Sequence[str]) -> bool:
 
 
 def _budget(values: dict[str, Any]) -> int:
-    return _number(values, "serve_memory_bytes") or _machine_bytes() // _MEMORY_SHARE
-
-
-def _machine_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _number(values, "serve_memory_bytes") or machine_bytes() // _MEMORY_SHARE
 
 
 if __name__ == "__main__":

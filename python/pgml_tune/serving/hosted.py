@@ -15,6 +15,7 @@ from pgml_tune.engine.artifact import Artifact
 from pgml_tune.engine.classifier import Classifier
 from pgml_tune.engine.embedder import Embedder
 from pgml_tune.engine.generator import Generator, open_generator
+from pgml_tune.engine.machine_memory import free_bytes
 from pgml_tune.engine.spans import Spans
 from pgml_tune.engine.tokenizer import TextTokenizer
 from pgml_tune.errors import OutOfMemory, QuotaExceeded
@@ -140,13 +141,6 @@ class Models:
         """Keep these whatever else is used, and no others; those of them that are not loaded."""
         self.pins = frozenset(digests)
         return sorted(self.pins - self.loaded.keys())
-
-
-def free_bytes() -> int:
-    """Memory of the machine that could be had now."""
-    with open("/proc/meminfo", encoding="ascii") as lines:
-        found = dict(line.split(":", 1) for line in lines)
-    return int(found["MemAvailable"].split()[0]) * 1024
 
 
 def _resident_bytes() -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 
 from pgml_tune.engine.artifact import Artifact
+from pgml_tune.engine.machine_memory import machine_bytes
 from pgml_tune.errors import InvalidArgument, JobFailed, TuneError
 from pgml_tune.service.job_end import Target, end_job
 from pgml_tune.service.job_options import check_parameters
@@ -21,7 +22,6 @@ from pgml_tune.worker.events import Reports
 from pgml_tune.worker.folder import building_folders, folder_of, lay_out, remove
 from pgml_tune.worker.hold import Hold, Stopped
 from pgml_tune.worker.judgement import Bounds, End, Fate, Stop, judge, last_words
-from pgml_tune.worker.processes import machine_bytes
 from pgml_tune.worker.watch import Watch
 
 _FATES = {Stop.CANCEL: Fate.CANCELLED, Stop.DRAIN: Fate.GIVEN_BACK, Stop.LOST: Fate.LOST}

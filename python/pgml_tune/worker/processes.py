@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _PROC = Path("/proc")
-_LIMITS_OF_GROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def members(session: int) -> list[int]:
@@ -59,15 +58,6 @@ def _sum_of_fields(process: int, file: str, names: tuple[str, ...]) -> int:
     except OSError:  # it has just ended
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))
-
-
-def machine_bytes() -> int:
-    """The memory of the machine, or of the control group that everything here runs in if that is less."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for file in _LIMITS_OF_GROUP:
-        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
-            total = min(total, int(file.read_text()))
-    return total
 
 
 def disk_bytes(folders: Iterable[Path]) -> int:

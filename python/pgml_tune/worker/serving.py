@@ -49,6 +49,7 @@ class ServingProcess:
     _suspicion: Suspicion = field(default_factory=Suspicion)
     _process: subprocess.Popen[bytes] | None = None
     _started: float = 0.0
+    _begun_at: float = 0.0  # by time.time()
     _answered: float = 0.0
     _silent_since: float | None = None  # it listens, and does not answer
     _next_ask: float = 0.0
@@ -82,6 +83,7 @@ class ServingProcess:
         deadline = time.monotonic() + _WISH_SECONDS
         while not self.wishes.is_told and time.monotonic() < deadline and not self.stopping.is_set():
             self.stopping.wait(_LOOK_SECONDS)  # how many threads it has is decided at its start
+        begun_at = time.time()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pgml_tune.serving"],
             stdin=subprocess.PIPE,
@@ -90,6 +92,7 @@ class ServingProcess:
             start_new_session=True,
         )
         self._started = self._answered = time.monotonic()
+        self._begun_at = begun_at
         self._silent_since = None
         self._told = ""
         self._tell()
@@ -128,7 +131,8 @@ class ServingProcess:
 
     def _take_leave(self, process: subprocess.Popen[bytes]) -> None:
         """Find out what the process died of, and wait before the next one where it did so soon."""
-        running = {digest for digest in read_note(note_path(self.paths.serve_socket)) if is_digest(digest)}
+        noted = read_note(note_path(self.paths.serve_socket), self._begun_at)
+        running = {digest for digest in noted if is_digest(digest)}
         status = process.returncode
         if self._suspicion.ended(status, running):
             log.error(
