@@ -16,6 +16,7 @@ from pgml_tune.ipc.frames import NO_DIGEST, Frame, FrameReader, Kind, pack, requ
 from pgml_tune.service.remote_runtime import RemoteRuntime
 from pgml_tune.service.runtime import How
 from pgml_tune.serving.__main__ import chosen_lanes, is_on_gpu
+from pgml_tune.serving.hosted import Model, Models
 from tests.unit.serving_parts import (
     HELD,
     MOST_LANES,
@@ -416,6 +417,52 @@ def test_a_model_that_has_to_run_alone_is_computed_however_busy_the_others_are(p
     stop.set()
     for thread in threads:
         thread.join()
+
+
+@pytest.mark.parametrize("suspect", ["the one that is loaded", "the one that runs"])
+def test_nothing_is_loaded_beside_a_model_that_has_to_run_alone(place, monkeypatch, suspect):
+    scheduler, beside = place.serve(lanes=2).scheduler, []
+    other, opened = place.publish(max_tokens=63), Models.open
+
+    def open_and_look(models, digest, threads):
+        beside.extend(lane.digest for lane in scheduler._lanes if lane.digest)
+        return opened(models, digest, threads)
+
+    embed(place.runtime(), place.digest, [[1]])
+    monkeypatch.setattr(Models, "open", open_and_look)
+    scheduler.suspects = frozenset({place.digest if suspect == "the one that runs" else other})
+    slow = threading.Thread(target=embed, args=(place.runtime(), place.digest, [[SLOW]]))
+    slow.start()
+    while not any(lane.digest for lane in scheduler._lanes):
+        time.sleep(0.001)
+    assert embed(place.runtime(), other, [[2]]) == [expected([2])]
+    assert beside == []
+    slow.join()
+
+
+class Panic(BaseException):
+    """What a library in Rust raises."""
+
+
+def test_threads_outlive_whatever_a_library_raises(place, monkeypatch):
+    def panic(*_):
+        raise Panic
+
+    place.serve(lanes=1)
+    runtime = place.runtime()
+    embed(runtime, place.digest, [[1]])
+    for owner, name, ask in (
+        (Network, "run", lambda: embed(runtime, place.digest, [[1]])),
+        (Model, "count_tokens", lambda: runtime.count_tokens(place.digest, "1")),
+        (Models, "open", lambda: embed(runtime, place.publish(max_tokens=63), [[1]])),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, panic)
+            for _ in range(3):
+                with pytest.raises(SystemFault):
+                    ask()
+        ask()
+    assert embed(runtime, place.digest, [[1]]) == [expected([1])]
 
 
 def test_a_peer_that_goes_on_slowly_is_served(place, monkeypatch):

@@ -13,8 +13,9 @@ from pgml_tune.errors import SystemFault, TuneError
 from pgml_tune.ipc.note import Note
 from pgml_tune.serving.task import Task
 
-# Of ours, or of a library that was given what it cannot handle: the request ends, the worker goes on.
-FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+# Whatever is raised in a thread: the request ends and the thread goes on, else all who ask it would wait for ever. What
+# a library in Rust raises where it is given what it cannot handle is no Exception.
+FAULTS = (BaseException,)
 log = logging.getLogger("pgml_tune.serving")
 
 

@@ -18,7 +18,7 @@ from functools import partial
 from pgml_tune.engine.batching import batch_size, token_budget
 from pgml_tune.engine.dynamic_batching import BatchLimits, Part, Wait, form_batch
 from pgml_tune.engine.generator import Generator
-from pgml_tune.errors import QuotaExceeded, SystemFault, TuneError
+from pgml_tune.errors import QuotaExceeded, SystemFault
 from pgml_tune.ipc.note import Note
 from pgml_tune.serving.figures import Figures
 from pgml_tune.serving.hosted import Model, Models
@@ -31,7 +31,7 @@ _SUSPECT_SECONDS = 0.5  # that a model which has to run alone waits at most unti
 _READ_AT_ONCE = 4096  # bytes of texts that the event loop reads by itself
 _READERS = 2
 _LOADING, _WRITING, FIRST_LANE = 0, 1, 2  # places in the note
-_FAILURES = (TuneError, MemoryError, *FAULTS)
+_LINE_SECONDS = 10.0  # at most one line in so long tells of models that cannot be loaded
 log = logging.getLogger("pgml_tune.serving")
 
 
@@ -67,6 +67,15 @@ class Waiting:
     places: Sequence[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is done beside the lanes, loading or writing, and has not begun."""
+
+    digest: str
+    arrived: float
+    begin: Callable[[], object]
+
+
 @dataclass(slots=True)
 class Scheduler:
     """Takes requests and sees to their answers."""
@@ -87,6 +96,9 @@ class Scheduler:
     _waiting: dict[int, Waiting] = field(default_factory=dict)
     _loading: dict[str, list[Task]] = field(default_factory=lambda: defaultdict(list))
     _open: set[Task] = field(default_factory=set)
+    _held: list[Held] = field(default_factory=list)
+    _beside: list[str] = field(default_factory=list)  # models that are loaded or write now
+    _next_line: float = 0.0  # of models that cannot be loaded
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _turn: int = 0
     _served: dict[int, int] = field(default_factory=dict)  # the turn that each session had last
@@ -176,32 +188,41 @@ class Scheduler:
         self._loading[digest]  # it is being loaded, even if nobody waits
         try:
             self.models.make_room(digest)
-        except _FAILURES as error:
+        except FAULTS as error:
             self._not_loaded(digest, error)
             return
-        self._loader.submit(self._open_model, digest)
+        self._do_beside(digest, partial(self._loader.submit, self._open_model, digest))
 
     def _open_model(self, digest: str) -> None:
         started = time.perf_counter()
         try:
             with self.note.running(_LOADING, digest):
                 model = self.models.open(digest, self.lane_count)
-        except _FAILURES as error:
-            self.loop.call_soon_threadsafe(self._not_loaded, digest, error)
+        except FAULTS as error:
+            self.loop.call_soon_threadsafe(self._not_opened, digest, error)
             return
         log.info("loaded %s, %d MB, in %.0f ms", digest[:12], model.bytes >> 20, (time.perf_counter() - started) * 1000)
         self.loop.call_soon_threadsafe(self._loaded, model)
 
     def _loaded(self, model: Model) -> None:
+        self._beside.remove(model.digest)
         self.models.keep(model)
         for task in self._loading.pop(model.digest, []):
             if not task.is_over:
                 self._begin(task, model)
+        self._pump()
+
+    def _not_opened(self, digest: str, error: BaseException) -> None:
+        self._beside.remove(digest)
+        self._not_loaded(digest, error)
+        self._pump()
 
     def _not_loaded(self, digest: str, error: BaseException) -> None:
         told = as_told(error)
         self.models.give_up(digest)
-        log.warning("%s is not loaded: %s", digest[:12], told)
+        if time.monotonic() >= self._next_line:  # a peer may ask for any number of models that there are not
+            self._next_line = time.monotonic() + _LINE_SECONDS
+            log.warning("%s is not loaded: %s", digest[:12], told)
         for task in self._loading.pop(digest, []):
             self._refuse(task, told)
 
@@ -211,11 +232,11 @@ class Scheduler:
         task.is_begun = True
         try:
             task.check(model)
-        except _FAILURES as error:
+        except FAULTS as error:
             self._refuse(task, as_told(error))
             return
         if model.writer is not None:
-            self._writers.submit(self._write_apart, task, model, model.writer)
+            self._do_beside(task.digest, partial(self._writers.submit, self._write_apart, task, model, model.writer))
         elif task.is_computed and sum(map(len, task.texts)) <= _READ_AT_ONCE:
             self._read(task, model)
             self._after_reading(task, model)
@@ -232,9 +253,26 @@ class Scheduler:
             try:
                 with self.note.running(_WRITING, task.digest):
                     task.answer = task.write(writer)
-            except _FAILURES as error:
+            except FAULTS as error:
                 task.error = as_told(error)
-        self.loop.call_soon_threadsafe(self._finish, task)
+        self.loop.call_soon_threadsafe(self._written, task)
+
+    def _written(self, task: Task) -> None:
+        self._beside.remove(task.digest)
+        self._finish(task)
+        self._pump()
+
+    def _do_beside(self, digest: str, begin: Callable[[], object]) -> None:
+        """Load, or let write, in a thread that is no lane, as soon as the model may run."""
+        self._held.append(Held(digest, time.monotonic(), begin))
+        self._pump()
+
+    def _begin_held(self) -> None:
+        for held in list(self._held):
+            if self._may_run(held.digest):
+                self._held.remove(held)
+                self._beside.append(held.digest)
+                held.begin()
 
     def _read(self, task: Task, model: Model) -> None:
         try:
@@ -242,7 +280,7 @@ class Scheduler:
                 task.read(model)
             else:
                 task.answer = task.measure(model)
-        except _FAILURES as error:
+        except FAULTS as error:
             task.error = as_told(error)
 
     def _after_reading(self, task: Task, model: Model) -> None:
@@ -275,6 +313,8 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._held:
+            self._begin_held()
         while self._free:
             parts = self._runnable()
             if not parts:
@@ -294,19 +334,27 @@ class Scheduler:
             lane.start(Job(chosen[0].model.digest, partial(self._compute, chosen)))
 
     def _runnable(self) -> list[Part]:
-        """What may run now: a model that may have crashed the process runs alone, so that the next crash tells."""
         parts = [waiting.part for waiting in self._waiting.values()]
         if not self.suspects:
             return parts
-        running = {lane.digest for lane in self._lanes if lane not in self._free}
-        suspect = [part for part in parts if part.digest in self.suspects]
-        if any(time.monotonic() - part.arrived > _SUSPECT_SECONDS for part in suspect):
-            return [] if running else suspect
-        if not running:
-            return parts
-        if running & self.suspects:
-            return []
-        return [part for part in parts if part.digest not in self.suspects]
+        may_run = {digest: self._may_run(digest) for digest in {part.digest for part in parts}}
+        return [part for part in parts if may_run[part.digest]]
+
+    def _may_run(self, digest: str) -> bool:
+        """Whether a model may run: one that may have crashed the process runs alone, so that the next crash tells."""
+        if not self.suspects:
+            return True
+        running = {lane.digest for lane in self._lanes if lane not in self._free} | set(self._beside)
+        if digest in self.suspects:
+            return not running
+        return not running & self.suspects and not self._is_suspect_late()
+
+    def _is_suspect_late(self) -> bool:
+        """Whether one has waited for so long until nothing else runs that nothing else may begin."""
+        waiting = [(waiting.part.digest, waiting.part.arrived) for waiting in self._waiting.values()]
+        waiting += [(held.digest, held.arrived) for held in self._held]
+        latest = time.monotonic() - _SUSPECT_SECONDS
+        return any(digest in self.suspects and arrived < latest for digest, arrived in waiting)
 
     def _compute(self, batch: list[Waiting]) -> list[Task]:
         """Compute a batch, in a lane; the requests that are done with it."""
@@ -320,7 +368,7 @@ class Scheduler:
                 task.compute_apart(model)
                 task.work.seconds += time.perf_counter() - started
                 ended = [task]
-        except _FAILURES as error:
+        except FAULTS as error:
             if len(batch) > 1:  # it may be the fault of one
                 return [task for waiting in batch for task in self._compute([waiting])]
             batch[0].task.error = as_told(error)
@@ -349,7 +397,7 @@ class Scheduler:
         if task.error is None:
             try:
                 task.answer = task.payload(model)
-            except _FAILURES as error:
+            except FAULTS as error:
                 task.error = as_told(error)
 
     def _finish(self, task: Task) -> None:
