@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -16,6 +18,13 @@ MOST_SESSIONS = int(SETTINGS["in_process_max_sessions"].default)
 _Model = TypeVar("_Model")
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    threads: int
+    model: object
+    takes_memory: bool
+
+
 class Models:
     """The most recently used models, by what opens them and digest."""
 
@@ -24,7 +33,7 @@ class Models:
         self._slots = slots
         self.most_sessions = MOST_SESSIONS  # that may hold models at once
         self.load_count = 0  # models that this session has loaded so far
-        self._loaded: OrderedDict[tuple[Callable[[Artifact, int], object], str], tuple[int, object]] = OrderedDict()
+        self._loaded: OrderedDict[tuple[Callable[[Artifact, int], object], str], _Loaded] = OrderedDict()
 
     @property
     def digests(self) -> list[str]:
@@ -35,18 +44,33 @@ class Models:
         """The files of a model."""
         return Artifact(self._model_root, digest)
 
-    def get(self, kind: Callable[[Artifact, int], _Model], digest: str, threads: int | None) -> _Model:
+    def get(
+        self,
+        kind: Callable[[Artifact, int], _Model],
+        digest: str,
+        threads: int | None,
+        *,
+        takes_memory: bool = True,
+    ) -> _Model:
         """The model of this artifact on so many threads, opened if it is not; None takes it as it is, or one thread."""
         key = kind, digest
         known = self._loaded.get(key)
-        if known is not None and threads in (known[0], None):
+        if known is not None and threads in (known.threads, None):
             self._loaded.move_to_end(key)
-            return cast(_Model, known[1])
-        self._slots.take(self.most_sessions)
+            return cast(_Model, known.model)
+        if takes_memory:
+            self._slots.take(self.most_sessions)
         self._loaded.pop(key, None)
         while len(self._loaded) >= MAX_LOADED:
             self._loaded.popitem(last=False)
         self.load_count += 1
         model = kind(Artifact(self._model_root, digest), threads or 1)
-        self._loaded[key] = (threads or 1, model)
+        self._loaded[key] = _Loaded(threads or 1, model, takes_memory)
         return model
+
+    def let_go(self) -> None:
+        """Hold no model that takes memory, and no place among those who do."""
+        for key in [key for key, loaded in self._loaded.items() if loaded.takes_memory]:
+            del self._loaded[key]
+        ctypes.CDLL(None).malloc_trim(0)
+        self._slots.give_back()

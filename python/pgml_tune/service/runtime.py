@@ -21,6 +21,7 @@ from pgml_tune.ipc.client import WorkerLost, WorkerSilent
 from pgml_tune.settings import parse_runtime_preference
 
 _SHUN_SECONDS = 15.0  # by then a worker that stands still has been replaced
+_KEEP_SECONDS = 60.0  # that a session keeps its own models after the worker has answered again
 _FLOAT = "f"  # numbers of a vector, as arrays call them
 Result = TypeVar("Result")
 
@@ -86,6 +87,8 @@ class Held(Protocol):
     load_count: int
     most_sessions: int
 
+    def let_go(self) -> None: ...
+
 
 class Runtimes:
     """Chooses for each call where its model runs."""
@@ -98,6 +101,7 @@ class Runtimes:
         self._remote = remote
         self._preference = preference
         self._models = models
+        self._ran_here_at: float | None = None  # None: it has let go of what that took
         self._shunned_until = 0.0  # by time.monotonic(): whoever stands still keeps a session waiting once only
 
     @property
@@ -124,9 +128,10 @@ class Runtimes:
         preference = parse_runtime_preference(self._preference())
         if preference != "in_process":
             try:
-                if preference == "auto" and time.monotonic() < self._shunned_until:
-                    return here()
-                return there(self._remote)
+                if preference == "worker" or time.monotonic() >= self._shunned_until:
+                    result = there(self._remote)
+                    self._leave_to_worker()
+                    return result
             except WorkerLost as lost:
                 if isinstance(lost, WorkerSilent):
                     self._shunned_until = time.monotonic() + _SHUN_SECONDS
@@ -136,7 +141,14 @@ class Runtimes:
                         detail=f"It is asked because pgml_tune.runtime is worker: {lost}.",
                         hint="Start it: pgml-tune worker. Or: SET pgml_tune.runtime = 'auto'",
                     ) from None
+        self._ran_here_at = time.monotonic()
         return here()
+
+    def _leave_to_worker(self) -> None:
+        """Keep no model that the worker has, too, so that its next absence finds memory and a place."""
+        if self._ran_here_at is not None and time.monotonic() - self._ran_here_at > _KEEP_SECONDS:
+            self._ran_here_at = None
+            self._models.let_go()
 
     def _local_runtime(self) -> Runtime:
         if self._local is None:

@@ -1,6 +1,6 @@
 """How many sessions of the server hold models of their own.
 
-A session locks one of as many files as may be, for as long as it lives; the system lets go of it however that ends.
+A session locks one of as many files as may be, until it gives that back; the system lets go of it however it ends.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ class Slots:
             detail="Setting in_process_max_sessions bounds the memory that models take once for each session.",
             hint="Start the worker, which holds each model once for all: pgml-tune worker",
         )
+
+    def give_back(self) -> None:
+        """Let another session have the place."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def _lock(self, path: Path) -> int | None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -77,14 +77,16 @@ class SqlGeneration:
         def write_with(generator: Generator) -> Drafts:
             return self._write(db, call, preference, question, readable, k, generator)
 
+        digest = call.target.digest
+        artifact = self._models.artifact(digest)
+        takes_memory = artifact.config().engine != ENDPOINT  # else some server runs it
+
         def write_here() -> Drafts:
-            loaded = self._models.get(open_generator, call.target.digest, call.limits.threads)
+            loaded = self._models.get(open_generator, digest, call.limits.threads, takes_memory=takes_memory)
             return write_with(loaded.using(call.limits.sql_endpoint))
 
         def write_there(worker: Remote) -> Drafts:
-            artifact = self._models.artifact(call.target.digest)
-            # A model that some server runs takes no memory here.
-            return write_here() if artifact.config().engine == ENDPOINT else write_with(worker.generator(artifact))
+            return write_with(worker.generator(artifact)) if takes_memory else write_here()
 
         return self._runtimes.choose(write_there, write_here)
 
