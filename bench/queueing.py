@@ -17,6 +17,7 @@ from corpus import Corpus
 from plan import Plan
 from report import Figure, at_least, at_most, skipped
 from server import DATABASE, FP32, Connection, connect
+from storing import storing_rates
 
 _WRITERS, _PAUSE_SECONDS = 4, 0.05
 _BATCH, _SINGLES = 1000, 500
@@ -67,6 +68,7 @@ def measure(plan: Plan) -> list[Figure]:
         side = f"pgml_tune.embedding_{collection_id}_{plan_version(connection, collection_id)}"
         wrong = _settled(connection, side)
         trigger = _trigger_cost(connection, texts)
+        stored, copied = storing_rates(connection, plan.reference(FP32))
     ceiling = (before + after) / 2
     return [
         Figure(part, f"fill of {len(texts)} rows", fill, "rows/s"),
@@ -77,6 +79,9 @@ def measure(plan: Plan) -> list[Figure]:
         at_most(part, "from an INSERT to its vector, median", median(latencies), "s", 1.0),
         at_most(part, "trigger, INSERT of single rows", trigger[0] * 1e3, "ms/row", 0.2),
         at_most(part, "trigger, INSERT of 10000 rows", trigger[1] * 1e3, "ms/row", 0.2),
+        Figure(part, "10000 vectors stored as the worker does", stored, "rows/s"),
+        Figure(part, "10000 vectors by COPY BINARY, unchecked", copied, "rows/s"),
+        at_most(part, "storing / the time of a row in the fill", 100 * fill / stored, "%", 5),
     ]
 
 
