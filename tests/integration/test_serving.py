@@ -250,6 +250,14 @@ def test_a_worker_that_stands_still_keeps_nobody_waiting_for_ever_and_is_replace
         wait_until(lambda: embeds(remote))
 
 
+def test_a_socket_that_was_removed_is_made_anew(remote: psycopg.Connection[Any], serving: Serving) -> None:
+    remote.execute("SELECT embed('a')")
+    process = serving.wait()
+    serving.socket.unlink()
+    serving.wait(other_than=process)
+    wait_until(lambda: embeds(remote))
+
+
 def test_a_cancel_ends_a_call_to_the_worker_within_half_a_second(remote: psycopg.Connection[Any]) -> None:
     remote.execute("SELECT embed('a')")
     canceled: list[float] = []

@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 from pgml_tune.ipc.note import Note, read_note
 from pgml_tune.settings import Limits
 from pgml_tune.worker.suspicion import Suspicion
@@ -50,6 +52,15 @@ def test_a_database_that_is_not_served_any_more_wants_nothing():
     assert wishes.order()["pins"] == [ONE]
     wishes.forget("app")
     assert (wishes.order()["pins"], wishes.order()["batch_size"]) == ([], 32)
+
+
+def test_a_note_is_no_link_to_a_file_of_somebody(tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_text("of value")
+    (tmp_path / "worker.note").symlink_to(kept)
+    with pytest.raises(OSError):
+        Note(tmp_path / "worker.note", 2)
+    assert kept.read_text() == "of value"
 
 
 def test_what_a_former_process_ran_is_not_held_against_a_model(tmp_path):

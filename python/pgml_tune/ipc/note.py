@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,9 @@ class Note:
     """A file with a place for each thread."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        with path.open("w+b") as file:
+        # No link that somebody has left there, who may write to the folder: what it leads to would be emptied.
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(path, flags, 0o600), "w+b") as file:
             file.write(bytes(_SLOT_BYTES * threads))
             file.flush()
             self._memory = mmap.mmap(file.fileno(), 0)

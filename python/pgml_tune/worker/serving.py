@@ -51,6 +51,7 @@ class ServingProcess:
     _started: float = 0.0
     _begun_at: float = 0.0  # by time.time()
     _answered: float = 0.0
+    _patience: float = _START_SECONDS
     _silent_since: float | None = None  # it listens, and does not answer
     _next_ask: float = 0.0
     _wait: float = _FIRST_WAIT
@@ -93,6 +94,7 @@ class ServingProcess:
         )
         self._started = self._answered = time.monotonic()
         self._begun_at = begun_at
+        self._patience = _START_SECONDS
         self._silent_since = None
         self._told = ""
         self._tell()
@@ -114,16 +116,18 @@ class ServingProcess:
         now = time.monotonic()
         if now < self._next_ask:
             return
-        self._next_ask = now + _ASK_SECONDS
         try:
             client.ask(NO_DIGEST, {"op": STATUS})
-            self._answered, self._silent_since = time.monotonic(), None
+            if not self.paths.serve_socket.is_socket():  # this connection lives on, but nobody finds it any more
+                raise WorkerLost(f'there is no socket "{self.paths.serve_socket}"')
+            self._answered, self._silent_since, self._patience = time.monotonic(), None, _FROZEN_SECONDS
+            self._next_ask = now + _ASK_SECONDS
             return
         except WorkerSilent as silent:
             self._silent_since = self._silent_since or now
             is_over, lost = time.monotonic() - self._silent_since > _FROZEN_SECONDS, str(silent)
-        except WorkerLost as error:  # it does not listen yet, or has just ended
-            is_over, lost = now - self._answered > _START_SECONDS, str(error)
+        except WorkerLost as error:  # it does not listen yet, has just ended, or its socket was removed
+            is_over, lost = now - self._answered > self._patience, str(error)
         if is_over:
             log.error("the process that serves models does not answer and is replaced: %s", lost)
             process.kill()
