@@ -258,7 +258,9 @@ $$;
 COMMENT ON FUNCTION pgml_tune._fill_queue(bigint) IS
     'Queues the rows of a collection without vectors of their text, but for those that were given up: how many, and the last that waits.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._fail_queued(collection_id bigint, queue_id bigint, sqlstate text, message text)
+CREATE OR REPLACE FUNCTION pgml_tune._fail_queued(
+    collection_id bigint, queue_id bigint, sqlstate text, message text, is_final boolean
+)
 RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -275,7 +277,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    IF q.tries + 1 < c_most_tries THEN
+    IF q.tries + 1 < c_most_tries AND NOT is_final THEN
         INSERT INTO pgml_tune.queue (collection_id, key, tries, enqueued_at, due_at)
         VALUES (q.collection_id, q.key, q.tries + 1, q.enqueued_at, clock_timestamp() + c_first_wait * 2 ^ q.tries);
         RETURN false;
@@ -286,8 +288,8 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._fail_queued(bigint, bigint, text, text) IS
-    'Puts a row that cannot be embedded back for a while, twice as long each time, or gives it up after the fifth (true).';
+COMMENT ON FUNCTION pgml_tune._fail_queued(bigint, bigint, text, text, boolean) IS
+    'Puts a row that cannot be embedded back for a while, twice as long each time, or gives it up after the fifth or the final one (true).';
 
 CREATE OR REPLACE FUNCTION pgml_tune._has_steady_worker()
 RETURNS boolean

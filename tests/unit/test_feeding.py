@@ -55,7 +55,8 @@ class FakeTable:
         pass
 
     def claim(self, db: Any, collection_id: int, most: int) -> list[Claimed]:
-        return [Claimed(number, (key,)) for number, key in enumerate(self.rows) if key not in self.failed][:most]
+        waiting = [(number, key) for number, key in enumerate(self.rows) if key not in (*self.failed, "done")]
+        return [Claimed(number, (key,)) for number, key in waiting[:most]]
 
     def claim_again(self, db: Any, collection_id: int, ids: Sequence[int]) -> list[Claimed]:
         return [Claimed(number, (self.rows[number],)) for number in ids]
@@ -80,9 +81,11 @@ class FakeTable:
         for number in ids:
             self.rows[number] = "done"
 
-    def fail(self, db: Any, collection_id: int, queue_id: int, sqlstate: str, message: str) -> bool:
+    def fail(
+        self, db: Any, collection_id: int, queue_id: int, sqlstate: str, message: str, is_final: bool
+    ) -> bool:
         self.failed[self.rows[queue_id]] = sqlstate
-        return False
+        return is_final
 
     def write_counts(self, db: Any, counts: list[dict[str, float]]) -> None:
         self.counted += counts

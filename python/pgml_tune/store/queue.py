@@ -45,7 +45,7 @@ WITH gone AS (
 )
 DELETE FROM pgml_tune.queue_failure AS f USING gone AS g WHERE f.collection_id = g.collection_id AND f.key = g.key
 """
-_FAIL = "SELECT pgml_tune._fail_queued($1::int8, $2::int8, $3::text, $4::text) AS is_given_up"
+_FAIL = "SELECT pgml_tune._fail_queued($1::int8, $2::int8, $3::text, $4::text, $5::bool) AS is_given_up"
 _FILL = "SELECT f.queued, f.last_id FROM pgml_tune._fill_queue($1::bigint) AS f"
 _IS_DUE = """
 SELECT EXISTS (
@@ -171,9 +171,9 @@ def remove(db: Database, collection_id: int, queue_ids: Sequence[int]) -> None:
     db.fetch(_REMOVE, collection_id, list(queue_ids))
 
 
-def fail(db: Database, collection_id: int, queue_id: int, sqlstate: str, message: str) -> bool:
-    """Put a row back for a while, or give it up (True)."""
-    return bool(db.fetch(_FAIL, collection_id, queue_id, sqlstate, message)[0]["is_given_up"])
+def fail(db: Database, collection_id: int, queue_id: int, sqlstate: str, message: str, is_final: bool) -> bool:
+    """Put a row back for a while, or give it up (True), at once if this was its last try."""
+    return bool(db.fetch(_FAIL, collection_id, queue_id, sqlstate, message, is_final)[0]["is_given_up"])
 
 
 def fill(db: Database, collection_id: int) -> tuple[int, int]:

@@ -79,7 +79,7 @@ def _run_all(worker: ClusterWorker) -> None:
     if worker.wishes is None:
         worker.run()
         return
-    serving = ServingProcess(worker.paths, worker.wishes, worker.stopping)
+    serving = ServingProcess(worker.paths, worker.wishes, worker.stopping, worker.suspicion)
     thread = threading.Thread(target=serving.run, name="serving")
     thread.start()
     try:

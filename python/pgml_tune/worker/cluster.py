@@ -13,6 +13,7 @@ from pgml_tune.store import job_run
 from pgml_tune.worker.database import DatabaseWorker, Slots
 from pgml_tune.worker.hold import Timing
 from pgml_tune.worker.link import Place, Unreachable, ask_once
+from pgml_tune.worker.suspicion import Suspicion
 from pgml_tune.worker.wishes import Wishes
 
 _SCAN_SECONDS = 60.0
@@ -30,6 +31,7 @@ class ClusterWorker:
     timing: Timing
     stopping: threading.Event
     wishes: Wishes | None = None  # whom the databases tell what they want of the process that serves models
+    suspicion: Suspicion = field(default_factory=Suspicion)  # what that process crashed of
     _slots: Slots = field(default_factory=Slots)
     _served: dict[str, tuple[DatabaseWorker, threading.Thread]] = field(default_factory=dict)
     _reported: dict[str, str | None] = field(default_factory=dict)
@@ -78,7 +80,8 @@ class ClusterWorker:
             self._reported[place.database] = version
             return
         worker = DatabaseWorker(
-            place, self.paths, self.timing, is_one_shot=False, slots=self._slots, wishes=self.wishes
+            place, self.paths, self.timing, is_one_shot=False, slots=self._slots, wishes=self.wishes,
+            suspicion=self.suspicion,
         )
         thread = threading.Thread(target=worker.run, name=place.database)
         self._served[place.database] = worker, thread

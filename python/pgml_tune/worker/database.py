@@ -20,11 +20,13 @@ from pgml_tune.settings import Limits, Paths
 from pgml_tune.store import job_run, registry, rollout
 from pgml_tune.store.setting import read_settings
 from pgml_tune.worker.attempt import Attempt
+from pgml_tune.worker.caution import Caution
 from pgml_tune.worker.embedding_queue import EmbeddingQueue
 from pgml_tune.worker.folder import sweep
 from pgml_tune.worker.hold import Hold, Timing
 from pgml_tune.worker.link import Link, Place, Unreachable
 from pgml_tune.worker.passages import Passages, open_passages
+from pgml_tune.worker.suspicion import Suspicion
 from pgml_tune.worker.upkeep import Upkeep
 from pgml_tune.worker.wishes import SERVED_TASKS, Wish, Wishes
 
@@ -74,6 +76,7 @@ class DatabaseWorker:
     slots: Slots = field(default_factory=Slots)
     stopping: threading.Event = field(default_factory=threading.Event)
     wishes: Wishes | None = None  # whom to tell what is wanted of the process that serves models; None: nobody
+    suspicion: Suspicion = field(default_factory=Suspicion)  # what that process crashed of
     after_transaction: int | None = None  # whose end to wait for: before it there is nothing to see
     _attempts: list[threading.Thread] = field(default_factory=list)
     _helpers: list[threading.Thread] = field(default_factory=list)
@@ -106,7 +109,7 @@ class DatabaseWorker:
         """What a worker that stays does beside jobs, each in a thread of its own: none waits for another."""
         if self.is_one_shot:
             return
-        queue = EmbeddingQueue(self.place, worker_name(), self.stopping)
+        queue = EmbeddingQueue(self.place, worker_name(), self.stopping, Caution(self.suspicion))
         work: dict[str, Callable[[], None]] = {
             "feed": partial(queue.feed, self._passages()),
             "build": queue.build,

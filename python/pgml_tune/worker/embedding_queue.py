@@ -18,6 +18,7 @@ from pgml_tune.store import queue as store
 from pgml_tune.store import setting
 from pgml_tune.store.queue import Queue
 from pgml_tune.store.upkeep import is_first
+from pgml_tune.worker.caution import Caution
 from pgml_tune.worker.feeding import Feeding, Passages
 from pgml_tune.worker.link import Link, Place, Unreachable
 
@@ -62,6 +63,7 @@ class EmbeddingQueue:
     place: Place
     worker: str  # its name in the database
     stopping: threading.Event
+    caution: Caution = field(default_factory=Caution)
     _pauses: Pauses = field(default_factory=Pauses)
     _has_many: threading.Event = field(default_factory=threading.Event)  # more rows wait than a batch takes
     _next_sweep: float = 0.0
@@ -109,7 +111,7 @@ class EmbeddingQueue:
             if self.stopping.is_set():
                 return False
             if queue.is_waiting and not self._pauses.is_paused(queue.collection_id):
-                feeding = Feeding(db, queue, passages, limits)
+                feeding = Feeding(db, queue, passages, limits, self.caution)
                 fed = self.guarded(db, self._pauses, queue, feeding.feed)
                 done, has_many = done + fed, has_many or fed >= queue.batch_size
         if has_many:

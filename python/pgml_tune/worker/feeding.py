@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -13,13 +13,14 @@ import psycopg
 
 from pgml_tune.db import Connection
 from pgml_tune.engine.work import Work
-from pgml_tune.errors import TuneError
+from pgml_tune.errors import SystemFault, TuneError
 from pgml_tune.service.counters import Counters
 from pgml_tune.service.inputs import encoded
 from pgml_tune.settings import Limits
 from pgml_tune.store import cache
 from pgml_tune.store import queue as store
 from pgml_tune.store.queue import Claimed, Queue
+from pgml_tune.worker.caution import Caution
 
 # What is wrong with a row, and with no other: data, a limit, a constraint. Half of what took too long takes less.
 _OF_A_ROW = ("22", "23", "54", "57014")
@@ -48,9 +49,14 @@ class Feeding:
     queue: Queue
     passages: Passages
     limits: Limits
+    caution: Caution = field(default_factory=Caution)
 
     def feed(self) -> int:
         """Deal with the rows that have waited longest, and say with how many."""
+        suspects = self.caution.suspects(self.queue.digest)
+        if suspects:
+            return self._feed_alone(suspects.get(self.queue.collection_id, []))
+        crashes = self.caution.crashes_of(self.queue.digest)
         held: list[Claimed] = []
 
         def claim() -> list[Claimed]:
@@ -60,9 +66,40 @@ class Feeding:
         try:
             return self._deal_with(claim)
         except (TuneError, psycopg.Error) as error:
+            if held and error.sqlstate == SystemFault.sqlstate:
+                ids = [row.queue_id for row in held]
+                self.caution.lose(self.queue.digest, self.queue.collection_id, ids, crashes)
             if not held or not _is_of_a_row(error):
                 raise
             return self._isolate([row.queue_id for row in held], error)
+
+    def _feed_alone(self, queue_ids: Sequence[int]) -> int:
+        """Deal with rows one by one, of which one may crash the model, while no other of this database is with it."""
+        if not self.caution.alone.acquire(blocking=False):
+            return 0
+        try:
+            return sum(self._try_alone(queue_id) for queue_id in queue_ids)
+        finally:
+            self.caution.alone.release()
+
+    def _try_alone(self, queue_id: int) -> int:
+        digest = self.queue.digest
+        if not self.caution.try_alone(digest, queue_id):
+            self._fail(queue_id, SystemFault("the model has crashed on this text"), is_final=True)
+            done, is_embedded = 1, False
+        else:
+            try:
+                done = self._deal_with(partial(store.claim_again, self.db, self.queue.collection_id, [queue_id]))
+                is_embedded = done > 0
+            except (TuneError, psycopg.Error) as error:
+                if error.sqlstate != SystemFault.sqlstate:
+                    self.caution.try_later(digest)
+                if not _is_of_a_row(error):
+                    raise
+                self._fail(queue_id, error)
+                done, is_embedded = 1, False
+        self.caution.clear(digest, self.queue.collection_id, queue_id, is_embedded=is_embedded)
+        return done
 
     def _isolate(self, queue_ids: Sequence[int], error: TuneError | psycopg.Error) -> int:
         """Deal with rows one of which is at fault: halves of them, and halves of these."""
@@ -132,12 +169,14 @@ class Feeding:
             return [text]
         return self.passages.chunks(self.queue.digest, text, self.queue.chunk_tokens, self.queue.chunk_overlap)
 
-    def _fail(self, queue_id: int, error: TuneError | psycopg.Error) -> None:
+    def _fail(self, queue_id: int, error: TuneError | psycopg.Error, *, is_final: bool = False) -> None:
         message = error.message if isinstance(error, TuneError) else str(error.diag.message_primary or error)
         counters = Counters()
         counters.of(self.queue.model_version_id).errors = 1
         with self.db.transaction():
-            is_given_up = store.fail(self.db, self.queue.collection_id, queue_id, error.sqlstate or "58000", message)
+            is_given_up = store.fail(
+                self.db, self.queue.collection_id, queue_id, error.sqlstate or "58000", message, is_final
+            )
             cache.write_counts(self.db, counters.rows())
         log.log(
             logging.ERROR if is_given_up else logging.WARNING,

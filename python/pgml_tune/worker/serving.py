@@ -46,7 +46,7 @@ class ServingProcess:
     paths: Paths
     wishes: Wishes
     stopping: threading.Event
-    _suspicion: Suspicion = field(default_factory=Suspicion)
+    suspicion: Suspicion = field(default_factory=Suspicion)
     _process: subprocess.Popen[bytes] | None = None
     _started: float = 0.0
     _begun_at: float = 0.0  # by time.time()
@@ -102,7 +102,7 @@ class ServingProcess:
     def _tell(self) -> None:
         """Pass on what is new."""
         order = self.wishes.order() | {
-            "suspects": self._suspicion.suspects, "quarantined": self._suspicion.quarantined
+            "suspects": self.suspicion.suspects, "quarantined": self.suspicion.quarantined
         }  # fmt: skip
         line = json.dumps(order)
         if line != self._told and self._process is not None and self._process.stdin is not None:
@@ -138,7 +138,7 @@ class ServingProcess:
         noted = read_note(note_path(self.paths.serve_socket), self._begun_at)
         running = {digest for digest in noted if is_digest(digest)}
         status = process.returncode
-        if self._suspicion.ended(status, running):
+        if self.suspicion.ended(status, running):
             log.error(
                 "the process that serves models has crashed (signal %d) while it ran %s",
                 -status, ", ".join(digest[:12] for digest in sorted(running)) or "no model",
