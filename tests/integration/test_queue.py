@@ -487,6 +487,28 @@ def test_code_of_an_owner_that_planning_runs_does_not_become_the_worker(
     assert fetch_value(olga, "SELECT count(*) FROM app.trap") == 0
 
 
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_what_it_builds(
+    db: psycopg.Connection[Any], connect: Connect, workers: Workers
+) -> None:
+    db.execute("CREATE SCHEMA app AUTHORIZATION olga")
+    olga = connect("olga")
+    olga.execute("CREATE TABLE app.doc (id integer PRIMARY KEY, body text)")
+    olga.execute("CALL auto_embed('app.doc', 'body', collection => 'olgas', mode => 'queue')")
+    olga.execute(
+        "CREATE FUNCTION app.rest() RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$BEGIN"
+        " IF session_user = 'postgres' THEN PERFORM pg_sleep(600); END IF; RETURN 1; END$$;"
+        "CREATE INDEX ON app.doc ((app.rest() + id))"
+    )
+    worker = workers.serve()
+    asleep = (
+        "SELECT count(*) > 0 FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'pgml-tune worker' AND wait_event = 'PgSleep'"
+    )
+    wait_until(lambda: fetch_value(db, asleep), 60)
+    assert worker.end(20) == 0
+    wait_until(lambda: not fetch_value(db, asleep), 20)
+
+
 def test_workers_killed_under_load_lose_no_row(
     doc: psycopg.Connection[Any], workers: Workers, connect: Connect
 ) -> None:

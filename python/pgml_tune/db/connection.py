@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -16,6 +16,7 @@ from psycopg.types.string import TextLoader
 from pgml_tune.db import Row
 from pgml_tune.db.vectors import Vectors
 
+_CANCEL_SECONDS = 2.0
 # What the role or the database has set must not change what our statements mean, nor end them early or late.
 _SESSION = """
 SET search_path = pg_catalog, pg_temp;
@@ -93,6 +94,11 @@ class ConnectionDatabase:
     @property
     def is_lost(self) -> bool:
         return self._connection.broken or self._connection.closed
+
+    def cancel(self) -> None:
+        """End the statement that another thread is at."""
+        with suppress(psycopg.Error):  # the server is gone, and the statement with it
+            self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
 
     def close(self) -> None:
         self._connection.close()

@@ -13,7 +13,8 @@ SELECT NOT EXISTS (
         AND EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(w.backend_pid))
 ) AS is_first
 """
-_TAKE_TIME = "SELECT pg_catalog.set_config('statement_timeout', '0', false)"
+# What maintain() does last runs code of owners of tables, which may take for ever.
+_TAKE_TIME = "SELECT pg_catalog.set_config('statement_timeout', '15min', false)"
 _INGEST = "SELECT pgml_tune._ingest_logs()"
 _MAINTAIN = "CALL pgml_tune._maintain()"
 

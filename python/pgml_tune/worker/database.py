@@ -35,6 +35,7 @@ _SWEEP_SECONDS = 60.0
 _TICK_SECONDS = 60.0
 _WISH_SECONDS = 5.0
 _ASKED_AGAIN = 3
+_LEAVE_SECONDS, _CANCEL_SECONDS = 10.0, 0.5
 _IDLE_SECONDS = 5.0  # a worker that was started for a job ends when none has waited for so long
 _PATIENCE_SECONDS = 60.0  # and when the database could not be asked for so long
 log = logging.getLogger("pgml_tune.worker")
@@ -79,7 +80,7 @@ class DatabaseWorker:
     suspicion: Suspicion = field(default_factory=Suspicion)  # what that process crashed of
     after_transaction: int | None = None  # whose end to wait for: before it there is nothing to see
     _attempts: list[threading.Thread] = field(default_factory=list)
-    _helpers: list[threading.Thread] = field(default_factory=list)
+    _helpers: list[tuple[threading.Thread, Link | None]] = field(default_factory=list)  # None: is not interrupted
     _next_seen: float = 0.0
     _next_sweep: float = 0.0
     _next_tick: float = 0.0
@@ -101,8 +102,9 @@ class DatabaseWorker:
                 self.stopping.wait(_POLL_SECONDS)
         finally:
             self.stopping.set()
-            for thread in (*self._attempts, *self._helpers):
+            for thread in self._attempts:
                 thread.join()
+            self._end_helpers()
             self._leave(link)
 
     def _start_helpers(self) -> None:
@@ -110,16 +112,27 @@ class DatabaseWorker:
         if self.is_one_shot:
             return
         queue = EmbeddingQueue(self.place, worker_name(), self.stopping, Caution(self.suspicion))
-        work: dict[str, Callable[[], None]] = {
-            "feed": partial(queue.feed, self._passages()),
-            "build": queue.build,
-            "upkeep": Upkeep(self.place, worker_name(), self.stopping).run,
-        }
+        self._help("feed", partial(queue.feed, self._passages()))
         if self.wishes is not None:  # else it would load a model of its own
-            work["feed beside"] = partial(queue.feed_beside, self._passages())
-        for name, run in work.items():
-            self._helpers.append(threading.Thread(target=run, name=f"{self.place.database} {name}"))
-            self._helpers[-1].start()
+            self._help("feed beside", partial(queue.feed_beside, self._passages()))
+        for name, run in (("build", queue.build), ("upkeep", Upkeep(self.place, worker_name(), self.stopping).run)):
+            link = Link(self.place)
+            self._help(name, partial(run, link), link)
+
+    def _help(self, name: str, run: Callable[[], None], link: Link | None = None) -> None:
+        # A daemon: what cannot be ended keeps nobody from leaving.
+        thread = threading.Thread(target=run, name=f"{self.place.database} {name}", daemon=True)
+        self._helpers.append((thread, link))
+        thread.start()
+
+    def _end_helpers(self) -> None:
+        """Wait for them, but not for indexes that they make, or for what may take for ever."""
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        for thread, link in self._helpers:
+            while thread.is_alive() and time.monotonic() < deadline:
+                if link is not None:
+                    link.cancel()
+                thread.join(_CANCEL_SECONDS)
 
     def _passages(self) -> Passages:
         return open_passages(self.paths, self.stopping, is_served=self.wishes is not None)

@@ -78,14 +78,17 @@ class EmbeddingQueue:
             if self._has_many.wait(_POLL_SECONDS):
                 self._loop(partial(self._feed_all, passages), self._has_many.is_set)
 
-    def build(self) -> None:
+    def build(self, link: Link) -> None:
         """Queue what a collection begins with, and open it when all of that is done, until told to stop."""
-        self._loop(Builder(self).turn)
+        self._loop(Builder(self).turn, link=link)
 
     def _loop(
-        self, turn: Callable[[ConnectionDatabase], bool], is_wanted: Callable[[], bool] = lambda: True
+        self,
+        turn: Callable[[ConnectionDatabase], bool],
+        is_wanted: Callable[[], bool] = lambda: True,
+        link: Link | None = None,
     ) -> None:
-        link = Link(self.place)
+        link = link or Link(self.place)
         while is_wanted() and not self.stopping.is_set():
             is_busy = False
             try:

@@ -59,6 +59,12 @@ class Link:
         self._wait = _FIRST_WAIT
         return result
 
+    def cancel(self) -> None:
+        """End the statement that it is at; for another thread than the one that uses it."""
+        db = self._db
+        if db is not None:
+            db.cancel()
+
     def close(self) -> None:
         if self._db is not None:
             self._db.close()

@@ -37,9 +37,8 @@ class Upkeep:
         # Not at once: a worker that is started again and again would do nothing else.
         self._ingested_at = self._maintained_at = self.clock()
 
-    def run(self) -> None:
+    def run(self, link: Link) -> None:
         """Do what is due, until told to stop."""
-        link = Link(self.place)
         while not self.stopping.wait(_LOOK_SECONDS):
             try:
                 link.use(self.turn)
@@ -60,5 +59,9 @@ class Upkeep:
         if is_due:
             self._maintained_at = now
         if store.is_first(db, self.worker):
-            store.keep_up(db, is_due)
+            try:
+                store.keep_up(db, is_due)
+            except psycopg.errors.QueryCanceled as error:
+                if not self.stopping.is_set():
+                    log.warning("[%s] maintain() has not come to its end: %s", self.place.database, error)
             db.renew()
