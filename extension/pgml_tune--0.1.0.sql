@@ -474,7 +474,7 @@ CREATE TRIGGER collection_drop_1_check BEFORE INSERT ON pgml_tune.collection_dro
 CREATE TRIGGER collection_drop_2_row BEFORE INSERT ON pgml_tune.collection_drop
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._drop_collection_row();
 
-CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size, validation
+CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size, validation, mode
     ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();
 -- Keys of rows that the worker has to look at: their text is another, or gone. Rows are added and deleted, never changed, and who
@@ -3315,6 +3315,34 @@ BEGIN
       AND pgml_tune._may_embed(v_source.relowner)
     ORDER BY o.place;
 
+    -- The row asks for another mode than its functions are of: only a collection in mode queue has one that feeds it.
+    RETURN QUERY
+    SELECT 'mode', o.statement
+    FROM (
+        -- Whoever has queued a row comes to an end first: then nobody looks into the queue, and the fill finds what is missing.
+        SELECT 1, format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', p.source) WHERE t.mode <> 'queue'
+        UNION ALL
+        SELECT 2, m.statement FROM unnest(pgml_tune._function_statements(collection_id)) AS m (statement)
+        UNION ALL
+        SELECT 3, CASE t.mode WHEN 'queue'
+            THEN format('ALTER FUNCTION %s OWNER TO %I', pgml_tune._feed_function(collection_id), pg_get_userbyid(v_source.relowner))
+            ELSE format('DROP FUNCTION %s', pgml_tune._feed_function(collection_id)) END
+        UNION ALL
+        -- What the worker holds it clears away itself.
+        SELECT 4, format(
+            'DELETE FROM pgml_tune.queue AS q WHERE q.ctid = ANY (ARRAY(
+                 SELECT o.ctid FROM pgml_tune.queue AS o WHERE o.collection_id = %s FOR UPDATE SKIP LOCKED))', collection_id
+        ) WHERE t.mode <> 'queue'
+        UNION ALL
+        SELECT 4, format('DELETE FROM pgml_tune.queue_failure AS f WHERE f.collection_id = %s', collection_id)
+        WHERE t.mode <> 'queue'
+    ) AS o (place, statement)
+    WHERE (t.mode = 'queue') <> EXISTS (
+        SELECT FROM pg_proc AS f
+        WHERE f.pronamespace = 'pgml_tune'::regnamespace AND f.proname = '_feed_' || t.collection_id
+    )
+    ORDER BY o.place;
+
     RETURN QUERY
     SELECT 'persistence',
            format('ALTER TABLE %s SET %s', p.embeddings, CASE v_source.relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE 'LOGGED' END)
@@ -3420,7 +3448,7 @@ BEGIN
     FOR v_round IN 1 .. 3 LOOP  -- what one round makes, the next gives to its owner and its readers
         FOR r IN SELECT m.change, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
             EXECUTE r.statement;
-            IF r.change = 'partition attached' THEN
+            IF r.change IN ('partition attached', 'mode') THEN
                 UPDATE pgml_tune.collection AS t SET is_filled = false
                 WHERE t.collection_id = _mend_collection.collection_id AND t.is_filled;
             END IF;
@@ -3658,19 +3686,29 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._add_collection(jsonb) IS 'Adds the row of a collection; NULL if the name is taken.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._change_collection(collection_id bigint, index_method text, batch_size integer)
+CREATE OR REPLACE FUNCTION pgml_tune._change_collection(collection_id bigint, index_method text, batch_size integer, mode text)
 RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+#variable_conflict use_column
+DECLARE
+    v_name text := (SELECT t.name FROM pgml_tune.collection AS t WHERE t.collection_id = _change_collection.collection_id);
+BEGIN
+    IF _change_collection.mode IS NOT NULL AND (SELECT count(*) FROM pgml_tune.collection AS t WHERE t.name = v_name) > 1 THEN
+        RAISE EXCEPTION 'collection "%" has vectors of two versions, and its mode cannot be changed now', v_name
+            USING ERRCODE = '55000', HINT = 'SELECT * FROM pgml_tune.rollouts';
+    END IF;
     -- With the rights of the caller: a trigger asks whether the source is his.
     UPDATE pgml_tune.collection AS t
     SET index_method = coalesce(_change_collection.index_method, t.index_method),
-        batch_size = coalesce(_change_collection.batch_size, t.batch_size)
-    WHERE t.collection_id = _change_collection.collection_id
+        batch_size = coalesce(_change_collection.batch_size, t.batch_size),
+        mode = coalesce(_change_collection.mode, t.mode)
+    WHERE t.collection_id = _change_collection.collection_id;
+END
 $$;
-COMMENT ON FUNCTION pgml_tune._change_collection(bigint, text, integer) IS
-    'Changes the options of a collection that need no new vectors; NULL leaves one as it is.';
+COMMENT ON FUNCTION pgml_tune._change_collection(bigint, text, integer, text) IS
+    'Changes the options of a collection that need no new vectors; NULL leaves one as it is. _mend_collection() makes the functions of another mode.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._find_text_search(name text)
 RETURNS bigint
@@ -3751,7 +3789,7 @@ COMMENT ON PROCEDURE pgml_tune._mend() IS 'Brings all collections in line with t
 
 CREATE OR REPLACE PROCEDURE @extschema@.auto_embed(
     source regclass, source_column name, model text DEFAULT NULL, collection text DEFAULT NULL,
-    mode text DEFAULT 'trigger', options jsonb DEFAULT '{}'
+    mode text DEFAULT NULL, options jsonb DEFAULT '{}'
 )
 LANGUAGE plpgsql
 AS $$
@@ -3760,7 +3798,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb) IS
-    'Keeps a text column embedded from now on, for semantic_search(): triggers first, then all rows in committed batches; called again it resumes. Options: index, storage, chunk_tokens, chunk_overlap, batch_size, text_search.';
+    'Keeps a text column embedded from now on, for semantic_search(): triggers first, then all rows in committed batches; called again it resumes, or changes the mode (trigger, queue). Options: index, storage, chunk_tokens, chunk_overlap, batch_size, text_search.';
 
 CREATE OR REPLACE FUNCTION @extschema@.drop_auto_embed(collection text)
 RETURNS void
@@ -9627,9 +9665,9 @@ FROM (
     -- A trigger of the table asks whether whoever adds or removes a row owns the source.
     ('operate', 'INSERT (name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens,'
         ' chunk_overlap, batch_size, text_search, model_reference, dimensions, is_twin)', 'TABLE pgml_tune.collection'),
-    ('operate', 'UPDATE (index_method, batch_size, validation)', 'TABLE pgml_tune.collection'),
+    ('operate', 'UPDATE (index_method, batch_size, validation, mode)', 'TABLE pgml_tune.collection'),
     ('operate', 'INSERT (collection_id)', 'TABLE pgml_tune.collection_drop'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_collection(bigint, text, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_collection(bigint, text, integer, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_embed(oid)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_auto_embed(text)'),

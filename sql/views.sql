@@ -789,9 +789,9 @@ FROM (
     -- A trigger of the table asks whether whoever adds or removes a row owns the source.
     ('operate', 'INSERT (name, source, source_column, model_version_id, mode, index_method, storage, chunk_tokens,'
         ' chunk_overlap, batch_size, text_search, model_reference, dimensions, is_twin)', 'TABLE pgml_tune.collection'),
-    ('operate', 'UPDATE (index_method, batch_size, validation)', 'TABLE pgml_tune.collection'),
+    ('operate', 'UPDATE (index_method, batch_size, validation, mode)', 'TABLE pgml_tune.collection'),
     ('operate', 'INSERT (collection_id)', 'TABLE pgml_tune.collection_drop'),
-    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_collection(bigint, text, integer)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._change_collection(bigint, text, integer, text)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._may_embed(oid)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION @extschema@.drop_auto_embed(text)'),

@@ -52,19 +52,29 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgml_tune._add_collection(jsonb) IS 'Adds the row of a collection; NULL if the name is taken.';
 
-CREATE OR REPLACE FUNCTION pgml_tune._change_collection(collection_id bigint, index_method text, batch_size integer)
+CREATE OR REPLACE FUNCTION pgml_tune._change_collection(collection_id bigint, index_method text, batch_size integer, mode text)
 RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+#variable_conflict use_column
+DECLARE
+    v_name text := (SELECT t.name FROM pgml_tune.collection AS t WHERE t.collection_id = _change_collection.collection_id);
+BEGIN
+    IF _change_collection.mode IS NOT NULL AND (SELECT count(*) FROM pgml_tune.collection AS t WHERE t.name = v_name) > 1 THEN
+        RAISE EXCEPTION 'collection "%" has vectors of two versions, and its mode cannot be changed now', v_name
+            USING ERRCODE = '55000', HINT = 'SELECT * FROM pgml_tune.rollouts';
+    END IF;
     -- With the rights of the caller: a trigger asks whether the source is his.
     UPDATE pgml_tune.collection AS t
     SET index_method = coalesce(_change_collection.index_method, t.index_method),
-        batch_size = coalesce(_change_collection.batch_size, t.batch_size)
-    WHERE t.collection_id = _change_collection.collection_id
+        batch_size = coalesce(_change_collection.batch_size, t.batch_size),
+        mode = coalesce(_change_collection.mode, t.mode)
+    WHERE t.collection_id = _change_collection.collection_id;
+END
 $$;
-COMMENT ON FUNCTION pgml_tune._change_collection(bigint, text, integer) IS
-    'Changes the options of a collection that need no new vectors; NULL leaves one as it is.';
+COMMENT ON FUNCTION pgml_tune._change_collection(bigint, text, integer, text) IS
+    'Changes the options of a collection that need no new vectors; NULL leaves one as it is. _mend_collection() makes the functions of another mode.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._find_text_search(name text)
 RETURNS bigint
@@ -145,7 +155,7 @@ COMMENT ON PROCEDURE pgml_tune._mend() IS 'Brings all collections in line with t
 
 CREATE OR REPLACE PROCEDURE @extschema@.auto_embed(
     source regclass, source_column name, model text DEFAULT NULL, collection text DEFAULT NULL,
-    mode text DEFAULT 'trigger', options jsonb DEFAULT '{}'
+    mode text DEFAULT NULL, options jsonb DEFAULT '{}'
 )
 LANGUAGE plpgsql
 AS $$
@@ -154,7 +164,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.auto_embed(regclass, name, text, text, text, jsonb) IS
-    'Keeps a text column embedded from now on, for semantic_search(): triggers first, then all rows in committed batches; called again it resumes. Options: index, storage, chunk_tokens, chunk_overlap, batch_size, text_search.';
+    'Keeps a text column embedded from now on, for semantic_search(): triggers first, then all rows in committed batches; called again it resumes, or changes the mode (trigger, queue). Options: index, storage, chunk_tokens, chunk_overlap, batch_size, text_search.';
 
 CREATE OR REPLACE FUNCTION @extschema@.drop_auto_embed(collection text)
 RETURNS void

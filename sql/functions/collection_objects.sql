@@ -562,6 +562,34 @@ BEGIN
       AND pgml_tune._may_embed(v_source.relowner)
     ORDER BY o.place;
 
+    -- The row asks for another mode than its functions are of: only a collection in mode queue has one that feeds it.
+    RETURN QUERY
+    SELECT 'mode', o.statement
+    FROM (
+        -- Whoever has queued a row comes to an end first: then nobody looks into the queue, and the fill finds what is missing.
+        SELECT 1, format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', p.source) WHERE t.mode <> 'queue'
+        UNION ALL
+        SELECT 2, m.statement FROM unnest(pgml_tune._function_statements(collection_id)) AS m (statement)
+        UNION ALL
+        SELECT 3, CASE t.mode WHEN 'queue'
+            THEN format('ALTER FUNCTION %s OWNER TO %I', pgml_tune._feed_function(collection_id), pg_get_userbyid(v_source.relowner))
+            ELSE format('DROP FUNCTION %s', pgml_tune._feed_function(collection_id)) END
+        UNION ALL
+        -- What the worker holds it clears away itself.
+        SELECT 4, format(
+            'DELETE FROM pgml_tune.queue AS q WHERE q.ctid = ANY (ARRAY(
+                 SELECT o.ctid FROM pgml_tune.queue AS o WHERE o.collection_id = %s FOR UPDATE SKIP LOCKED))', collection_id
+        ) WHERE t.mode <> 'queue'
+        UNION ALL
+        SELECT 4, format('DELETE FROM pgml_tune.queue_failure AS f WHERE f.collection_id = %s', collection_id)
+        WHERE t.mode <> 'queue'
+    ) AS o (place, statement)
+    WHERE (t.mode = 'queue') <> EXISTS (
+        SELECT FROM pg_proc AS f
+        WHERE f.pronamespace = 'pgml_tune'::regnamespace AND f.proname = '_feed_' || t.collection_id
+    )
+    ORDER BY o.place;
+
     RETURN QUERY
     SELECT 'persistence',
            format('ALTER TABLE %s SET %s', p.embeddings, CASE v_source.relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE 'LOGGED' END)
@@ -667,7 +695,7 @@ BEGIN
     FOR v_round IN 1 .. 3 LOOP  -- what one round makes, the next gives to its owner and its readers
         FOR r IN SELECT m.change, m.statement FROM pgml_tune._mending_statements(collection_id) AS m LOOP
             EXECUTE r.statement;
-            IF r.change = 'partition attached' THEN
+            IF r.change IN ('partition attached', 'mode') THEN
                 UPDATE pgml_tune.collection AS t SET is_filled = false
                 WHERE t.collection_id = _mend_collection.collection_id AND t.is_filled;
             END IF;

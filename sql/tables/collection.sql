@@ -185,6 +185,6 @@ CREATE TRIGGER collection_drop_1_check BEFORE INSERT ON pgml_tune.collection_dro
 CREATE TRIGGER collection_drop_2_row BEFORE INSERT ON pgml_tune.collection_drop
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._drop_collection_row();
 
-CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size, validation
+CREATE TRIGGER collection_owner BEFORE INSERT OR DELETE OR UPDATE OF index_method, batch_size, validation, mode
     ON pgml_tune.collection
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_collection_owner();

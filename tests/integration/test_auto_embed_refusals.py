@@ -73,7 +73,6 @@ WRONG_ARGUMENTS = {
     "'app.doc', 'body', 'nothere'": "42704",
     "'app.doc', 'body', 'minilm@v9'": "42704",
     "'app.doc', 'body', mode => 'other'": "22023",
-    "'app.doc', 'body', mode => NULL": "22023",
     "'app.doc', 'body', collection => ''": "22023",
     "'app.doc', 'body', collection => repeat('x', 1000)": "22023",
     "'app.doc', 'body', collection => 'app.other.body'": "22023",

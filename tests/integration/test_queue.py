@@ -19,6 +19,8 @@ from queue_parts import wait_until_fed, waiting
 from spaces import MODEL, register_spaces, wrong_rows
 
 CREATE = "CREATE TABLE doc (id bigint PRIMARY KEY, body text, note text)"
+MODE_CHANGES = 6
+PUT = "INSERT INTO doc VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
 KILLS = int(os.environ.get("PGML_TUNE_QUEUE_KILLS", "4"))
 COUNTED = """
 SELECT calls, errors, texts, computed, tokens > texts, compute_time BETWEEN 0.1 AND total_exec_time
@@ -270,10 +272,60 @@ def test_no_more_of_large_texts_is_looked_into_than_is_taken(db: psycopg.Connect
     assert db.execute(read, ([["5"], ["1"]],)).fetchall() == [(1, 4194305, True), (2, None, True)]
 
 
-def test_another_mode_is_another_collection(doc: psycopg.Connection[Any]) -> None:
+def test_the_mode_of_a_collection_is_changed_by_naming_another(
+    doc: psycopg.Connection[Any], workers: Workers, connect: Connect
+) -> None:
+    doc.execute("CALL auto_embed('doc', 'body')")
+    assert collection_row(doc)["mode"] == "queue"
+    doc.execute("CALL auto_embed('doc', 'body', mode => 'trigger')")
+    assert waiting(doc) == []
+    doc.execute("UPDATE doc SET body = 'at once' WHERE id < 3; DELETE FROM doc WHERE id = 4")
+    assert waiting(doc) == []
+    assert (assert_exact(doc)["rows"], collection_row(doc)["mode"]) == (19, "trigger")
+    with refused("42501"):
+        connect("olga").execute(EMBED)
     doc.execute(EMBED)
-    with refused("42710"):
-        doc.execute("CALL auto_embed('doc', 'body')")
+    with model_does(doc, 0):
+        doc.execute("UPDATE doc SET body = 'later' WHERE id = 1")
+    assert ("1",) in waiting(doc)
+    workers.serve()
+    wait_until_fed(doc)
+    assert (assert_exact(doc)["rows"], collection_row(doc)["mode"]) == (19, "queue")
+
+
+def test_changes_of_the_mode_under_writers_and_a_worker_lose_no_row(
+    doc: psycopg.Connection[Any], workers: Workers, connect: Connect
+) -> None:
+    stop, errors = threading.Event(), []
+
+    def write(number: int) -> None:
+        session, turn = connect(), 0
+        try:
+            while not stop.is_set():
+                turn += 1
+                with session.transaction():
+                    session.execute("UPDATE doc SET body = %s WHERE id = %s", (f"{number} {turn}", turn % 20 + 1))
+                    session.execute(PUT, (1000 * number + turn % 30, f"own {turn}"))
+                    session.execute("DELETE FROM doc WHERE id = %s", (1000 * number + (turn + 7) % 30,))
+        except psycopg.errors.DeadlockDetected:
+            write(number)
+        except Exception as error:
+            errors.append(error)
+
+    workers.serve()
+    writers = [threading.Thread(target=write, args=(number,)) for number in (1, 2)]
+    for writer in writers:
+        writer.start()
+    for turn in range(MODE_CHANGES):
+        stop.wait(random.uniform(0.2, 1.0))
+        doc.execute("CALL auto_embed('doc', 'body', mode => %s)", (("trigger", "queue")[turn % 2],))
+    stop.set()
+    for writer in writers:
+        writer.join()
+    assert not errors
+    doc.execute("CALL auto_embed('doc', 'body', mode => 'trigger')")
+    assert waiting(doc) == []
+    assert_exact(doc)
 
 
 def test_renames_are_followed_and_a_drop_leaves_nothing(doc: psycopg.Connection[Any], workers: Workers) -> None:
@@ -404,6 +456,8 @@ def test_twins_are_fed_like_what_they_stand_beside(
     worker = workers.serve()
     wait_until_fed(db)
     db.execute(f"CALL prepare_rollout('{MODEL}', 'v2')")
+    with refused("55000"):
+        db.execute("CALL auto_embed('doc', 'body', mode => 'trigger')")
     db.execute("UPDATE doc SET body = body || ' again' WHERE id % 3 = 0; DELETE FROM doc WHERE id % 7 = 0")
     db.execute("INSERT INTO doc VALUES (100, 'new')")
     wait_until_fed(db)
@@ -521,8 +575,7 @@ def test_workers_killed_under_load_lose_no_row(
             while not stop.is_set():
                 turn += 1
                 key = number * 1000 + turn % 25
-                session.execute("INSERT INTO doc VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
-                                (key, f"writer {number} turn {turn}"))  # fmt: skip
+                session.execute(PUT, (key, f"writer {number} turn {turn}"))
                 session.execute("UPDATE doc SET body = %s WHERE id = %s", (f"shared {number} {turn}", turn % 5 + 1))
                 if turn % 7 == 0:
                     session.execute("DELETE FROM doc WHERE id = %s", (key,))

@@ -86,7 +86,7 @@ def prepare(
     if source is None or column is None:
         raise InvalidArgument("source and source_column must not be NULL")
     options = Options.parse(options_text)
-    if mode not in MODES:
+    if mode not in (None, *MODES):
         raise InvalidArgument("mode is not valid", detail=f"Valid are: {', '.join(MODES)}.")
     facts = store.source_facts(db, source, column, name)
     if facts is None:
@@ -105,7 +105,7 @@ def prepare(
             hint=f"CALL auto_embed('{literal(source)}', '{literal(column)}', collection => 'another_name')",
         )
     settings = _settings(db, longest_chunk, options, model)
-    settings |= {"name": name, "source_oid": facts.source_oid, "source_column": column, "mode": mode}
+    settings |= {"name": name, "source_oid": facts.source_oid, "source_column": column, "mode": mode or MODES[0]}
     collection_id = store.add_collection(db, settings)
     if collection_id is not None:
         return collection_id
@@ -130,7 +130,7 @@ def _take_up(
     facts: SourceFacts,
     column: str,
     model: str | None,
-    mode: str,
+    mode: str | None,
     options: Options,
 ) -> int:
     """The number of a collection that is there already, if it is the one that was described."""
@@ -148,7 +148,6 @@ def _take_up(
         "source_column": column,
         "model": reference and reference.name,
         "version": reference and reference.version,
-        "mode": mode,
         "storage": options.storage,
         "chunk_tokens": options.chunk_tokens,
         "chunk_overlap": options.chunk_overlap,
@@ -159,7 +158,6 @@ def _take_up(
         "source_column": existing.source_column,
         "model": own_reference.name,
         "version": own_reference.version,
-        "mode": existing.mode,
         "storage": existing.storage,
         "chunk_tokens": existing.chunk_tokens,
         "chunk_overlap": existing.chunk_overlap,
@@ -168,8 +166,9 @@ def _take_up(
     different = [key for key, value in wanted.items() if value is not None and value != found[key]]
     if different:
         raise _taken(existing.name, f"It differs in: {', '.join(different)}.")
-    if options.index is not None or options.batch_size is not None:
-        store.change_collection(db, existing.collection_id, options.index, options.batch_size)
+    new_mode = mode if mode != existing.mode else None
+    if options.index is not None or options.batch_size is not None or new_mode is not None:
+        store.change_collection(db, existing.collection_id, options.index, options.batch_size, new_mode)
     return existing.collection_id
 
 

@@ -14,7 +14,7 @@ from pgml_tune.db import Database, Session
 _FACTS = "SELECT * FROM pgml_tune._source_facts($1::regclass, $2::text, $3::text)"
 _FIND = "SELECT pgml_tune._collection_row($1::bigint, $2::text) AS collection"
 _ADD = "SELECT pgml_tune._add_collection($1::jsonb) AS collection_id"
-_CHANGE = "SELECT pgml_tune._change_collection($1::bigint, $2::text, $3::int)"
+_CHANGE = "SELECT pgml_tune._change_collection($1::bigint, $2::text, $3::int, $4::text)"
 _BUILD = "SELECT pgml_tune._build_collection($1::bigint)"
 _FIND_TEXT_SEARCH = "SELECT pgml_tune._find_text_search($1::text) AS text_search"
 _FILL = """
@@ -116,9 +116,13 @@ def add_collection(db: Database, settings: dict[str, Any]) -> int | None:
     return collection_id
 
 
-def change_collection(db: Database, collection_id: int, index: str | None, batch_size: int | None) -> None:
+def change_collection(
+    db: Database, collection_id: int, index: str | None, batch_size: int | None, mode: str | None
+) -> None:
     """Change what needs no new vectors; None leaves it as it is."""
-    db.fetch(_CHANGE, collection_id, index, batch_size)
+    db.fetch(_CHANGE, collection_id, index, batch_size, mode)
+    if mode is not None:
+        db.fetch(_MEND, collection_id)
 
 
 def count_missing(db: Database, collection_id: int) -> int:

@@ -59,7 +59,9 @@ _FINISH = "SELECT pgml_tune._finish_collection($1::int8) AS missing"
 _SWEEP = """
 DELETE FROM pgml_tune.queue AS q WHERE q.ctid = ANY (ARRAY(
     SELECT o.ctid FROM pgml_tune.queue AS o
-    WHERE NOT EXISTS (SELECT FROM pgml_tune.collection AS c WHERE c.collection_id = o.collection_id)
+    WHERE NOT EXISTS (
+        SELECT FROM pgml_tune.collection AS c WHERE c.collection_id = o.collection_id AND c.mode = 'queue'
+    )
     FOR UPDATE SKIP LOCKED
 ))
 """
@@ -198,7 +200,7 @@ def finish(db: Database, collection_id: int) -> int:
 
 
 def sweep(db: Database) -> None:
-    """Remove what is left of collections that are gone."""
+    """Remove what is left of collections that are gone, or in mode queue no more."""
     db.fetch(_SWEEP)
 
 
