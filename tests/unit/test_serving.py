@@ -17,6 +17,7 @@ from pgml_tune.service.remote_runtime import RemoteRuntime
 from pgml_tune.service.runtime import How
 from pgml_tune.serving.__main__ import chosen_lanes, is_on_gpu
 from pgml_tune.serving.hosted import Model, Models
+from pgml_tune.serving.listener import Listener
 from tests.unit.serving_parts import (
     HELD,
     MOST_LANES,
@@ -254,6 +255,13 @@ def test_the_socket_is_the_owners_alone_and_has_one_server(place):
     assert oct(place.path.parent.stat().st_mode & 0o777) == "0o700"
     with pytest.raises(NotReady):
         place.serve()
+
+
+def test_a_socket_that_cannot_be_made_is_explained(tmp_path):
+    for path in (tmp_path / ("x" * 120), tmp_path / "file" / "worker.sock"):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(NotReady):
+            Listener(path, "")
 
 
 def test_a_stranger_is_not_served(place):

@@ -57,7 +57,7 @@ def main() -> None:
     try:
         asyncio.run(Serving(most_files - _FEW_FILES).run())
     except TuneError as error:
-        raise click.ClickException(error.message) from None
+        raise click.ClickException(" ".join(filter(None, (f"{error.message}.", error.hint)))) from None
 
 
 class Serving:

@@ -28,6 +28,20 @@ class Listener:
 
     def __init__(self, path: Path, group: str) -> None:
         self.path = path
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._open(path, group)
+        except NotReady:
+            self.socket.close()
+            raise
+        except OSError as error:
+            self.socket.close()
+            raise NotReady(
+                f'the socket "{path}" cannot be made: {error}',
+                hint="The user of the server has to own its folder and to be a member of socket_group.",
+            ) from None
+
+    def _open(self, path: Path, group: str) -> None:
         number = _group_number(group)
         folder = path.parent
         with contextlib.suppress(FileExistsError):
@@ -42,7 +56,6 @@ class Listener:
             raise NotReady(f'another worker serves models at "{path}"') from None
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(0o177)
         try:
             self.socket.bind(os.fspath(path))
