@@ -3,7 +3,7 @@ EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" pgml_tune.cont
 
 STATE = sql/types.sql $(addprefix sql/tables/, setting.sql model.sql model_version.sql serving.sql serving_history.sql \
 	cache_entry.sql call_count.sql collection.sql queue.sql tracked_column.sql job.sql evaluation.sql \
-	rollout.sql call_log.sql sql_example.sql)
+	rollout.sql call_log.sql sql_example.sql engine_choice.sql)
 CODE = $(addprefix sql/functions/, internal.sql embedding.sql classification.sql schema.sql text_to_sql.sql registry.sql cache.sql \
 	collection_names.sql collection_vectors.sql collection_objects.sql collection.sql queue.sql filling.sql search.sql \
 	sql_check.sql ask.sql job.sql job_worker.sql training.sql \
@@ -52,7 +52,7 @@ installcheck: private-installcheck
 clean:
 endif
 
-.PHONY: install-sql install-package uninstall-package install-deps install-train dev dev-stop demo test lint unit \
+.PHONY: install-sql install-package uninstall-package install-deps install-train install-openvino dev dev-stop demo test lint unit \
 	check-generated private-installcheck integration clients fuzz soak-jobs soak-queue soak-rollout soak-serving bench bench-train bench-sql bench-load dist
 
 ifndef SQL_ONLY
@@ -69,6 +69,8 @@ install-deps:
 	WHEELS="$(WHEELS)" scripts/environment.sh "$(DESTDIR)$(FOLDER)/venv" "$(PYTHON)" cli
 install-train:
 	WHEELS="$(WHEELS)" scripts/environment.sh "$(DESTDIR)$(FOLDER)/venv" "$(PYTHON)" cli train
+install-openvino:
+	WHEELS="$(WHEELS)" scripts/environment.sh "$(DESTDIR)$(FOLDER)/venv" "$(PYTHON)" cli openvino
 
 dev dev-stop demo:
 	@scripts/$@.sh

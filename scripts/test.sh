@@ -123,7 +123,7 @@ stop_test_cluster() {
     "$checkout/scripts/cluster.sh" stop "$name"
 }
 
-extras=(cli train model test)
+extras=(cli train model openvino test)
 [[ " $*" != *" bench"* ]] || extras+=(bench)
 "$checkout/scripts/setup.sh" "${extras[@]}"
 PG_CONFIG=$(find_pg_config)

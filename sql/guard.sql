@@ -63,7 +63,7 @@ BEGIN
           'embed_table', 'track_column', 'prepare_rollout', 'maintain', 'grant_usage', 'grant_operate', 'grant_admin', 'grant_ask', 'ask',
           'auto_embed', 'drop_auto_embed', 'requeue_failed', 'semantic_search', 'hybrid_search',
           'import_model', 'finetune_sbert', 'finetune_classifier', 'finetune_text_to_sql', 'distill_model', 'quantize_model',
-          'export_onnx', 'export_tensorrt', 'evaluate_model', 'model_card', 'cancel_job', 'job_log',
+          'export_onnx', 'export_tensorrt', 'evaluate_model', 'tune_engine', 'reset_engine', 'model_card', 'cancel_job', 'job_log',
           'rollout_model', 'rollback_model', 'rollout_explain', 'rollout_tick',
           'ab_report', 'ab_selftest', 'record_feedback', 'quality_report', 'drift_report'
       ]::pg_catalog.name[])

@@ -528,7 +528,8 @@ COMMENT ON VIEW pgml_tune.stat_jobs IS
     'How many jobs of all roles there are of each kind and state, and when the first and the last of them were asked for.';
 
 CREATE OR REPLACE VIEW pgml_tune.loaded_models AS
-SELECT l.place, v.versions, l.bytes, l.is_pinned, l.is_quarantined, l.calls, l.last_used_at, l.artifact_sha256
+SELECT l.place, v.versions, l.bytes, l.is_pinned, l.is_quarantined, l.calls, l.last_used_at, l.artifact_sha256,
+       l.engine, l.provider, l.inference_precision
 FROM pgml_tune._loaded_models() AS l
 LEFT JOIN LATERAL (
     SELECT array_agg(r.model || '@' || r.version ORDER BY r.model, r.version) AS versions
@@ -537,6 +538,29 @@ LEFT JOIN LATERAL (
 ) AS v ON true;
 COMMENT ON VIEW pgml_tune.loaded_models IS
     'Models in memory: those of the worker, with what it has stopped running after crashes, and those of this session; versions are those of this database.';
+
+CREATE OR REPLACE VIEW pgml_tune.engine_choices AS
+SELECT m.name AS model,
+       v.version,
+       c.engine,
+       c.provider,
+       c.inference_precision,
+       c.threads,
+       c.lanes,
+       c.batch_size,
+       c.texts_per_second,
+       c.gain_percent,
+       c.latency_ms,
+       c.agreement,
+       c.machine,
+       c.job_id,
+       c.created_by,
+       c.measured_at
+FROM pgml_tune.engine_choice AS c
+JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
+JOIN pgml_tune.model AS m ON m.model_id = v.model_id;
+COMMENT ON VIEW pgml_tune.engine_choices IS
+    'Versions that the worker runs in another way than by the engine they were made for, as tune_engine() has found it best, and on which machine.';
 
 CREATE OR REPLACE VIEW pgml_tune.stat_progress WITH (security_barrier) AS
 SELECT j.job_id,
@@ -911,6 +935,10 @@ FROM (
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.export_onnx(text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.export_tensorrt(text, text, jsonb, boolean, bigint)'),
     ('operate', 'EXECUTE', 'PROCEDURE @extschema@.evaluate_model(text, text, text[], jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'PROCEDURE @extschema@.tune_engine(text, text, jsonb, boolean, bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION @extschema@.reset_engine(text, text)'),
+    ('operate', 'SELECT', 'TABLE pgml_tune.engine_choices, pgml_tune.engine_choice'),
+    ('operate', 'DELETE', 'TABLE pgml_tune.engine_choice'),
     ('admin', 'EXECUTE', 'PROCEDURE @extschema@.import_model(text, text, text, text, jsonb, boolean, bigint)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.register_model(text, text, text, text, jsonb)'),
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.drop_model_version(text, text)'),

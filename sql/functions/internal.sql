@@ -203,6 +203,7 @@ BEGIN
         INSERT INTO pgml_tune.serving_history (pointer, kind, from_target, reason)
         VALUES (v_model.name, 'version', _drop_version.version, 'last version dropped');
     END IF;
+    DELETE FROM pgml_tune.engine_choice AS c WHERE c.model_version_id = v_version_id;
     DELETE FROM pgml_tune.model_version AS v WHERE v.model_version_id = v_version_id;
     IF v_is_last THEN
         DELETE FROM pgml_tune.model AS m WHERE m.model_id = v_model.model_id;

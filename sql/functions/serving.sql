@@ -1,7 +1,7 @@
 CREATE OR REPLACE FUNCTION pgml_tune._loaded_models()
 RETURNS TABLE (
     place text, artifact_sha256 text, bytes bigint, is_pinned boolean, is_quarantined boolean, calls bigint,
-    last_used_at timestamptz
+    last_used_at timestamptz, engine text, provider text, inference_precision text
 )
 LANGUAGE plpython3u VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp

@@ -106,6 +106,47 @@ $python$;
 COMMENT ON PROCEDURE @extschema@.evaluate_model(text, text, text[], jsonb, boolean, bigint) IS
     'Measures a version on rows (text, text, score), (query, document, grade), (text, label) or (question, sql) and keeps the figures in pgml_tune.evaluations; scores times 100, latency in ms.';
 
+CREATE OR REPLACE PROCEDURE @extschema@.tune_engine(
+    model text, version text DEFAULT NULL,
+    options jsonb DEFAULT '{}', wait boolean DEFAULT true, INOUT job_id bigint DEFAULT NULL
+)
+LANGUAGE plpython3u
+AS $python$
+from pgml_tune.backend import training
+return training.tune_engine(model, version, options, wait)
+$python$;
+COMMENT ON PROCEDURE @extschema@.tune_engine(text, text, jsonb, boolean, bigint) IS
+    'Measures on this machine with which engine, precision, threads and batches the worker runs a version fastest, and has it run so if its vectors stay the same; options: min_cosine, engines, seconds, texts.';
+
+CREATE OR REPLACE FUNCTION @extschema@.reset_engine(model text, version text DEFAULT NULL)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- As callers write it elsewhere: name@version.
+    v_name text := split_part(reset_engine.model, '@', 1);
+    v_version text := coalesce(reset_engine.version, nullif(split_part(reset_engine.model, '@', 2), ''));
+    v_version_id bigint;
+BEGIN
+    SELECT v.model_version_id INTO v_version_id
+    FROM pgml_tune.model AS m
+    JOIN pgml_tune.model_version AS v ON v.model_id = m.model_id
+    WHERE m.name = v_name AND v.version = coalesce(
+        v_version, (SELECT s.version FROM pgml_tune.serving AS s WHERE s.model_id = m.model_id)
+    );
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'version "%" does not exist', concat_ws('@', coalesce(v_name, 'NULL'), v_version)
+            USING ERRCODE = '42704', HINT = 'SELECT model, version FROM pgml_tune.engine_choices';
+    END IF;
+    DELETE FROM pgml_tune.engine_choice AS c WHERE c.model_version_id = v_version_id;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.reset_engine(text, text) IS
+    'Has the worker run a version by its own engine again, whatever tune_engine() has chosen; false if nothing was.';
+
 CREATE OR REPLACE FUNCTION @extschema@.model_card(name text, version text DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE plpgsql STABLE

@@ -73,6 +73,7 @@ JOBS = {
     "finetune_text_to_sql",
     "import_model",
     "quantize_model",
+    "tune_engine",
 }
 WITHOUT_SEARCH_PATH = {
     # A procedure with a SET clause could not commit.

@@ -12,7 +12,7 @@ from conftest import Connect
 from dumping import restored_copy
 
 CANARY = "kanarienvogel4711"
-KEPT = ("model", "model_version", "serving", "serving_history", "setting")
+KEPT = ("model", "model_version", "serving", "serving_history", "setting", "engine_choice")
 SEQUENCES = {
     "model": "model_id",
     "model_version": "model_version_id",
@@ -25,6 +25,10 @@ def source(db: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """A database with settings, a second model, cached texts and tables of a user."""
     db.execute("SELECT configure('max_batch_texts', '123')")
     db.execute("SELECT register_model('dumped', 'minilm@v1', 'embedding', 'v1', '{\"description\": \"d\"}')")
+    db.execute(
+        "INSERT INTO pgml_tune.engine_choice SELECT model_version_id, 'a machine', 'openvino', 'cpu', 'fp32', 1, 2, 8,"
+        " 500, 25, 2, 1, 1, 'postgres' FROM pgml_tune.model_version WHERE version = 'v1' LIMIT 1"
+    )
     db.execute(f"SELECT embed('{CANARY}'), embed(ARRAY['{CANARY} 2', '{CANARY} 3'])")
     db.execute(
         "CREATE TABLE note (note_id integer PRIMARY KEY, content text NOT NULL,"

@@ -232,6 +232,19 @@ def evaluate_model(generator: Generator) -> Call:
     return Call("evaluate_model(%s::text, %s::text, %s::text[], %s::jsonb)", arguments, kind="procedure")
 
 
+def tune_engine(generator: Generator) -> Call:
+    model = generator.valid_mostly(["minilm", "minilm@v1"], [generator.name()], 0.9)
+    version = generator.valid_mostly([None, "v1"], [generator.name()], 0.9)
+    options = generator.valid_mostly([None, "{}", '{"engines": ["openvino"]}'], [generator.options()], 0.9)
+    return Call("tune_engine(%s::text, %s::text, %s::jsonb)", (model, version, options), kind="procedure")
+
+
+def reset_engine(generator: Generator) -> Call:
+    name = generator.valid_mostly(["minilm", "minilm@v1"], [generator.name()], 0.7)
+    version = generator.valid_mostly([None, "v1", "v1-int8"], [generator.name()], 0.7)
+    return Call("reset_engine(%s::text, %s::text)::text", (name, version))
+
+
 def cancel_job(generator: Generator) -> Call:
     return Call("cancel_job(%s::text::bigint)::text", (generator.number(),))
 
@@ -283,7 +296,7 @@ SHARES: dict[Callable[[Generator], Call], float] = {
     prepare_rollout: 0.02, embed_table: 0.06, track_column: 0.03, auto_embed: 0.07, drop_auto_embed: 0.02,
     requeue_failed: 0.01,
     semantic_search: 0.08, hybrid_search: 0.06, finetune_sbert: 0.06, evaluate_model: 0.04,
-    cancel_job: 0.01, model_card: 0.02,
+    tune_engine: 0.03, reset_engine: 0.02, cancel_job: 0.01, model_card: 0.02,
     report: 0.03, ab_selftest: 0.01, record_feedback: 0.03, add_sql_example: 0.05, drop_sql_example: 0.01,
 }  # fmt: skip
 OF_TABLES = (embed_table, track_column, auto_embed)

@@ -10,11 +10,14 @@ import pytest
 from pgml_tune import __version__
 from pgml_tune.db import Place
 from pgml_tune.engine.artifact import bind_name, new_artifact, publish
+from pgml_tune.engine.machine import fingerprint
+from pgml_tune.engine.way import Way
 from pgml_tune.ipc.spool import database_folder
 from pgml_tune.records import ModelReference
 from pgml_tune.service import doctor
 from pgml_tune.settings import Paths
 from pgml_tune.store.call_log import LogFacts
+from pgml_tune.store.engine_choice import EngineChoice
 from pgml_tune.store.job import JobFacts
 from pgml_tune.store.server import ServerFacts
 
@@ -32,7 +35,7 @@ class FakeSession:
 def checks(tmp_path, monkeypatch):
     """Runs all checks on a registry that holds some versions; by name."""
 
-    def run(*versions, namesakes=None, collections=(), jobs=NO_JOBS, settings=None, log=SOUND_LOG):
+    def run(*versions, namesakes=None, collections=(), jobs=NO_JOBS, settings=None, log=SOUND_LOG, choices=()):
         facts = ServerFacts(170000, "17.0", __version__, "public", "0.8.4", None, "minilm", namesakes)
         monkeypatch.setattr(doctor, "server_facts", lambda db: facts)
         monkeypatch.setattr(doctor.registry, "all_versions", lambda db: versions)
@@ -40,6 +43,7 @@ def checks(tmp_path, monkeypatch):
         monkeypatch.setattr(doctor.job, "job_facts", lambda db: jobs)
         monkeypatch.setattr(doctor.rollout, "faults", lambda db: [])
         monkeypatch.setattr(doctor.queue, "lags", lambda db: [])
+        monkeypatch.setattr(doctor.engine_choice, "choices", lambda db: choices)
         monkeypatch.setattr(doctor.call_log, "log_facts", lambda db: log)
         monkeypatch.setattr(doctor, "read_settings", lambda db: (__version__, settings or {}))
         paths = Paths(tmp_path, tmp_path, (), None)
@@ -141,3 +145,16 @@ def test_a_worker_that_does_not_answer_is_a_warning(checks, monkeypatch):
     monkeypatch.setattr(doctor.loaded, "status", lambda client: None)
     monkeypatch.setattr(doctor, "is_served", lambda address: True)
     assert checks()["serving"].status == "warn"
+
+
+def test_a_way_that_was_chosen_elsewhere_is_told_with_what_mends_it(checks):
+    way = Way.of("openvino", 1, 2, 32).to_json()
+    choices = [
+        EngineChoice("0" * 64, ModelReference("minilm", version), machine, way, 0.0)
+        for version, machine in (("v1", fingerprint()), ("v2", "another"))
+    ]
+    found = checks(choices=choices)
+    assert found["engine of minilm@v1"].status == "ok"
+    elsewhere = found["engine of minilm@v2"]
+    assert elsewhere.status == "warn" and "another" in elsewhere.detail
+    assert elsewhere.fix == "CALL tune_engine('minilm', 'v2'); or SELECT reset_engine('minilm', 'v2')"

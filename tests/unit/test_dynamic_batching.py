@@ -9,7 +9,7 @@ from pgml_tune.engine.dynamic_batching import BatchLimits, Part, Wait, form_batc
 LIMITS = BatchLimits(texts=8, wait_seconds=0.1, bulk_wait_seconds=1.0)
 PART = Part(
     number=0, digest="d", session=1, is_bulk=False, arrived=100.0, texts=1, tokens=10, longest=10, most_tokens=1000,
-    is_mixable=True,
+    is_mixable=True, most_texts=100,
 )  # fmt: skip
 NOW = 100.01
 
@@ -34,6 +34,10 @@ def test_a_small_batch_waits_for_more_while_another_is_computed_but_no_longer_th
 def test_a_batch_that_is_full_does_not_wait():
     assert len(form_batch(parts(5), NOW, False, LIMITS, {})) == 5
     assert form_batch([replace(PART, tokens=600, longest=600)], NOW, False, LIMITS, {}) != Wait(0.1)
+
+
+def test_a_batch_has_no_more_texts_than_are_best_for_its_model():
+    assert len(form_batch(parts(20, most_texts=3), NOW, True, LIMITS, {})) == 3
 
 
 def test_a_batch_has_no_more_texts_and_padded_tokens_than_it_may():

@@ -76,6 +76,12 @@ WRONG: list[tuple[str, str, Any]] = [
     ("export_tensorrt", "shapes", {"min": [1, 8], "opt": [16, 64]}),
     ("export_tensorrt", "shapes", {"min": [8, 8], "opt": [4, 64], "max": [64, 256]}),
     ("export_tensorrt", "shapes", {"min": [1], "opt": [1], "max": [1]}),
+    ("tune_engine", "min_cosine", 0.5),
+    ("tune_engine", "engines", []),
+    ("tune_engine", "engines", ["onnx"]),
+    ("tune_engine", "engines", [["openvino"]]),
+    ("tune_engine", "seconds", 0),
+    ("tune_engine", "texts", 1),
     ("import_model", "quantize", ["fp16"]),
     ("import_model", "quantize", "int8_dynamic"),
 ]

@@ -5,8 +5,11 @@ import signal
 
 import pytest
 
+from pgml_tune.engine.way import Way
 from pgml_tune.ipc.note import Note, read_note
+from pgml_tune.records import ModelReference
 from pgml_tune.settings import Limits
+from pgml_tune.store.engine_choice import EngineChoice
 from pgml_tune.worker.suspicion import Suspicion
 from pgml_tune.worker.wishes import Wish, Wishes, combined
 
@@ -44,6 +47,17 @@ def test_where_databases_differ_the_smallest_limit_counts_and_the_models_of_all(
     order = combined(wishes)
     assert (order["batch_size"], order["serve_threads"], order["max_wait_ms"]) == (48, 3, 100)
     assert order["pins"] == [ONE, OTHER]
+
+
+def test_of_ways_that_databases_have_chosen_the_newest_counts():
+    def wish(engine, measured_at):
+        way = Way.of(engine, 1, 2, 32).to_json()
+        choice = EngineChoice(ONE, ModelReference("m", "v1"), "here", way, measured_at)
+        return Wish.of(Limits.from_rows({}), [], [choice])
+
+    order = combined([wish("openvino", 2.0), wish("openvino_bf16", 1.0)])
+    assert order["ways"][ONE]["way"]["precision"] == "fp32"
+    assert combined([Wish.of(Limits.from_rows({}), [])])["ways"] == {}
 
 
 def test_a_database_that_is_not_served_any_more_wants_nothing():

@@ -136,6 +136,13 @@ def evaluate_model(
     return _run(db, wait, lambda: training.evaluate_model(db, model, eval_query, metrics, options))
 
 
+@entrypoint
+def tune_engine(
+    db: Session, model: str | None, version: str | None, options: str | None, wait: bool | None
+) -> list[int]:
+    return _run(db, wait, lambda: training.tune_engine(db, model, version, options))
+
+
 def _run(db: Session, wait: bool | None, make_request: Callable[[], Request]) -> list[int]:
     """The number of the job, as the one column of the procedure's result."""
     if wait is None:

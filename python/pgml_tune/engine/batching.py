@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 MAX_TEXTS = 32
 MIN_BATCH_TOKENS, MAX_BATCH_TOKENS = 256, 8192
 TARGET_SECONDS = 0.2  # a cancel is noticed between two batches
+SERVED_SECONDS = 0.05  # that a batch of the worker takes at most, so that nobody waits long behind it
 CHUNK_TEXTS, CHUNK_CHARACTERS = 512, 1 << 20  # tokenized between two looks for a cancel
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 TokenArray = NDArray[np.int64]  # [batch, tokens]
 VectorArray = NDArray[np.float32]  # [batch, dimensions]
+INPUTS, TYPES = frozenset({"input_ids", "attention_mask"}), "token_type_ids"  # what a graph takes, and may take, too
 OUTPUTS = {"embedding": "sentence_embedding", "classification": "logits"}  # what a graph gives, by its task
 
 

@@ -24,6 +24,7 @@ class Part:
     longest: int
     most_tokens: int  # that the model works off within a moment
     is_mixable: bool  # texts of others in the batch do not change its vectors
+    most_texts: int  # that a batch of the model may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,15 @@ def form_batch(
     if not head.is_mixable:
         return [head]
     batch, texts, tokens, longest = [head], head.texts, head.tokens, head.longest
+    most_texts = min(limits.texts, head.most_texts)
     for part in ordered[1:_MOST_LOOKED_AT]:
-        if part.digest != head.digest or not part.is_mixable or texts + part.texts > limits.texts:
+        if part.digest != head.digest or not part.is_mixable or texts + part.texts > most_texts:
             continue
         padded = max(longest, part.longest) * (texts + part.texts)
         if padded <= head.most_tokens and padded <= _MOST_PADDING * (tokens + part.tokens):
             batch.append(part)
             texts, tokens, longest = texts + part.texts, tokens + part.tokens, max(longest, part.longest)
-    is_full = 2 * texts > limits.texts or 2 * longest * texts > head.most_tokens
+    is_full = 2 * texts > most_texts or 2 * longest * texts > head.most_tokens
     waits_until = min(part.arrived for part in batch) + limits.wait_seconds
     if is_idle or is_full or now >= waits_until:
         return batch

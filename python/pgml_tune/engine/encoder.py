@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pgml_tune.engine import tensorrt
+from pgml_tune.engine import openvino, tensorrt
 from pgml_tune.engine.artifact import GRAPH, PLAN, Artifact
 from pgml_tune.engine.batching import batch_size, chunks, token_budget
 from pgml_tune.engine.contract import OUTPUTS, Runtime, TokenArray, VectorArray
@@ -18,6 +18,8 @@ from pgml_tune.engine.onnx import ENGINE, OnnxRuntime
 from pgml_tune.engine.padding import pad
 from pgml_tune.engine.signals import blocked_signals
 from pgml_tune.engine.tokenizer import TextTokenizer, Tokens
+from pgml_tune.engine.turns import InTurns
+from pgml_tune.engine.way import OPENVINO, Way
 from pgml_tune.engine.work import Work
 from pgml_tune.errors import ArtifactDamaged, InvalidArgument, NotSupported
 from pgml_tune.records import VERBS, ArtifactConfig
@@ -30,14 +32,14 @@ class Encoder(ABC):
 
     task: ClassVar[str]
 
-    def __init__(self, artifact: Artifact, threads: int) -> None:
+    def __init__(self, artifact: Artifact, threads: int, way: Way | None = None) -> None:
         artifact.verify()
         self.config = artifact.config()
         if self.config.task != self.task:
             raise NotSupported(f"the model does not {VERBS[self.task]}", detail=f"Its task is {self.config.task}.")
         with blocked_signals():
             self._tokenizer = TextTokenizer(artifact.path("tokenizer.json"), self.config.max_tokens)
-            self._runtime = open_runtime(self.config, artifact.folder, threads)
+            self._runtime = open_runtime(self.config, artifact.folder, threads, way)
             self._runtime.run(np.zeros((1, 1), np.int64), np.ones((1, 1), np.int64))
         self._speed = _SPEED_BEFORE_MEASURED
 
@@ -129,11 +131,16 @@ class Encoder(ABC):
         return rows
 
 
-def open_runtime(config: ArtifactConfig, folder: Path, threads: int) -> Runtime:
-    """The network in an artifact's folder, loaded by the engine that it is made for."""
+def open_runtime(config: ArtifactConfig, folder: Path, threads: int, way: Way | None = None) -> Runtime:
+    """The network in an artifact's folder, loaded by the engine that it is made for, or in the way that was chosen."""
     output = OUTPUTS[config.task]
     if config.engine == tensorrt.ENGINE:
         return tensorrt.TensorRtRuntime(folder / PLAN, config.source.get("tensorrt"), output)
     if config.engine != ENGINE:
         raise NotSupported(f'engine "{config.engine}" of the model is not one of this version')
-    return OnnxRuntime(folder / GRAPH, threads, output)
+    if way is None:
+        return OnnxRuntime(folder / GRAPH, threads, output)
+    if way.engine == OPENVINO:
+        return openvino.OpenVinoRuntime(folder / GRAPH, way, output)
+    runtime = OnnxRuntime(folder / GRAPH, way.threads, output, way.provider)
+    return InTurns(runtime, way.lanes) if way.threads > 1 else runtime

@@ -11,14 +11,16 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from pgml_tune.engine.artifact import PLANS, WEIGHTS
-from pgml_tune.engine.contract import OUTPUTS, TokenArray, VectorArray
+from pgml_tune.engine.contract import INPUTS, OUTPUTS, TYPES, TokenArray, VectorArray
 from pgml_tune.engine.files import open_plain
-from pgml_tune.errors import ArtifactDamaged
+from pgml_tune.engine.way import CPU as ON_CPU
+from pgml_tune.engine.way import CUDA, TENSORRT
+from pgml_tune.errors import ArtifactDamaged, NotSupported
 
 # On the CPU these two take longer than the operators they replace (13 % for fp32, 30 % for dynamic INT8).
 SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 CPU = "CPUExecutionProvider"
-_INPUTS, _TYPES = frozenset({"input_ids", "attention_mask"}), "token_type_ids"
+PROVIDERS = {TENSORRT: "TensorrtExecutionProvider", CUDA: "CUDAExecutionProvider", ON_CPU: CPU}  # the fastest first
 ENGINE = "onnxruntime"
 OUTPUT = OUTPUTS["embedding"]
 _FAILURES = (
@@ -47,10 +49,23 @@ def choose_providers(available: Sequence[str], cache: Path) -> list[tuple[str, d
     return [(name, options) for name, options in known.items() if name in available]
 
 
+def behind(provider: str | None, available: Sequence[str]) -> list[str]:
+    """Of the providers that are there this one and those that it falls back on; all of them for None."""
+    names = list(PROVIDERS.values())
+    wanted = names[0 if provider is None else list(PROVIDERS).index(provider) :]
+    if provider is not None and PROVIDERS[provider] not in available:
+        raise NotSupported(
+            f"the installed ONNX Runtime has no {PROVIDERS[provider]}",
+            detail=f"It has {', '.join(available)}.",
+            hint="Install onnxruntime-gpu in place of onnxruntime.",
+        )
+    return [name for name in wanted if name in available]
+
+
 class OnnxRuntime:
     """An ONNX Runtime session on the CPU, or on a GPU where the installed ONNX Runtime is one for GPUs."""
 
-    def __init__(self, model_file: Path, threads: int, output: str = OUTPUT) -> None:
+    def __init__(self, model_file: Path, threads: int, output: str = OUTPUT, provider: str | None = None) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -64,7 +79,8 @@ class OnnxRuntime:
                 content = file.read()
             options.add_external_initializers_from_files_in_memory([WEIGHTS], [content], [len(content)])
         # The artifact's folder is never written to; plans that are made on the way lie beside all artifacts.
-        providers = choose_providers(onnxruntime.get_available_providers(), model_file.parent.with_name(PLANS))
+        available = behind(provider, onnxruntime.get_available_providers())
+        providers = choose_providers(available, model_file.parent.with_name(PLANS))
         try:
             self._session = onnxruntime.InferenceSession(
                 str(model_file),
@@ -74,21 +90,26 @@ class OnnxRuntime:
             )
         except _FAILURES as error:
             raise ArtifactDamaged("ONNX Runtime cannot load the model", detail=str(error)) from None
+        if provider is not None and self._session.get_providers()[0] != PROVIDERS[provider]:
+            raise NotSupported(
+                f"ONNX Runtime has no device for {PROVIDERS[provider]}",
+                detail=f"It would compute with {self._session.get_providers()[0]}.",
+            )
         inputs = {entry.name: entry.type for entry in self._session.get_inputs()}
         outputs = {entry.name: entry.type for entry in self._session.get_outputs()}
-        names_fit = _INPUTS <= set(inputs) <= {*_INPUTS, _TYPES}
+        names_fit = INPUTS <= set(inputs) <= {*INPUTS, TYPES}
         if not names_fit or set(inputs.values()) != {"tensor(int64)"} or outputs.get(output) != "tensor(float)":
             raise ArtifactDamaged(
                 "the model does not have the inputs and the output of a text encoder",
-                detail=f"Inputs are {', '.join(sorted(_INPUTS))} and perhaps {_TYPES}, the output is {output}.",
+                detail=f"Inputs are {', '.join(sorted(INPUTS))} and perhaps {TYPES}, the output is {output}.",
             )
-        self._wants_types = _TYPES in inputs
+        self._wants_types = TYPES in inputs
         self._output = output
 
     def run(self, token_ids: TokenArray, attention_mask: TokenArray) -> VectorArray:
         feed = {"input_ids": token_ids, "attention_mask": attention_mask}
         if self._wants_types:
-            feed[_TYPES] = np.zeros_like(token_ids)
+            feed[TYPES] = np.zeros_like(token_ids)
         try:
             vectors: VectorArray = self._session.run([self._output], feed)[0]
         except _FAILURES as error:

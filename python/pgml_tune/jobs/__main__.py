@@ -32,6 +32,7 @@ MODULES = {  # kind -> module with run(job, report) -> result, loaded when such 
     "export_onnx": "exporting",
     "export_tensorrt": "tensorrt",
     "evaluate_model": "evaluating",
+    "tune_engine": "tuning",
 }
 _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -18,7 +18,9 @@ from pgml_tune import __version__
 from pgml_tune.db import Database, Session
 from pgml_tune.engine.artifact import Artifact, bound_digest
 from pgml_tune.engine.generator import ENDPOINT
+from pgml_tune.engine.machine import fingerprint
 from pgml_tune.engine.orphans import left_over
+from pgml_tune.engine.way import Way
 from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.ipc import spool
 from pgml_tune.ipc.addresses import worker_address
@@ -28,7 +30,7 @@ from pgml_tune.records import Check, ModelReference
 from pgml_tune.service import loaded
 from pgml_tune.service.secret import FILE_NAME
 from pgml_tune.settings import Limits, Paths
-from pgml_tune.store import call_log, job, queue, registry, rollout
+from pgml_tune.store import call_log, engine_choice, job, queue, registry, rollout
 from pgml_tune.store.collection import collection_faults
 from pgml_tune.store.server import ServerFacts, server_facts
 from pgml_tune.store.setting import read_settings
@@ -57,6 +59,7 @@ def examine(db: Session, read_paths: Callable[[], Paths]) -> list[Check]:
     endpoint = Limits.from_rows(read_settings(db)[1]).sql_endpoint
     for reference, digest in registry.all_versions(db):
         checks.append(_version(paths.model_root, reference, digest, endpoint))
+    checks += _engines(db)
     return [*checks, *_collections(db), *_rollouts(db), *_log(db, paths.spool_dir), *_jobs(db), *_queues(db)]
 
 
@@ -78,6 +81,18 @@ def _serving(paths: Paths) -> Iterator[Check]:
         yield Check("serving", "warn", f"not run any more after crashes: {stopped}", fix)
     else:
         yield Check("serving", "ok", f"{len(told['models'])} models in the worker")
+
+
+def _engines(db: Database) -> Iterator[Check]:
+    """Ways of running versions that do not count here: found on another machine, or for other libraries."""
+    here = fingerprint()
+    for choice in engine_choice.choices(db):
+        name, arguments = f"engine of {choice.reference}", f"('{choice.reference.name}', '{choice.reference.version}')"
+        if choice.machine == here:
+            yield Check(name, "ok", f"the worker runs it by {Way.from_json(choice.way)}")
+        else:
+            detail = f"runs by its own engine: another was chosen on ({choice.machine}), this is ({here})"
+            yield Check(name, "warn", detail, f"CALL tune_engine{arguments}; or SELECT reset_engine{arguments}")
 
 
 def _jobs(db: Database) -> Iterator[Check]:

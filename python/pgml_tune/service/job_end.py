@@ -12,7 +12,7 @@ from pgml_tune.engine.artifact import Artifact, bind_name
 from pgml_tune.errors import InvalidArgument
 from pgml_tune.records import ModelReference, check_name
 from pgml_tune.service.registry import add_version, checked_artifact, next_version
-from pgml_tune.store import job_run, registry
+from pgml_tune.store import engine_choice, job_run, registry
 from pgml_tune.store.job_run import Claim
 from pgml_tune.store.registry import VersionRow
 
@@ -71,11 +71,22 @@ def end_job(db: Connection, model_root: Path, held: Claim) -> str:
             return "cancelled"
         references = {} if target is None or not files else _register(db, model_root, target, files, held.created_by)
         job_run.add_evaluations(db, held, [row for entry in held.evaluations for row in rows_of(entry, references)])
+        if held.kind == "tune_engine":
+            _keep_choice(db, held)
         job_run.succeed(db, held, (held.result or {}) | {"versions": [str(name) for name in references.values()]})
         # Last, because no rollback undoes it.
         for digest, reference in references.items():
             bind_name(model_root, reference, digest)
     return "succeeded"
+
+
+def _keep_choice(db: Connection, held: Claim) -> None:
+    """Have the worker run a version as was found best, or again by its own engine."""
+    registry.hold_registry(db)  # nobody drops it meanwhile
+    model = held.parameters["models"]["model"]
+    reference = ModelReference.parse(model["reference"])
+    choice = (held.result or {}).get("choice")
+    engine_choice.keep(db, reference, model["digest"], choice, held.job_id, held.created_by)
 
 
 def _register(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pgml_tune.engine.way import ENGINES
 from pgml_tune.errors import InvalidArgument
 from pgml_tune.records import is_valid_name
 from pgml_tune.service.options import parse_options
@@ -293,6 +294,18 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         _integer("k", 10, 1, 1000, "How many of the nearest count in ndcg@k, recall@k and mrr@k."),
         _integer("batch_size", 32, 1, 4096, "Texts per run of the model."),
         _THREADS,
+    ),
+    "tune_engine": (
+        _number("min_cosine", 0.99999, 0.9, 1, "How well its vectors must agree with those of a session."),
+        _list(
+            "engines",
+            f"a list of {', '.join(ENGINES)}",
+            "What to try; by default all that the machine has.",
+            lambda value: type(value) is str and value in ENGINES,
+            len(ENGINES),
+        ),
+        _number("seconds", 30, 1, 3600, "Time for the measurements of speed together."),
+        _integer("texts", 256, 32, 4096, "Texts that are measured on, out of Python's documentation."),
     ),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +50,7 @@ def _of_worker(told: dict[str, Any] | None) -> list[dict[str, Any]]:
             "is_quarantined": False,
             "calls": model["calls"],
             "last_used_at": datetime.fromtimestamp(model["last_used_at"], UTC).isoformat(),
+            **_engine(model["engine"], model["way"]),
         }
         for model in told["models"]
     ]
@@ -58,7 +59,7 @@ def _of_worker(told: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _of_session(models: Models) -> list[dict[str, Any]]:
-    return [_row(SESSION, digest) for digest in models.digests]
+    return [_row(SESSION, digest) | _engine(engine, None) for digest, engine in models.engines.items()]
 
 
 def _row(place: str, digest: str, *, is_quarantined: bool = False) -> dict[str, Any]:
@@ -70,4 +71,12 @@ def _row(place: str, digest: str, *, is_quarantined: bool = False) -> dict[str, 
         "is_quarantined": is_quarantined,
         "calls": None,
         "last_used_at": None,
+        **_engine(None, None),
     }
+
+
+def _engine(engine: str | None, way: Mapping[str, Any] | None) -> dict[str, str | None]:
+    """What runs a model, and how, where tune_engine() has chosen that."""
+    if way is None:
+        return {"engine": engine, "provider": None, "inference_precision": None}
+    return {"engine": engine, "provider": way["provider"], "inference_precision": way["precision"]}

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pgml_tune.engine.artifact import Artifact
 from pgml_tune.service.slots import Slots
@@ -39,6 +39,11 @@ class Models:
     def digests(self) -> list[str]:
         """The artifacts that are loaded."""
         return [digest for _, digest in self._loaded]
+
+    @property
+    def engines(self) -> dict[str, str]:
+        """The artifacts that are loaded, and what runs each."""
+        return {digest: str(cast(Any, loaded.model).config.engine) for (_, digest), loaded in self._loaded.items()}
 
     def artifact(self, digest: str) -> Artifact:
         """The files of a model."""

@@ -13,9 +13,11 @@ from pgml_tune.service.job import Request, RowQuery
 from pgml_tune.service.job_options import parse_job_options
 from pgml_tune.service.resolution import Rules
 from pgml_tune.service.training_rows import LOSSES
+from pgml_tune.settings import Limits
 from pgml_tune.store import job as store
 from pgml_tune.store import registry
 from pgml_tune.store.job import VersionFacts
+from pgml_tune.store.setting import read_settings
 
 _SHOW_VERSIONS = "SELECT model, version, task FROM pgml_tune.model_versions"
 _LAYERS = re.compile(r"layers:([1-9][0-9]{0,2})\Z")
@@ -284,6 +286,29 @@ def evaluate_model(
     return Request("evaluate_model", parameters, queries, takes_schema=measured.task == "text_to_sql")
 
 
+def tune_engine(db: Session, model: str | None, version: str | None, options: str | None) -> Request:
+    """A request to measure the ways of running a version on this machine, and to take the best."""
+    values = parse_job_options("tune_engine", options)
+    found = _without_writers(_find(db, _reference(model, version)))
+    limits = Limits.from_rows(read_settings(db)[1])
+    # What the worker computes with, not what jobs may: it is the worker that is measured.
+    names = ("serve_threads", "batch_size", "batch_tokens")
+    served = {name: getattr(limits, name) for name in names}
+    return Request("tune_engine", values | served | {"models": {"model": _start(found)}, "target": None})
+
+
+def _reference(model: str | None, version: str | None) -> str | None:
+    """The model and its version as one name."""
+    if model is None or version is None:
+        return model
+    reference = ModelReference.parse(model)
+    if reference.version not in (None, version):
+        raise InvalidArgument(
+            f'version is "{version}", model "{model}" names another one', hint=f"CALL tune_engine('{model}')"
+        )
+    return str(ModelReference(reference.name, check_name(version, "version")))
+
+
 def _metrics(
     metrics: list[str | None] | None, possible: tuple[str, ...], k: int
 ) -> tuple[list[str] | None, tuple[str, ...]]:
@@ -330,7 +355,7 @@ def _without_writers(found: VersionFacts) -> VersionFacts:
         raise NotSupported(
             f'model "{found.reference}" writes SQL',
             detail="Such a model is stored in 8 bits from the start; models that embed or classify can be quantized,"
-            " exported and distilled.",
+            " exported, distilled and run in other ways.",
         )
     return found
 

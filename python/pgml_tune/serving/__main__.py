@@ -23,6 +23,7 @@ from pgml_tune.errors import TuneError
 from pgml_tune.ipc.note import Note
 from pgml_tune.ipc.peers import trusted_users
 from pgml_tune.ipc.place import note_path
+from pgml_tune.serving.choices import read_choices
 from pgml_tune.serving.hosted import Models
 from pgml_tune.serving.listener import Listener, accept, open_port, own_secret
 from pgml_tune.serving.newcomers import MOST_NEWCOMERS, Newcomers
@@ -160,6 +161,9 @@ class Serving:
             self._scheduler.quarantined = frozenset(order["quarantined"])
         if "suspects" in order:
             self._scheduler.suspects = frozenset(order["suspects"])
+        if "ways" in order:  # before what is loaded because of the order
+            self._models.choices = read_choices(order["ways"], self._scheduler.suspects)
+            self._scheduler.load(self._models.outdated())
         if "pins" in order:
             self._scheduler.load(self._models.pin(order["pins"]))
 
@@ -192,6 +196,8 @@ class Serving:
                     "is_pinned": model.digest in self._models.pins,
                     "calls": model.calls,
                     "last_used_at": model.used_at,
+                    "engine": model.engine,
+                    "way": None if model.way is None else model.way.to_json(),
                 }
                 for model in self._models.loaded.values()
             ],

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-from pgml_tune.engine.batching import batch_size, token_budget
+from pgml_tune.engine.batching import SERVED_SECONDS, batch_size, token_budget
 from pgml_tune.engine.dynamic_batching import BatchLimits, Part, Wait, form_batch
 from pgml_tune.engine.generator import Generator
 from pgml_tune.errors import QuotaExceeded, SystemFault
@@ -25,7 +25,6 @@ from pgml_tune.serving.hosted import Model, Models
 from pgml_tune.serving.lanes import FAULTS, Job, Lane, as_told
 from pgml_tune.serving.task import Task
 
-_BATCH_SECONDS = 0.05  # that the computing of one batch takes at most, so that nobody waits long behind it
 _BULK_WAITS = 10  # times max_wait_ms that bulk work may wait behind interactive calls
 _SUSPECT_SECONDS = 0.5  # that a model which has to run alone waits at most until others make way
 _READ_AT_ONCE = 4096  # bytes of texts that the event loop reads by itself
@@ -210,6 +209,7 @@ class Scheduler:
         for task in self._loading.pop(model.digest, []):
             if not task.is_over:
                 self._begin(task, model)
+        self.load(self.models.outdated())  # another way may have been chosen meanwhile
         self._pump()
 
     def _not_opened(self, digest: str, error: BaseException) -> None:
@@ -292,17 +292,18 @@ class Scheduler:
             self._finish(task)
             return
         is_mixable = model.config.is_batch_invariant and not task.values.get("alone")
-        budget = min(token_budget(model.encoder.speed, _BATCH_SECONDS), self.limits.batch_tokens)
+        budget = min(token_budget(model.encoder.speed, SERVED_SECONDS), self.limits.batch_tokens)
+        most_texts = model.most_texts(self.limits.batch_size)
         lengths = [len(tokens.ids) for tokens in task.tokens]
         order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
         start = 0
         while start < len(order):
-            size = min(batch_size(lengths[order[start]], budget), self.limits.batch_size) if is_mixable else len(order)
+            size = min(batch_size(lengths[order[start]], budget), most_texts) if is_mixable else len(order)
             places = order[start : start + size]
             part = Part(
                 number=next(self._numbers), digest=task.digest, session=task.peer.session, is_bulk=task.is_bulk,
                 arrived=task.arrived, texts=len(places), tokens=sum(lengths[place] for place in places),
-                longest=lengths[places[0]], most_tokens=budget, is_mixable=is_mixable,
+                longest=lengths[places[0]], most_tokens=budget, is_mixable=is_mixable, most_texts=most_texts,
             )  # fmt: skip
             self._waiting[part.number] = Waiting(part, task, model, places)
             start += size

@@ -17,7 +17,7 @@ from pgml_tune import __version__
 from pgml_tune.db.connection import ConnectionDatabase
 from pgml_tune.errors import TuneError
 from pgml_tune.settings import Limits, Paths
-from pgml_tune.store import job_run, registry, rollout
+from pgml_tune.store import engine_choice, job_run, registry, rollout
 from pgml_tune.store.setting import read_settings
 from pgml_tune.worker.attempt import Attempt
 from pgml_tune.worker.caution import Caution
@@ -186,7 +186,8 @@ class DatabaseWorker:
         limits = Limits.from_rows(read_settings(db)[1])
         if self.wishes is not None and now >= self._next_wish:
             self._next_wish = now + _WISH_SECONDS
-            self.wishes.tell(db.name, Wish.of(limits, registry.served_digests(db, SERVED_TASKS)))
+            digests = registry.served_digests(db, SERVED_TASKS)
+            self.wishes.tell(db.name, Wish.of(limits, digests, engine_choice.choices(db)))
         while self._claim(db, limits):
             self._last_work = now
         if not self.is_one_shot or now - self._last_work < _IDLE_SECONDS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgml_tune.settings import Limits
+from pgml_tune.store.engine_choice import EngineChoice
 
 SERVED_TASKS = ("embedding", "classification", "text_to_sql")
 _SMALLEST = ("max_wait_ms", "batch_size", "batch_tokens", "queue_requests")
@@ -21,22 +22,27 @@ class Wish:
 
     limits: Mapping[str, int]
     digests: frozenset[str]
+    ways: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by digest, what tune_engine() has chosen
 
     @classmethod
-    def of(cls, limits: Limits, digests: Iterable[str]) -> Wish:
+    def of(cls, limits: Limits, digests: Iterable[str], choices: Iterable[EngineChoice] = ()) -> Wish:
         names = (*_SMALLEST, *_SMALLEST_BUT_ZERO)
-        return cls({name: getattr(limits, name) for name in names}, frozenset(digests))
+        ways = {choice.digest: choice.to_json() for choice in choices}
+        return cls({name: getattr(limits, name) for name in names}, frozenset(digests), ways)
 
 
 def combined(wishes: Iterable[Wish]) -> dict[str, Any]:
-    """One order for all: the smallest of each limit that a database has set, and the models of all."""
+    """One order for all: the smallest of each limit that a database has set, the models of all, the newest choices."""
     wishes = list(wishes)
     order: dict[str, Any] = {"pins": sorted(set().union(*(wish.digests for wish in wishes)))}
     for name in (*_SMALLEST, *_SMALLEST_BUT_ZERO):
         default = getattr(_DEFAULTS, name)
         chosen = [wish.limits[name] for wish in wishes if wish.limits[name] != default]
         order[name] = min(chosen, default=default)
-    return order
+    chosen_ways = sorted(
+        (entry for wish in wishes for entry in wish.ways.items()), key=lambda entry: float(entry[1]["measured_at"])
+    )
+    return order | {"ways": dict(chosen_ways)}
 
 
 @dataclass(slots=True)
