@@ -2712,11 +2712,17 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_manner text := 'try';
     v_level integer;
     v_result bigint[];
 BEGIN
+    -- Those that feed it hold it again and again, for as long as it takes to store a batch; nobody else has claimed rows of it.
+    IF EXISTS (SELECT FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id AND t.mode = 'queue')
+        OR EXISTS (SELECT FROM pgml_tune.queue AS q WHERE q.collection_id = _fill_collection.collection_id) THEN
+        v_manner := 'wait';
+    END IF;
     PERFORM pgml_tune._hold_collection(
-        collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), 'try'
+        collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), v_manner
     );
     v_level := pgml_tune._begin_restricted();
     EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)
@@ -4151,6 +4157,13 @@ END
 $$;
 COMMENT ON FUNCTION pgml_tune._refill_collection(bigint) IS
     'Lets the worker look at all rows of a collection in mode queue; says whether one serves this database.';
+
+CREATE OR REPLACE FUNCTION pgml_tune._count_waiting(collection_id bigint)
+RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT count(DISTINCT q.key) FROM pgml_tune.queue AS q WHERE q.collection_id = _count_waiting.collection_id $$;
+COMMENT ON FUNCTION pgml_tune._count_waiting(bigint) IS 'Rows of a collection that wait for the worker.';
 
 CREATE OR REPLACE FUNCTION pgml_tune._requeue(collection_id bigint)
 RETURNS bigint
@@ -9762,6 +9775,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._requeue(bigint)'),  -- that somebody's rows are tried again harms nobody
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._refill_collection(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._fill_queue(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._count_waiting(bigint)'),
     ('operate', 'SELECT', 'TABLE pgml_tune.queue_failures'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._prepare_collection(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_facts(regclass, text, text)'),

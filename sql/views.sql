@@ -823,6 +823,7 @@ FROM (
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._requeue(bigint)'),  -- that somebody's rows are tried again harms nobody
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._refill_collection(bigint)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._fill_queue(bigint)'),
+    ('operate', 'EXECUTE', 'FUNCTION pgml_tune._count_waiting(bigint)'),
     ('operate', 'SELECT', 'TABLE pgml_tune.queue_failures'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._prepare_collection(regclass, name, text, text, text, jsonb)'),
     ('operate', 'EXECUTE', 'FUNCTION pgml_tune._source_facts(regclass, text, text)'),

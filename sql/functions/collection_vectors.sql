@@ -410,11 +410,17 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_manner text := 'try';
     v_level integer;
     v_result bigint[];
 BEGIN
+    -- Those that feed it hold it again and again, for as long as it takes to store a batch; nobody else has claimed rows of it.
+    IF EXISTS (SELECT FROM pgml_tune.collection AS t WHERE t.collection_id = _fill_collection.collection_id AND t.mode = 'queue')
+        OR EXISTS (SELECT FROM pgml_tune.queue AS q WHERE q.collection_id = _fill_collection.collection_id) THEN
+        v_manner := 'wait';
+    END IF;
     PERFORM pgml_tune._hold_collection(
-        collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), 'try'
+        collection_id, format('pgml_tune._keep_%s(text, oid, bigint, bigint, integer)', collection_id), v_manner
     );
     v_level := pgml_tune._begin_restricted();
     EXECUTE format('SELECT pgml_tune._keep_%s($1, $2, $3, $4, $5)', collection_id)

@@ -318,6 +318,13 @@ $$;
 COMMENT ON FUNCTION pgml_tune._refill_collection(bigint) IS
     'Lets the worker look at all rows of a collection in mode queue; says whether one serves this database.';
 
+CREATE OR REPLACE FUNCTION pgml_tune._count_waiting(collection_id bigint)
+RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT count(DISTINCT q.key) FROM pgml_tune.queue AS q WHERE q.collection_id = _count_waiting.collection_id $$;
+COMMENT ON FUNCTION pgml_tune._count_waiting(bigint) IS 'Rows of a collection that wait for the worker.';
+
 CREATE OR REPLACE FUNCTION pgml_tune._requeue(collection_id bigint)
 RETURNS bigint
 LANGUAGE sql SECURITY DEFINER

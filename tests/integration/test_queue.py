@@ -4,6 +4,7 @@ import os
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -470,6 +471,71 @@ def test_twins_are_fed_like_what_they_stand_beside(
     wait_until_fed(db)
     assert wrong_rows(db, COLLECTION, "v1") == wrong_rows(db, COLLECTION, "v2") == []
     assert found(db, "while no worker runs", k=1) == [{"id": 1}]
+
+
+@contextmanager
+def writers(connect: Connect, *statements: str) -> Iterator[list[Exception]]:
+    """Sessions that write all the time, each one statement with a number in it; gives what went wrong."""
+    stop, errors = threading.Event(), list[Exception]()
+
+    def write(statement: str) -> None:
+        session, turn = connect(), 0
+        try:
+            while not stop.wait(0.005):
+                turn += 1
+                session.execute(statement, {"turn": turn})
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(statement,)) for statement in statements]
+    for thread in threads:
+        thread.start()
+    try:
+        yield errors
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+CHANGES = (
+    "UPDATE doc SET body = 'one ' || %(turn)s WHERE id %% 20 = %(turn)s %% 10",
+    "UPDATE doc SET body = 'two ' || %(turn)s WHERE id %% 20 = 10 + %(turn)s %% 10",
+    "INSERT INTO doc VALUES (1000 + %(turn)s, 'new ' || %(turn)s)",
+)
+
+
+def test_a_version_is_prepared_and_rolled_out_while_others_write(
+    db: psycopg.Connection[Any], server_home: Path, workers: Workers, connect: Connect
+) -> None:
+    register_spaces(db, Installation(server_home))
+    db.execute(CREATE)
+    db.execute("INSERT INTO doc SELECT g, 'text number ' || g FROM generate_series(1, 400) AS g")
+    db.execute(f"CALL auto_embed('doc', 'body', '{MODEL}', mode => 'queue')")
+    workers.serve()
+    wait_until_fed(db)
+    with writers(connect, *CHANGES) as errors:
+        db.execute(f"CALL prepare_rollout('{MODEL}', 'v2')")
+        db.execute(f"SELECT rollout_model('{MODEL}', 'v2')")
+        db.execute("CALL maintain()")
+    assert errors == []
+    wait_until_fed(db)
+    assert wrong_rows(db, COLLECTION, "v1") == wrong_rows(db, COLLECTION, "v2") == []
+
+
+def test_the_mode_changes_while_others_write(
+    doc: psycopg.Connection[Any], workers: Workers, connect: Connect
+) -> None:
+    workers.serve()
+    wait_until_fed(doc)
+    with writers(connect, *CHANGES) as errors:
+        for mode in ("trigger", "queue") * 3:
+            doc.execute("CALL auto_embed('doc', 'body', mode => %s)", (mode,))
+            marked = fetch_value(doc, "SELECT max(id) FROM doc")
+            wait_until(lambda seen=marked: fetch_value(doc, "SELECT max(id) > %s FROM doc", (seen,)), 30)
+    assert errors == []
+    wait_until_fed(doc)
+    assert_exact(doc)
 
 
 def test_side_table_with_code_of_its_owner_is_not_written_to(

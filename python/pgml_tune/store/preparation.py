@@ -25,6 +25,7 @@ _FOLLOW_TWIN = "SELECT pgml_tune._follow_twin($1::pg_catalog.int8, $2::pg_catalo
 _INDEX_TWIN = "SELECT pgml_tune._index_twin($1::pg_catalog.int8, $2::pg_catalog.bool) AS is_wanted"
 _ADD_SHADOW = "SELECT pgml_tune._add_shadow($1::pg_catalog.int8, $2::pg_catalog.int8)"
 _FINISH_SHADOW = "SELECT pgml_tune._finish_shadow($1::pg_catalog.int8, $2::pg_catalog.int8)"
+_WAITING = "SELECT pgml_tune._count_waiting($1::pg_catalog.int8) AS waiting"
 _ASK = """
 SELECT pgml_tune._fill_collection($1::pg_catalog.int8, $2::pg_catalog.text, NULL, NULL, NULL, $3::pg_catalog.int4)
     AS counts
@@ -147,6 +148,11 @@ def finish_shadow(db: Session, column_id: int, shadow_id: int) -> bool:
 def count_rows(db: Database, collection_id: int, what: str) -> int:
     """Rows of the source: all (rows), without vectors of their text (missing), with those of another (stale)."""
     return int(db.fetch(_ASK, collection_id, what, None)[0]["counts"][0])
+
+
+def count_waiting(db: Database, collection_id: int) -> int:
+    """Rows that are without vectors of their text because the worker has not come to them yet."""
+    return int(db.fetch(_WAITING, collection_id)[0]["waiting"])
 
 
 def probe(db: Database, collection_id: int, sample: int) -> tuple[int, int, int, int, int]:
