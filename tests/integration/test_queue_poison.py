@@ -1,4 +1,4 @@
-"""A row whose text crashes native code: it is given up, the others are embedded, and the model goes on."""
+"""Rows whose texts crash a model, or make it fail: they are given up, others are embedded, and the model goes on."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,19 +12,25 @@ from conditions import fetch_value, wait_until
 from job_workers import Installation, Workers, workers_of
 from queue_parts import wait_until_fed
 
-# Read by every process of the worker when it starts: crashes the one that serves models on certain texts.
+# Read by every process of the worker when it starts: lets the one that serves models crash or fail on certain texts.
 HOOK = """
 import os, signal, sys
 if "pgml_tune.serving" in sys.orig_argv:
     from pgml_tune.engine.encoder import Encoder
-    read, run, marked = Encoder.read, Encoder.run, set()
+    read, run, crashing, failing = Encoder.read, Encoder.run, set(), set()
     def read_and_mark(self, texts, kind):
         found = read(self, texts, kind)
-        marked.update(tuple(tokens.ids) for text, tokens in zip(texts, found) if "poison" in text)
+        for text, tokens in zip(texts, found):
+            if "poison" in text:
+                crashing.add(tuple(tokens.ids))
+            if "riddle" in text:
+                failing.add(tuple(tokens.ids))
         return found
     def run_or_crash(self, token_ids):
-        if any(tuple(ids) in marked for ids in token_ids):
+        if any(tuple(ids) in crashing for ids in token_ids):
             os.kill(os.getpid(), signal.SIGSEGV)
+        if any(tuple(ids) in failing for ids in token_ids):
+            raise RuntimeError("non-zero status code returned while running a node")
         return run(self, token_ids)
     Encoder.read, Encoder.run = read_and_mark, run_or_crash
 """
@@ -52,6 +58,24 @@ def workers(server_home: Path, db: psycopg.Connection[Any]) -> Iterator[Workers]
             yield started
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_text_that_the_model_fails_on_keeps_no_other_waiting(
+    db: psycopg.Connection[Any], workers: Workers
+) -> None:
+    db.execute("CREATE TABLE doc (id bigint PRIMARY KEY, body text)")
+    db.execute("INSERT INTO doc SELECT g, 'text number ' || g FROM generate_series(1, 60) AS g")
+    db.execute("UPDATE doc SET body = 'a riddle' WHERE id = 17")
+    db.execute("CALL auto_embed('doc', 'body', mode => 'queue')")
+    workers.start("--database", workers.database, "--serve")
+    wait_until(lambda: fetch_value(db, "SELECT embedded FROM pgml_tune.embedding_collections") == 59, 60)
+
+    def is_given_up() -> bool:
+        db.execute("UPDATE pgml_tune.queue SET due_at = NULL")  # as if the time had come
+        failed = "SELECT EXISTS (SELECT FROM pgml_tune.queue_failures WHERE sqlstate = '58000' AND tries = 5)"
+        return bool(fetch_value(db, failed))
+
+    wait_until(is_given_up, 60)
 
 
 def test_a_text_that_crashes_the_model_is_given_up_and_the_model_goes_on(

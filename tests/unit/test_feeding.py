@@ -98,12 +98,15 @@ class FakeTable:
 class FakePassages:
     """A model that refuses some texts."""
 
-    def __init__(self, fault: Exception | None = None) -> None:
-        self.fault = fault
+    def __init__(self, fault: Exception | None = None, *, well: bool = False) -> None:
+        self.fault, self.well = fault, well
         self.seen: list[str] = []
 
     def chunks(self, digest: str, text: str, chunk_tokens: int, chunk_overlap: int) -> list[str]:
         return text.split()
+
+    def is_well(self, digest: str, limits: Limits) -> bool:
+        return self.well
 
     def embed(self, digest: str, texts: Sequence[str], limits: Limits, work: Work) -> list[bytes]:
         if self.fault is not None and any("bad" in text for text in texts):
@@ -202,6 +205,13 @@ def test_a_fault_leaves_one_collection_for_a_while_and_not_the_others(fault: Exc
     assert worker.guarded(db, pauses, QUEUE, fail) == 0
     assert pauses.is_paused(QUEUE.collection_id)
     assert worker.guarded(db, pauses, replace(QUEUE, collection_id=2), lambda: 3) == 3
+
+
+def test_a_text_that_the_model_fails_on_is_at_fault_as_long_as_others_are_computed(table: FakeTable) -> None:
+    table.texts["5"] = "bad"
+    assert feed(table, FakePassages(SystemFault("the worker has failed on the request"), well=True)) == 20
+    assert table.failed == {"5": "58000"}
+    assert len(table.stored) == 19
 
 
 def test_what_was_too_much_to_read_waits_for_the_next_batch(table: FakeTable) -> None:

@@ -40,6 +40,10 @@ class Passages(Protocol):
         """The vectors of texts as 32-bit floats."""
         ...
 
+    def is_well(self, digest: str, limits: Limits) -> bool:
+        """Whether the model computes another text now."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Feeding:
@@ -69,7 +73,7 @@ class Feeding:
             if held and error.sqlstate == SystemFault.sqlstate:
                 ids = [row.queue_id for row in held]
                 self.caution.lose(self.queue.digest, self.queue.collection_id, ids, crashes)
-            if not held or not _is_of_a_row(error):
+            if not held or not self._is_of_a_row(error):
                 raise
             return self._isolate([row.queue_id for row in held], error)
 
@@ -94,7 +98,7 @@ class Feeding:
             except (TuneError, psycopg.Error) as error:
                 if error.sqlstate != SystemFault.sqlstate:
                     self.caution.try_later(digest)
-                if not _is_of_a_row(error):
+                if not self._is_of_a_row(error):
                     raise
                 self._fail(queue_id, error)
                 done, is_embedded = 1, False
@@ -113,7 +117,7 @@ class Feeding:
             try:
                 done += self._deal_with(partial(store.claim_again, self.db, self.queue.collection_id, part))
             except (TuneError, psycopg.Error) as cause:
-                if not _is_of_a_row(cause):
+                if not self._is_of_a_row(cause):
                     raise
                 done += self._isolate(part, cause)
         return done
@@ -164,6 +168,12 @@ class Feeding:
         cache.write_counts(self.db, counters.rows())
         return vectors
 
+    def _is_of_a_row(self, error: TuneError | psycopg.Error) -> bool:
+        """Whether a row is at fault, and not the model or the database: others would be dealt with."""
+        if error.sqlstate == SystemFault.sqlstate and isinstance(error, TuneError):
+            return self.passages.is_well(self.queue.digest, self.limits)
+        return _is_in_a_row(error)
+
     def _chunks(self, text: str) -> list[str]:
         if self.queue.chunk_tokens is None:
             return [text]
@@ -184,6 +194,6 @@ class Feeding:
         )  # fmt: skip
 
 
-def _is_of_a_row(error: TuneError | psycopg.Error) -> bool:
+def _is_in_a_row(error: TuneError | psycopg.Error) -> bool:
     # Of the client itself, without a SQLSTATE: keys of different lengths in one array.
     return isinstance(error, psycopg.DataError) or (error.sqlstate or "").startswith(_OF_A_ROW)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from pgml_tune.engine.work import Work
-from pgml_tune.errors import SystemFault
+from pgml_tune.errors import SystemFault, TuneError
 from pgml_tune.ipc.addresses import socket_file
 from pgml_tune.ipc.client import Client
 from pgml_tune.service.chunking import check_sizes, cut
@@ -19,6 +19,7 @@ from pgml_tune.service.slots import Slots
 from pgml_tune.settings import Limits, Paths
 
 _KIND = "passage"
+_SOUND = "a"  # a text that no model fails on
 
 
 def open_passages(paths: Paths, stopping: threading.Event, *, is_served: bool) -> Passages:
@@ -58,6 +59,16 @@ class Passages:
         computed = self._runtimes.run(lambda runtime: runtime.embed(digest, texts, how, work, self._checkpoint))
         refuse_cut(work, limits, computed.max_tokens)
         return computed.raws
+
+    def is_well(self, digest: str, limits: Limits) -> bool:
+        """Whether the model computes another text now."""
+        if self._stopping.is_set():
+            return False
+        try:
+            self.embed(digest, [_SOUND], limits, Work())
+        except TuneError:
+            return False
+        return True
 
     def _checkpoint(self) -> None:
         if self._stopping.is_set():
