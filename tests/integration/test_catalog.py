@@ -11,6 +11,7 @@ DEFINERS = {
     "_bring_along",
     "_build_collection",
     "_cancel",
+    "_count_waiting",
     "_change_rollout",
     "_check_feedback",
     "_check_job",
