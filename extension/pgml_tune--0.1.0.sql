@@ -918,7 +918,11 @@ CREATE TABLE pgml_tune.engine_choice (
     agreement           double precision NOT NULL,
     job_id              bigint NOT NULL,
     created_by          text NOT NULL,
-    measured_at         timestamptz NOT NULL DEFAULT now()
+    measured_at         timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT engine_choice_engine_check CHECK (engine IN ('onnxruntime', 'openvino')),
+    CONSTRAINT engine_choice_provider_check CHECK (provider IN ('cpu', 'cuda', 'tensorrt')),
+    CONSTRAINT engine_choice_inference_precision_check CHECK (inference_precision IN ('fp32', 'bf16')),
+    CONSTRAINT engine_choice_threads_check CHECK (threads > 0 AND lanes > 0 AND batch_size > 0)
 );
 COMMENT ON TABLE pgml_tune.engine_choice IS 'In which way the worker runs a version, as tune_engine() has found it best; see pgml_tune.engine_choices.';
 SELECT pg_catalog.pg_extension_config_dump('pgml_tune.engine_choice', '');

@@ -1,6 +1,8 @@
 """The engine of a version in the worker: measured through SQL, chosen, taken back, and what sessions get from it."""
 
 import json
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,29 @@ def tune(db: psycopg.Connection[Any], version: str, **options: Any) -> dict[str,
 
 
 @pytest.mark.slow
+def test_a_classifier_is_measured_by_its_probabilities(
+    db: psycopg.Connection[Any], connect: Connect, server_home: Path, worker: Workers
+) -> None:
+    pytest.importorskip("openvino", reason="make install-openvino")
+    digest = Installation(server_home).build_classifier()
+    db.execute("SELECT register_model('tuned', %s, 'classification')", (digest,))
+    options = json.dumps(QUICK | {"engines": ["openvino"]})
+    job = fetch_value(db, "CALL tune_engine('tuned', options => %s)", (options,))
+    result = fetch_value(db, "SELECT result FROM pgml_tune.jobs WHERE job_id = %s", (job,))
+    assert {each["engine"] for each in result["candidates"]} == {"openvino"}
+    assert all(each["agreement"] >= 0.99999 for each in result["candidates"])
+    db.execute("DELETE FROM pgml_tune.engine_choice")
+    db.execute(CHOOSE.replace("'minilm'", "'tuned'"), (fingerprint(), "openvino", "fp32", 1))
+    wait_until(lambda: db.execute(IN_WORKER.replace("minilm@v1", "tuned@v1")).fetchall() == [OPENVINO], 60)
+    answers = [
+        asking(connect, runtime).execute("SELECT label, score FROM classify('query the object', 'tuned', 3)").fetchall()
+        for runtime in ("worker", "in_process")
+    ]
+    assert [label for label, _ in answers[0]] == [label for label, _ in answers[1]]
+    assert [score for _, score in answers[0]] == pytest.approx([score for _, score in answers[1]], abs=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "engine"), [("v1", "openvino"), ("v1-int8", "onnxruntime")])
 def test_every_way_is_measured_and_the_best_that_keeps_the_vectors_is_chosen(
     db: psycopg.Connection[Any], workers: Workers, version: str, engine: str
@@ -114,6 +139,38 @@ def test_the_worker_runs_a_version_as_was_chosen_until_that_is_taken_back(
     wait_for_engine(db, *OWN)
     assert least_cosine(connect) >= 0.99999
     assert not fetch_value(db, "SELECT reset_engine('minilm@v1')")
+
+
+def test_calls_that_are_under_way_while_the_engine_changes_are_answered(
+    db: psycopg.Connection[Any], connect: Connect, worker: Workers
+) -> None:
+    pytest.importorskip("openvino", reason="make install-openvino")
+    wait_for_engine(db, *OWN)
+    stop, failures, answered = threading.Event(), list[BaseException](), Counter[int]()
+
+    def call(number: int) -> None:
+        session = asking(connect, "worker")
+        try:
+            while not stop.is_set():
+                session.execute("SELECT embed(%s::text[])", ([f"text {number}", "word " * number],))
+                answered[number] += 1
+        except psycopg.Error as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(1, 4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(2):
+        choose(db, "openvino")
+        wait_for_engine(db, *OPENVINO)
+        db.execute("SELECT reset_engine('minilm')")
+        wait_for_engine(db, *OWN)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == [] and len(answered) == 3
+    # Both are gone, and nobody is said to use them: another model may take their place.
+    assert fetch_value(db, "SELECT count(*) FROM pgml_tune.loaded_models WHERE place = 'worker'") == 1
 
 
 def test_in_bf16_the_vectors_are_those_of_a_session_but_for_one_part_in_ten_thousand(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 _CPU = Path("/proc/cpuinfo")
 _GPUS = Path("/proc/driver/nvidia/gpus")
+_DEVICE = Path("/dev/nvidiactl")
 _BF16 = ("avx512_bf16", "amx_bf16")
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 
@@ -17,6 +18,11 @@ _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 def has_bf16() -> bool:
     """Whether the CPU multiplies numbers of 16 bits (bfloat16) by instructions of its own."""
     return bool(_bf16(_read_cpu()))
+
+
+def has_gpu() -> bool:
+    """Whether a driver of NVIDIA's is there."""
+    return bool(_gpus()) or _DEVICE.exists()
 
 
 def fingerprint() -> str:

@@ -61,7 +61,7 @@ class Race:
         own = open_runtime(self._config, self._folder, 1, Way.of("onnxruntime", 1, 1, _BATCH))
         self._expected = self._rows(own, self._texts, _BATCH)
         self._expected_odd = self._rows(own, self._odd, 1)
-        self._own = own if present.provider == CPU else self._open(present)
+        self._own = own if present.provider == CPU else open_runtime(self._config, self._folder, 1)
 
     @property
     def text_count(self) -> int:

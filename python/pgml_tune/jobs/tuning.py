@@ -11,7 +11,7 @@ from typing import Any
 import onnxruntime
 
 from pgml_tune.engine.choice import Machine, Measured, candidates, choose, keeps, present_way
-from pgml_tune.engine.machine import fingerprint, has_bf16
+from pgml_tune.engine.machine import fingerprint, has_bf16, has_gpu
 from pgml_tune.engine.onnx import ENGINE, PROVIDERS
 from pgml_tune.engine.way import CPU, ENGINES, Way
 from pgml_tune.errors import InvalidArgument, NotSupported, OutOfMemory, TuneError
@@ -70,7 +70,8 @@ def this_machine(serve_threads: int) -> Machine:
     """What the worker has here: cores, and engines that are installed and can run."""
     cores = min(number for number in (serve_threads, available_threads()) if number)
     providers = onnxruntime.get_available_providers()
-    engines = {"onnxruntime"} | {name for name, full in PROVIDERS.items() if name != CPU and full in providers}
+    on_gpu = {name for name, full in PROVIDERS.items() if name != CPU and full in providers} if has_gpu() else set()
+    engines = {"onnxruntime"} | on_gpu
     if importlib.util.find_spec("openvino") is not None:
         engines |= {"openvino", "openvino_bf16"} if has_bf16() else {"openvino"}
     return Machine(cores, engines)

@@ -20,7 +20,6 @@ from pgml_tune.engine.artifact import Artifact, bound_digest
 from pgml_tune.engine.generator import ENDPOINT
 from pgml_tune.engine.machine import fingerprint
 from pgml_tune.engine.orphans import left_over
-from pgml_tune.engine.way import Way
 from pgml_tune.errors import ArtifactDamaged, TuneError
 from pgml_tune.ipc import spool
 from pgml_tune.ipc.addresses import worker_address
@@ -89,7 +88,7 @@ def _engines(db: Database) -> Iterator[Check]:
     for choice in engine_choice.choices(db):
         name, arguments = f"engine of {choice.reference}", f"('{choice.reference.name}', '{choice.reference.version}')"
         if choice.machine == here:
-            yield Check(name, "ok", f"the worker runs it by {Way.from_json(choice.way)}")
+            yield Check(name, "ok", f"the worker runs it by {choice.way['engine']} in {choice.way['precision']}")
         else:
             detail = f"runs by its own engine: another was chosen on ({choice.machine}), this is ({here})"
             yield Check(name, "warn", detail, f"CALL tune_engine{arguments}; or SELECT reset_engine{arguments}")
