@@ -5463,6 +5463,17 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'permission denied for jobs of kind "%"', NEW.kind USING ERRCODE = '42501';
     END IF;
+    -- Vectors of the worker that differ from those of the version get into caches, indexes and generated columns of all.
+    IF NEW.kind = 'tune_engine'
+        AND (CASE jsonb_typeof(NEW.parameters -> 'min_cosine')
+            WHEN 'number' THEN (NEW.parameters -> 'min_cosine')::numeric ELSE 0
+        END) < 0.99999
+        AND NOT has_function_privilege(NEW.role_id, '@extschema@.configure(text, text)', 'EXECUTE') THEN
+        RAISE EXCEPTION 'permission denied for option "min_cosine" below 0.99999'
+            USING ERRCODE = '42501',
+                  DETAIL = 'It may change vectors of a version for all sessions of the server.',
+                  HINT = format('SELECT @extschema@.grant_admin(%L)', NEW.role_id::regrole);
+    END IF;
     SELECT s.value::integer INTO v_limit FROM pgml_tune.setting AS s WHERE s.name = 'jobs_queued';
     v_limit := coalesce(v_limit, 100);  -- the default in settings.py
     IF (
@@ -5491,7 +5502,7 @@ BEGIN
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION pgml_tune._check_job() IS 'Lets only those add a job who may call its procedure, and not too many.';
+COMMENT ON FUNCTION pgml_tune._check_job() IS 'Lets only those add a job who may call its procedure, and not too many; only administrators one that may change vectors.';
 CREATE OR REPLACE TRIGGER job_check BEFORE INSERT ON pgml_tune.job
     FOR EACH ROW EXECUTE FUNCTION pgml_tune._check_job();
 

@@ -236,6 +236,49 @@ def test_who_may_train_may_tune_and_nobody_else(db: psycopg.Connection[Any], con
         olga.execute("INSERT INTO pgml_tune.engine_choice SELECT * FROM pgml_tune.engine_choice")
 
 
+def test_only_an_administrator_may_let_in_what_changes_vectors(
+    db: psycopg.Connection[Any], connect: Connect
+) -> None:
+    db.execute("SELECT configure('auto_start_worker', 'off')")
+    lossy = "CALL tune_engine('minilm', options => '{\"min_cosine\": 0.9999}')"
+    olga, adam = connect("olga"), connect("adam")
+    with refused("42501") as failure:
+        olga.execute(lossy)
+    assert "grant_admin" in (failure.value.diag.message_hint or "")
+    adam.execute(lossy)
+    by_hand = "INSERT INTO pgml_tune.job (kind, parameters, request_sha256) VALUES ('tune_engine', %s, repeat('0', 64))"
+    for parameters in ({"min_cosine": 0.5}, {"min_cosine": "1"}, {}):
+        with refused("42501"):
+            olga.execute(by_hand, (json.dumps(parameters),))
+
+
+def test_a_database_that_has_not_chosen_so_keeps_its_vectors(
+    db: psycopg.Connection[Any], connect: Connect, workers: Workers
+) -> None:
+    pytest.importorskip("openvino", reason="make install-openvino")
+    if not has_bf16():
+        pytest.skip("the CPU has no instructions for bfloat16")
+    other = f"{workers.database}_other"
+    db.execute(f"CREATE DATABASE {other}")
+    try:
+        second = connect(dbname=other)
+        second.execute("CREATE EXTENSION pgml_tune CASCADE")
+        second.execute("SELECT register_model('minilm', 'minilm@v1', 'embedding', 'v1')")
+        workers.start("--database", workers.database, "--database", other, "--serve")
+        choose(db, "openvino", "bf16")
+        db.execute("UPDATE pgml_tune.engine_choice SET agreement = 0.9999")
+        wait_for_engine(db, *OWN)
+        assert least_cosine(connect) >= 0.99999
+        second.execute(CHOOSE, (fingerprint(), "openvino", "bf16", 1))
+        second.execute("UPDATE pgml_tune.engine_choice SET agreement = 0.9999")
+        wait_for_engine(db, "openvino", "cpu", "bf16")
+        second.close()
+    finally:
+        for worker in workers.started:
+            worker.end()
+        db.execute(f"DROP DATABASE IF EXISTS {other} WITH (FORCE)")
+
+
 def test_an_engine_that_is_not_there_is_refused_with_what_is(db: psycopg.Connection[Any], workers: Workers) -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("there is a GPU")

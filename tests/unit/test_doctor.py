@@ -150,7 +150,7 @@ def test_a_worker_that_does_not_answer_is_a_warning(checks, monkeypatch):
 def test_a_way_that_was_chosen_elsewhere_is_told_with_what_mends_it(checks):
     way = Way.of("openvino", 1, 2, 32).to_json()
     choices = [
-        EngineChoice("0" * 64, ModelReference("minilm", version), machine, way, 0.0)
+        EngineChoice("0" * 64, ModelReference("minilm", version), machine, way, 1.0, 0.0)
         for version, machine in (("v1", fingerprint()), ("v2", "another"))
     ]
     found = checks(choices=choices)

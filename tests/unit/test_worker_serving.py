@@ -49,15 +49,42 @@ def test_where_databases_differ_the_smallest_limit_counts_and_the_models_of_all(
     assert order["pins"] == [ONE, OTHER]
 
 
-def test_of_ways_that_databases_have_chosen_the_newest_counts():
-    def wish(engine, measured_at):
-        way = Way.of(engine, 1, 2, 32).to_json()
-        choice = EngineChoice(ONE, ModelReference("m", "v1"), "here", way, measured_at)
-        return Wish.of(Limits.from_rows({}), [], [choice])
+def choosing(engine, measured_at, agreement=1.0):
+    """A database that has version ONE and has chosen a way for it; None: it has not."""
+    way = Way.of(engine, 1, 2, 32).to_json() if engine else None
+    choices = [EngineChoice(ONE, ModelReference("m", "v1"), "here", way, agreement, measured_at)] if way else []
+    return Wish.of(Limits.from_rows({}), [], choices, [ONE])
 
-    order = combined([wish("openvino", 2.0), wish("openvino_bf16", 1.0)])
-    assert order["ways"][ONE]["way"]["precision"] == "fp32"
-    assert combined([Wish.of(Limits.from_rows({}), [])])["ways"] == {}
+
+def chosen_of(wishes, **options):
+    ways = combined(wishes, **options)["ways"]
+    return ways[ONE]["way"]["precision"] if ways else None
+
+
+def test_of_ways_that_databases_have_chosen_the_newest_counts():
+    assert chosen_of([choosing("openvino", 2.0), choosing("openvino_bf16", 1.0)]) == "fp32"
+    assert chosen_of([choosing("openvino", 1.0), choosing(None, 0)]) == "fp32"
+    assert chosen_of([choosing(None, 0)]) is None
+
+
+def test_a_way_that_changes_vectors_counts_only_where_every_database_that_has_the_version_has_one():
+    lossy, exact, none = choosing("openvino_bf16", 2.0, 0.9999), choosing("openvino", 1.0), choosing(None, 0)
+    assert chosen_of([lossy]) == chosen_of([lossy, lossy]) == "bf16"
+    assert chosen_of([lossy, Wish.of(Limits.from_rows({}), [OTHER], [], [OTHER])]) == "bf16"
+    assert chosen_of([lossy, none]) is None
+    assert chosen_of([lossy, exact]) == "fp32"
+    assert chosen_of([lossy], is_whole=False) is None
+
+
+def test_a_way_that_changes_vectors_waits_until_all_databases_have_told():
+    wishes, lossy = Wishes(), choosing("openvino_bf16", 2.0, 0.9999)
+    wishes.tell("app", lossy)
+    assert wishes.order()["ways"] == {}
+    wishes.expect(["app", "other", "without"])
+    assert wishes.order()["ways"] == {}
+    wishes.tell("other", lossy)
+    wishes.forget("without")
+    assert ONE in wishes.order()["ways"]
 
 
 def test_a_database_that_is_not_served_any_more_wants_nothing():

@@ -33,7 +33,7 @@ WHERE m.name = $1::text AND v.version = $2::text AND v.artifact_sha256 = $3::tex
 """
 _CHOICES = """
 SELECT v.artifact_sha256 AS digest, m.name, v.version, c.machine, c.engine, c.provider,
-       c.inference_precision AS precision, c.threads, c.lanes, c.batch_size,
+       c.inference_precision AS precision, c.threads, c.lanes, c.batch_size, c.agreement,
        pg_catalog.extract('epoch', c.measured_at)::float8 AS measured_at
 FROM pgml_tune.engine_choice AS c
 JOIN pgml_tune.model_version AS v ON v.model_version_id = c.model_version_id
@@ -50,11 +50,17 @@ class EngineChoice:
     reference: ModelReference
     machine: str
     way: Mapping[str, Any]
+    agreement: float
     measured_at: float  # seconds since 1970
 
     def to_json(self) -> dict[str, Any]:
         """What the process that serves models is told."""
-        return {"machine": self.machine, "way": dict(self.way), "measured_at": self.measured_at}
+        return {
+            "machine": self.machine,
+            "way": dict(self.way),
+            "agreement": self.agreement,
+            "measured_at": self.measured_at,
+        }
 
 
 def keep(
@@ -74,6 +80,7 @@ def choices(db: Database) -> list[EngineChoice]:
             digest=row.pop("digest"),
             reference=ModelReference(row.pop("name"), row.pop("version")),
             machine=row.pop("machine"),
+            agreement=row.pop("agreement"),
             measured_at=row.pop("measured_at"),
             way=row,
         )

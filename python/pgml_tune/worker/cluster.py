@@ -35,6 +35,7 @@ class ClusterWorker:
     _slots: Slots = field(default_factory=Slots)
     _served: dict[str, tuple[DatabaseWorker, threading.Thread]] = field(default_factory=dict)
     _reported: dict[str, str | None] = field(default_factory=dict)
+    _has_scanned: bool = False
 
     def run(self) -> None:
         """Look for databases each minute and serve them."""
@@ -60,17 +61,22 @@ class ClusterWorker:
                 worker.stopping.set()
             if not thread.is_alive():
                 del self._served[name]
+        names = [name for name in names if not self.only or name in self.only]
+        if self.wishes is not None and not self._has_scanned:
+            self.wishes.expect(names)
+        self._has_scanned = True
         for name in names:
-            if name not in self._served and (not self.only or name in self.only):
-                self._serve(Place(self.dsn, name))
+            if name not in self._served and not self._serve(Place(self.dsn, name)) and self.wishes is not None:
+                self.wishes.forget(name)
 
-    def _serve(self, place: Place) -> None:
+    def _serve(self, place: Place) -> bool:
+        """Begin to serve a database; whether there is anything to serve."""
         assert place.database is not None
         try:
             version = ask_once(place, job_run.extension_version)
         except Unreachable as error:
             log.warning("[%s] cannot be asked: %s", place.database, error)
-            return
+            return False
         if version != __version__:
             if version is not None and self._reported.get(place.database) != version:
                 log.warning(
@@ -78,7 +84,7 @@ class ClusterWorker:
                     place.database, version, __version__,
                 )  # fmt: skip
             self._reported[place.database] = version
-            return
+            return False
         worker = DatabaseWorker(
             place, self.paths, self.timing, is_one_shot=False, slots=self._slots, wishes=self.wishes,
             suspicion=self.suspicion,
@@ -86,3 +92,4 @@ class ClusterWorker:
         thread = threading.Thread(target=worker.run, name=place.database)
         self._served[place.database] = worker, thread
         thread.start()
+        return True

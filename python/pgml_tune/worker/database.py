@@ -187,7 +187,8 @@ class DatabaseWorker:
         if self.wishes is not None and now >= self._next_wish:
             self._next_wish = now + _WISH_SECONDS
             digests = registry.served_digests(db, SERVED_TASKS)
-            self.wishes.tell(db.name, Wish.of(limits, digests, engine_choice.choices(db)))
+            known = [digest for _, digest in registry.all_versions(db)]
+            self.wishes.tell(db.name, Wish.of(limits, digests, engine_choice.choices(db), known))
         while self._claim(db, limits):
             self._last_work = now
         if not self.is_one_shot or now - self._last_work < _IDLE_SECONDS:
