@@ -198,6 +198,21 @@ def test_a_model_that_does_not_fit_is_refused_and_one_that_is_not_used_makes_roo
         embed(place.runtime(), place.digest, [[1]])
 
 
+def test_a_model_waits_for_room_while_the_one_that_has_to_go_is_in_use(place):
+    server = place.serve()
+    embed(place.runtime(), place.digest, [[1]])
+    models = server.scheduler.models
+    models.budget_bytes = sum(model.bytes for model in models.loaded.values())
+    slow = threading.Thread(target=embed, args=(place.runtime(), place.digest, [[SLOW]]))
+    slow.start()
+    while not models.loaded[place.digest].users:
+        time.sleep(0.001)
+    other = place.publish(max_tokens=63)
+    assert embed(place.runtime(), other, [[1]]) == [expected([1])]
+    assert list(models.loaded) == [other]
+    slow.join()
+
+
 def test_a_model_in_quarantine_is_refused_and_others_go_on(place):
     server = place.serve()
     server.scheduler.quarantined = frozenset({place.digest})

@@ -131,10 +131,17 @@ class Models:
     def _bytes(self) -> int:
         return sum(model.bytes for model in self.loaded.values()) + sum(self.opening.values())
 
+    def may_have_room(self, digest: str) -> bool:
+        """Whether one more fits as soon as nobody uses, or waits for, those that may go."""
+        kept = sum(model.bytes for model in self.loaded.values() if self._is_kept(model))
+        return Artifact(self.model_root, digest).size_bytes + kept <= self.budget_bytes
+
     def _may_go(self, model: Model) -> bool:
+        return not model.users and not self._is_kept(model)
+
+    def _is_kept(self, model: Model) -> bool:
         # What serves is kept, but not against a model that somebody asks for while nobody asks for this one.
-        is_kept = model.digest in self.pins and time.time() - model.used_at < _PINNED_SECONDS
-        return not model.users and not is_kept
+        return model.digest in self.pins and time.time() - model.used_at < _PINNED_SECONDS
 
     def open(self, digest: str, threads: int) -> Model:
         """A model from its files, in the way that was chosen if this is the machine for that; takes long."""

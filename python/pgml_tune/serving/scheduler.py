@@ -30,6 +30,7 @@ _SUSPECT_SECONDS = 0.5  # that a model which has to run alone waits at most unti
 _READ_AT_ONCE = 4096  # bytes of texts that the event loop reads by itself
 _READERS = 2
 _LOADING, _WRITING, FIRST_LANE = 0, 1, 2  # places in the note
+_ROOM_SECONDS, _ROOM_LOOK_SECONDS = 2.0, 0.02  # that one model waits for another to be used no more
 _LINE_SECONDS = 10.0  # at most one line in so long tells of models that cannot be loaded
 log = logging.getLogger("pgml_tune.serving")
 
@@ -183,10 +184,18 @@ class Scheduler:
         if not is_begun:
             self._start_loading(task.digest)
 
-    def _start_loading(self, digest: str) -> None:
+    def _start_loading(self, digest: str, until: float | None = None) -> None:
         self._loading[digest]  # it is being loaded, even if nobody waits
+        until = until or time.monotonic() + _ROOM_SECONDS
         try:
             self.models.make_room(digest)
+        except QuotaExceeded as error:
+            # What is in its way may be in use for the moment only.
+            if time.monotonic() < until and self.models.may_have_room(digest):
+                self.loop.call_later(_ROOM_LOOK_SECONDS, self._start_loading, digest, until)
+            else:
+                self._not_loaded(digest, error)
+            return
         except FAULTS as error:
             self._not_loaded(digest, error)
             return
