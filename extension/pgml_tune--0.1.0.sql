@@ -3604,7 +3604,8 @@ AS $$
         WHERE p.source IS NOT NULL AND c.relrowsecurity AND c.relforcerowsecurity AND r.oid = c.relowner
           AND NOT r.rolbypassrls AND NOT r.rolsuper
         UNION ALL
-        SELECT format('it is not filled yet with vectors of %s', t.model_reference),
+        SELECT format('it is not filled yet with vectors of %s', t.model_reference)
+                   || CASE WHEN t.mode = 'queue' AND NOT t.is_twin THEN ': pgml-tune worker does that while it runs' ELSE '' END,
                CASE WHEN t.is_twin THEN
                    format('CALL prepare_rollout(%L, %L)', split_part(t.model_reference, '@', 1), split_part(t.model_reference, '@', 2))
                ELSE format('CALL auto_embed(%L, %L, collection => %L%s)', t.source, p.plain_content, t.name, pgml_tune._mode_argument(t.mode)) END
@@ -4724,6 +4725,11 @@ BEGIN
         RAISE EXCEPTION 'the table of collection "%" is gone', t.name USING ERRCODE = '42P01', HINT = 'CALL maintain()';
     END IF;
     IF NOT t.is_ready THEN
+        IF t.mode = 'queue' AND NOT t.is_twin THEN
+            RAISE EXCEPTION 'collection "%" is not filled yet', t.name
+                USING ERRCODE = '55000', DETAIL = 'pgml-tune worker fills it while it runs.',
+                      HINT = 'SELECT phase, steps_total, metric_value FROM pgml_tune.stat_progress WHERE kind = ''queue''';
+        END IF;
         RAISE EXCEPTION 'collection "%" is not filled yet', t.name
             USING ERRCODE = '55000', HINT = format('CALL auto_embed(%L, %L, collection => %L%s)', t.source, t.source_column, t.name, pgml_tune._mode_argument(t.mode));
     END IF;

@@ -262,7 +262,8 @@ def health(metrics: bool) -> None:
         click.echo(service_health.metrics(told), nl=False)
     elif told is None:
         reason = loaded.why_silent(client)
-        click.echo(f'failed: no worker answers at "{client.address}": {reason}; start one: pgml-tune worker')
+        start = "start one as the server's user: pgml-tune worker"
+        click.echo(f'failed: no worker answers at "{client.address}": {reason}; {start}')
     else:
         click.echo(service_health.one_line(told))
     if told is None:

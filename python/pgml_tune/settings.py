@@ -276,13 +276,18 @@ SETTINGS = {
 MAX_UNIT_BYTES = 1000  # of the preference pgml_tune.unit
 CACHE_CHOICES = ("on", "session", "off")  # of the preference pgml_tune.cache
 RUNTIME_CHOICES = ("auto", "in_process", "worker")  # of the preference pgml_tune.runtime
+_PREFERENCES = ("cache", "runtime", "unit")  # of a session, which are no settings
 
 
 def setting_named(name: str) -> Setting:
     """The declaration of a setting."""
     setting = SETTINGS.get(name)
     if setting is None:
-        raise ObjectNotFound("there is no such setting", detail=f"Settings are: {', '.join(sorted(SETTINGS))}.")
+        raise ObjectNotFound(
+            "there is no such setting",
+            detail=f"Settings are: {', '.join(sorted(SETTINGS))}.",
+            hint=f"SET pgml_tune.{name} = ..." if name in _PREFERENCES else "",
+        )
     return setting
 
 

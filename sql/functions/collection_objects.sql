@@ -819,7 +819,8 @@ AS $$
         WHERE p.source IS NOT NULL AND c.relrowsecurity AND c.relforcerowsecurity AND r.oid = c.relowner
           AND NOT r.rolbypassrls AND NOT r.rolsuper
         UNION ALL
-        SELECT format('it is not filled yet with vectors of %s', t.model_reference),
+        SELECT format('it is not filled yet with vectors of %s', t.model_reference)
+                   || CASE WHEN t.mode = 'queue' AND NOT t.is_twin THEN ': pgml-tune worker does that while it runs' ELSE '' END,
                CASE WHEN t.is_twin THEN
                    format('CALL prepare_rollout(%L, %L)', split_part(t.model_reference, '@', 1), split_part(t.model_reference, '@', 2))
                ELSE format('CALL auto_embed(%L, %L, collection => %L%s)', t.source, p.plain_content, t.name, pgml_tune._mode_argument(t.mode)) END

@@ -152,6 +152,11 @@ BEGIN
         RAISE EXCEPTION 'the table of collection "%" is gone', t.name USING ERRCODE = '42P01', HINT = 'CALL maintain()';
     END IF;
     IF NOT t.is_ready THEN
+        IF t.mode = 'queue' AND NOT t.is_twin THEN
+            RAISE EXCEPTION 'collection "%" is not filled yet', t.name
+                USING ERRCODE = '55000', DETAIL = 'pgml-tune worker fills it while it runs.',
+                      HINT = 'SELECT phase, steps_total, metric_value FROM pgml_tune.stat_progress WHERE kind = ''queue''';
+        END IF;
         RAISE EXCEPTION 'collection "%" is not filled yet', t.name
             USING ERRCODE = '55000', HINT = format('CALL auto_embed(%L, %L, collection => %L%s)', t.source, t.source_column, t.name, pgml_tune._mode_argument(t.mode));
     END IF;

@@ -21,7 +21,7 @@ STATUS = {
 def part(**changes):
     values = {
         "number": 1, "digest": "d", "session": 1, "is_bulk": False, "arrived": 10.0, "texts": 1, "tokens": 5,
-        "longest": 5, "most_tokens": 100, "is_mixable": True,
+        "longest": 5, "most_tokens": 100, "most_texts": 32, "is_mixable": True,
     }  # fmt: skip
     return Part(**values | changes)
 

@@ -36,6 +36,13 @@ def test_an_unknown_setting_is_reported_with_the_known_ones():
     with pytest.raises(ObjectNotFound) as caught:
         setting_named("model_root")
     assert "threads" in caught.value.detail
+    assert caught.value.hint == ""
+
+
+def test_a_preference_of_the_session_is_no_setting_and_the_hint_says_how_it_is_set():
+    with pytest.raises(ObjectNotFound) as caught:
+        setting_named("runtime")
+    assert caught.value.hint.startswith("SET pgml_tune.runtime")
 
 
 @pytest.mark.parametrize("text", [None, "", "on"])

@@ -64,7 +64,9 @@ class Client:
         except TuneError:
             is_over = not self._waiting  # the worker's own, and nothing else is on its way
             raise
-        except (OSError, BrokenFrame) as error:
+        except OSError as error:
+            raise WorkerLost(error.strerror or f"{error}") from None
+        except BrokenFrame as error:
             raise WorkerLost(f"{error}") from None
         finally:
             if not is_over:
@@ -81,7 +83,7 @@ class Client:
         try:
             self._connected(checkpoint)
         except OSError as error:
-            raise WorkerLost(f"{error}") from None
+            raise WorkerLost(error.strerror or f"{error}") from None
 
     def close(self) -> None:
         """Let go of the connection; the worker drops what it has not begun for it."""

@@ -39,8 +39,8 @@ TRAINING = ("torch", "sentence_transformers", "transformers", "datasets", "accel
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "psycopg")
 _LOW_DISK_BYTES = 1 << 30
 _LONG_LAG_SECONDS = 600
-_START_LISTENING = "Start pgml-tune worker with the same port as listen in its /etc/pgml_tune.toml."
-_START_WORKER = "Start pgml-tune worker as the user of the server."
+_START_LISTENING = "Start pgml-tune worker, or restart it, with the same port as listen in its /etc/pgml_tune.toml."
+_START_WORKER = "Start pgml-tune worker as the user of the server; one that runs finds a new database within a minute."
 
 
 def examine(db: Session, read_paths: Callable[[], Paths]) -> list[Check]:

@@ -35,7 +35,7 @@ def one_line(told: Mapping[str, Any]) -> str:
     models = told["models"]
     line = (
         f"ok: process {told['process']}, {len(models)} models with {sum(model['bytes'] for model in models) >> 20} MB,"
-        f" {told['connections']} sessions, {told['waiting_requests']} requests wait of {told['requests']},"
+        f" {told['connections']} sessions, {told['requests']} requests, {told['waiting_requests']} of them waiting,"
         f" {told['errors']} errors, {told['shed']} refused"
     )
     if told["recent_seconds"]:

@@ -37,7 +37,8 @@ class Slots:
         raise QuotaExceeded(
             f"{most} sessions hold models of their own, as many as may",
             detail="Setting in_process_max_sessions bounds the memory that models take once for each session.",
-            hint="Start the worker, which holds each model once for all: pgml-tune worker",
+            hint="Start the worker, which holds each model once for all: pgml-tune worker."
+            f" Or: SELECT configure('in_process_max_sessions', '{2 * most}')",
         )
 
     def give_back(self) -> None:

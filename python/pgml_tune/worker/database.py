@@ -169,7 +169,8 @@ class DatabaseWorker:
         now = time.monotonic()
         version = job_run.extension_version(db)
         if version != __version__:
-            log.info('[%s] has extension "pgml_tune" %s, not %s', self.place.database, version, __version__)
+            found = "no extension" if version is None else f"extension {version}, not {__version__}, of"
+            log.info('[%s] has %s "pgml_tune"', self.place.database, found)
             return False
         if now >= self._next_seen:
             job_run.see_worker(db, worker_name(), self.is_one_shot)
