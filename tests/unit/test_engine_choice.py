@@ -141,6 +141,14 @@ def test_a_model_is_opened_in_the_way_that_was_chosen_and_again_when_that_change
     assert models.outdated() == [digest]
 
 
+def test_a_model_that_is_opened_in_another_way_needs_no_room_beside_itself(tmp_path, models):
+    digest = publish_model(tmp_path)
+    models.keep(models.open(digest, 2))
+    models.pins, models.budget_bytes = frozenset({digest}), models.loaded[digest].bytes
+    models.make_room(digest)
+    assert (models._bytes, digest in models.loaded) == (models.opening[digest], True)
+
+
 def test_what_ran_while_the_process_crashed_and_what_cannot_be_read_run_by_their_own_engine():
     told = {"machine": "here", "way": OPENVINO.to_json()}
     wrong = [{}, {"machine": "here"}, {"machine": "here", "way": 7}, {"machine": "here", "way": {"engine": "x"}}, None]

@@ -110,8 +110,9 @@ class Models:
     def make_room(self, digest: str) -> None:
         """Let go of models that were not used for longest until one more fits; refused where it cannot."""
         needed = Artifact(self.model_root, digest).size_bytes
-        while self._bytes + needed > self.budget_bytes:
-            idle = [model for model in self.loaded.values() if self._may_go(model)]
+        replaced = self.loaded.get(digest)  # by the same model, opened in another way
+        while self._bytes + needed - (0 if replaced is None else replaced.bytes) > self.budget_bytes:
+            idle = [model for model in self.loaded.values() if self._may_go(model) and model is not replaced]
             if not idle:
                 raise QuotaExceeded(
                     "the models that the worker holds leave no room for one more",
@@ -129,7 +130,8 @@ class Models:
 
     @property
     def _bytes(self) -> int:
-        return sum(model.bytes for model in self.loaded.values()) + sum(self.opening.values())
+        staying = (model.bytes for digest, model in self.loaded.items() if digest not in self.opening)
+        return sum(staying) + sum(self.opening.values())
 
     def may_have_room(self, digest: str) -> bool:
         """Whether one more fits as soon as nobody uses, or waits for, those that may go."""
