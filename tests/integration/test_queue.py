@@ -607,6 +607,27 @@ def test_code_of_an_owner_that_planning_runs_does_not_become_the_worker(
     assert fetch_value(olga, "SELECT count(*) FROM app.trap") == 0
 
 
+def test_a_worker_takes_more_than_one_session_only_where_a_queue_is(
+    db: psycopg.Connection[Any], workers: Workers
+) -> None:
+    sessions = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'pgml-tune worker'"
+    )
+    worker = workers.serve()
+    wait_until(lambda: "serves this database" in worker.log.read_text(), 30)
+    db.execute(CREATE)
+    db.execute("CALL auto_embed('doc', 'body')")
+    db.execute("INSERT INTO doc VALUES (1, 'a')")
+    wait_until(lambda: fetch_value(db, sessions) == 1, 10)
+    db.execute(EMBED)
+    db.execute("INSERT INTO doc VALUES (2, 'b')")
+    wait_until_fed(db)
+    wait_until(lambda: fetch_value(db, sessions) == 3, 10)
+    db.execute(f"SELECT drop_auto_embed('{COLLECTION}')")
+    wait_until(lambda: fetch_value(db, sessions) == 1, 30)
+
+
 def test_a_worker_that_is_told_to_stop_does_not_wait_for_what_it_builds(
     db: psycopg.Connection[Any], connect: Connect, workers: Workers
 ) -> None:

@@ -14,6 +14,10 @@ SELECT q.collection_id, q.name, q.model_version_id, q.model_reference, q.digest,
 FROM pgml_tune._queues() AS q
 """
 _IS_FED = "SELECT EXISTS (SELECT FROM pgml_tune.collection AS c WHERE c.mode = 'queue') AS is_fed"
+_IS_NEEDED = """
+SELECT EXISTS (SELECT FROM pgml_tune.collection AS c WHERE c.mode = 'queue') OR EXISTS (SELECT FROM pgml_tune.queue)
+    AS is_needed
+"""
 # Whatever a transaction claims is its own until it ends, however it ends.
 _CLAIM = """
 SELECT q.queue_id, q.key FROM pgml_tune.queue AS q
@@ -125,6 +129,11 @@ class Lag:
 def is_fed(db: Database) -> bool:
     """Whether any collection is in mode queue."""
     return bool(db.fetch(_IS_FED)[0]["is_fed"])
+
+
+def is_needed(db: Database) -> bool:
+    """Whether any collection is in mode queue, or something is left of one."""
+    return bool(db.fetch(_IS_NEEDED)[0]["is_needed"])
 
 
 def queues(db: Database) -> list[Queue]:

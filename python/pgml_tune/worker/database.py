@@ -18,6 +18,7 @@ from pgml_tune.db.connection import ConnectionDatabase
 from pgml_tune.errors import TuneError
 from pgml_tune.settings import Limits, Paths
 from pgml_tune.store import engine_choice, job_run, registry, rollout
+from pgml_tune.store import queue as queue_store
 from pgml_tune.store.setting import read_settings
 from pgml_tune.worker.attempt import Attempt
 from pgml_tune.worker.caution import Caution
@@ -81,6 +82,7 @@ class DatabaseWorker:
     after_transaction: int | None = None  # whose end to wait for: before it there is nothing to see
     _attempts: list[threading.Thread] = field(default_factory=list)
     _helpers: list[tuple[threading.Thread, Link | None]] = field(default_factory=list)  # None: is not interrupted
+    _queue: EmbeddingQueue | None = None
     _next_seen: float = 0.0
     _next_sweep: float = 0.0
     _next_tick: float = 0.0
@@ -111,7 +113,7 @@ class DatabaseWorker:
         """What a worker that stays does beside jobs, each in a thread of its own: none waits for another."""
         if self.is_one_shot:
             return
-        queue = EmbeddingQueue(self.place, worker_name(), self.stopping, Caution(self.suspicion))
+        queue = self._queue = EmbeddingQueue(self.place, worker_name(), self.stopping, Caution(self.suspicion))
         self._help("feed", partial(queue.feed, self._passages()))
         if self.wishes is not None:  # else it would load a model of its own
             self._help("feed beside", partial(queue.feed_beside, self._passages()))
@@ -184,6 +186,8 @@ class DatabaseWorker:
         if not self.is_one_shot and now >= self._next_tick:
             self._next_tick = now + _TICK_SECONDS
             self._tick(db)
+        if self._queue is not None:
+            self._queue.tell(queue_store.is_needed(db))
         limits = Limits.from_rows(read_settings(db)[1])
         if self.wishes is not None and now >= self._next_wish:
             self._next_wish = now + _WISH_SECONDS

@@ -58,38 +58,40 @@ class Pauses:
 
 @dataclass(slots=True)
 class EmbeddingQueue:
-    """Loops over the collections in mode queue, each in a thread and a session of its own."""
+    """Loops over the collections in mode queue, each in a thread, and while there are any in a session of its own."""
 
     place: Place
     worker: str  # its name in the database
     stopping: threading.Event
     caution: Caution = field(default_factory=Caution)
     _pauses: Pauses = field(default_factory=Pauses)
+    _is_needed: threading.Event = field(default_factory=threading.Event)
     _has_many: threading.Event = field(default_factory=threading.Event)  # more rows wait than a batch takes
     _next_sweep: float = 0.0
 
+    def tell(self, is_needed: bool) -> None:
+        """Whether there is anything to do in the database: sessions are scarce."""
+        (self._is_needed.set if is_needed else self._is_needed.clear)()
+
     def feed(self, passages: Passages) -> None:
         """Embed rows as they come, until told to stop."""
-        self._loop(partial(self._feed_all, passages))
+        self._whenever(self._is_needed, partial(self._feed_all, passages), Link(self.place))
 
     def feed_beside(self, passages: Passages) -> None:
         """Embed rows while there are many: what is read and stored here does not keep the model waiting."""
-        while not self.stopping.is_set():
-            if self._has_many.wait(_POLL_SECONDS):
-                self._loop(partial(self._feed_all, passages), self._has_many.is_set)
+        self._whenever(self._has_many, partial(self._feed_all, passages), Link(self.place))
 
     def build(self, link: Link) -> None:
         """Queue what a collection begins with, and open it when all of that is done, until told to stop."""
-        self._loop(Builder(self).turn, link=link)
+        self._whenever(self._is_needed, Builder(self).turn, link)
 
-    def _loop(
-        self,
-        turn: Callable[[ConnectionDatabase], bool],
-        is_wanted: Callable[[], bool] = lambda: True,
-        link: Link | None = None,
-    ) -> None:
-        link = link or Link(self.place)
-        while is_wanted() and not self.stopping.is_set():
+    def _whenever(self, wanted: threading.Event, turn: Callable[[ConnectionDatabase], bool], link: Link) -> None:
+        while not self.stopping.is_set():
+            if wanted.wait(_POLL_SECONDS):
+                self._loop(wanted, turn, link)
+
+    def _loop(self, wanted: threading.Event, turn: Callable[[ConnectionDatabase], bool], link: Link) -> None:
+        while wanted.is_set() and not self.stopping.is_set():
             is_busy = False
             try:
                 is_busy = link.use(turn)
@@ -107,6 +109,7 @@ class EmbeddingQueue:
             store.sweep(db)
             self._next_sweep = time.monotonic() + _SWEEP_SECONDS
         if not store.is_fed(db):
+            self._has_many.clear()
             return False
         done, has_many = 0, False
         limits = Limits.from_rows(setting.read_settings(db)[1])

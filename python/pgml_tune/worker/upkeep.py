@@ -40,20 +40,26 @@ class Upkeep:
     def run(self, link: Link) -> None:
         """Do what is due, until told to stop."""
         while not self.stopping.wait(_LOOK_SECONDS):
+            if not self.is_due:
+                continue
             try:
                 link.use(self.turn)
+                link.close()  # sessions are scarce
             except Unreachable:
                 pass  # the worker of the database tells
             except (psycopg.Error, TuneError) as error:
                 log.warning("[%s] upkeep has failed: %s", self.place.database, error)
         link.close()
 
+    @property
+    def is_due(self) -> bool:
+        return self.clock() >= self._ingested_at + _INGEST_SECONDS
+
     def turn(self, db: ConnectionDatabase) -> None:
         """Do what is due; what fails is done again when it is due again."""
-        now = self.clock()
-        if now < self._ingested_at + _INGEST_SECONDS:
+        if not self.is_due:
             return
-        self._ingested_at = now
+        now = self._ingested_at = self.clock()
         minutes = Limits.from_rows(read_settings(db)[1]).maintain_minutes
         is_due = minutes > 0 and now >= self._maintained_at + 60 * minutes
         if is_due:
