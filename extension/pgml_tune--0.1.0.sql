@@ -9881,6 +9881,7 @@ FROM (
     ('operate', 'SELECT', 'TABLE pgml_tune.jobs, pgml_tune.stat_progress, pgml_tune._job_lines, pgml_tune._own_rows'),
     ('operate', 'SELECT', 'TABLE pgml_tune._own_requests'),
     ('operate', 'SELECT', 'TABLE pgml_tune.stat_jobs'),  -- numbers only, so that one role can watch all
+    ('operate', 'SELECT', 'TABLE pgml_tune._queue_lags'),  -- numbers, and names that embedding_collections shows, too
     ('operate', 'SELECT', 'TABLE pgml_tune.worker'),
     ('operate', 'INSERT (kind, parameters, request_sha256)', 'TABLE pgml_tune.job'),
     ('operate', 'INSERT (job_id)', 'TABLE pgml_tune.job_cancel'),
@@ -9923,7 +9924,6 @@ FROM (
     ('admin', 'EXECUTE', 'FUNCTION @extschema@.doctor()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._collection_faults()'),
     ('usage', 'EXECUTE', 'FUNCTION pgml_tune._mode_argument(text)'),
-    ('admin', 'SELECT', 'TABLE pgml_tune._queue_lags'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._has_steady_worker()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._rollout_faults()'),
     ('admin', 'EXECUTE', 'FUNCTION pgml_tune._mending_statements(bigint)'),
