@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,9 +44,9 @@ def test_without_a_setting_a_job_may_have_three_quarters_of_the_memory() -> None
     assert chosen_bounds(Limits.from_rows({"job_memory_bytes": "5000"}), 1000).memory_bytes == 5000
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "pgml_tune.cli", "worker", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(PACKAGE)})
+    return subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(PACKAGE)} | environment)
 
 
 def test_the_command_describes_its_options() -> None:
@@ -60,6 +61,18 @@ def test_the_command_describes_its_options() -> None:
 )
 def test_options_that_do_not_go_together_are_refused(arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_worker_of_another_user_than_the_server_is_refused(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    os.chown(spool, 12345, -1)
+    file = tmp_path / "pgml_tune.toml"
+    file.write_text(f'spool_dir = "{spool}"\n')
+    ended = run("--once", "--dsn", f"host={tmp_path} dbname=x", PGML_TUNE_CONFIG=str(file))
+    assert ended.returncode == 1
+    assert "run the worker as that user" in ended.stderr and "12345" in ended.stderr
 
 
 def test_a_server_that_does_not_answer_ends_a_worker_for_one_job(tmp_path: Path) -> None:

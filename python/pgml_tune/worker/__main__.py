@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import pwd
 import signal
 import socket
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import click
 
@@ -61,6 +65,7 @@ def main(
     timing = Timing(lease_seconds, heartbeat_seconds)
     try:
         paths = read_paths()
+        _check_user(paths.spool_dir)
         if once:
             name = ask_once(Place(dsn), lambda db: db.name)
             DatabaseWorker(
@@ -72,6 +77,20 @@ def main(
         raise click.ClickException(f"{error.message}: {error.detail}" if error.detail else error.message) from None
     except Unreachable as error:
         raise click.ClickException(str(error)) from None
+
+
+def _check_user(spool_dir: Path) -> None:
+    """Refuse to run as root or as another user than the server's: sessions would not reach its socket."""
+    try:
+        number = spool_dir.stat().st_uid
+    except OSError:
+        return  # not there yet, or out of reach: told where it is used
+    if number == os.geteuid():
+        return
+    owner = str(number)
+    with suppress(KeyError):
+        owner = pwd.getpwuid(number).pw_name
+    raise click.ClickException(f'"{spool_dir}" is of user {owner}: run the worker as that user, who is the server\'s')
 
 
 def _run_all(worker: ClusterWorker) -> None:
