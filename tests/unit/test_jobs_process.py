@@ -35,7 +35,7 @@ def import_job(tmp_path: Path, source: str, *import_dirs: Path) -> Job:
 
 
 def test_every_kind_of_job_has_a_module_of_its_own():
-    assert len(set(MODULES.values())) == len(MODULES) == 9
+    assert len(set(MODULES.values())) == len(MODULES) == 10
 
 
 @pytest.mark.parametrize("allowed", [False, True])
