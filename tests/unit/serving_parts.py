@@ -17,9 +17,10 @@ from pgml_tune.ipc.addresses import Port, SocketFile, family_of
 from pgml_tune.ipc.client import Client
 from pgml_tune.ipc.note import Note
 from pgml_tune.serving.hosted import Models
+from pgml_tune.serving.limits import Limits
 from pgml_tune.serving.listener import Listener, accept, open_port, own_secret
 from pgml_tune.serving.newcomers import Newcomers
-from pgml_tune.serving.scheduler import FIRST_LANE, Limits, Scheduler
+from pgml_tune.serving.scheduler import FIRST_LANE, Scheduler
 from pgml_tune.serving.server import Server
 from pgml_tune.settings import Loopback
 from tests.unit.test_records import CONFIG
@@ -82,13 +83,13 @@ def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, shares
     listener = Listener(address, "")
     loop = asyncio.new_event_loop()
     note = Note(address.with_suffix(".note"), FIRST_LANE + MOST_LANES)
-    scheduler = Scheduler(loop, Models(model_root, budget), allowed, note, lanes, shares_hardware)
+    scheduler = Scheduler(loop, Models(model_root, budget), allowed, note, shares_hardware=shares_hardware)
     server = Server(scheduler, frozenset({os.geteuid()}), 500, lambda: {"requests": scheduler.totals.requests})
     ready = threading.Event()
     faults = []
 
     async def run():
-        scheduler.begin()
+        scheduler.resize(lanes)
         loop.set_exception_handler(lambda _, context: faults.append(context))
         accepting = [await accept(loop, server.connection, listener.socket)]
         if listen is not None:
@@ -121,7 +122,7 @@ def serving(model_root, address, monkeypatch, *, lanes=2, budget=1 << 40, shares
             loop.call_soon_threadsafe(connection.end_if_idle)
         thread.join(10)
         scheduler.close()
-        for lane in scheduler._lanes:
+        for lane in scheduler.computing.lanes:
             lane._thread.join(10)
         listener.close()
         loop.close()

@@ -425,7 +425,7 @@ def test_a_model_that_has_to_run_alone_is_computed_however_busy_the_others_are(p
     other, stop = place.publish(max_tokens=63), threading.Event()
     for digest in (place.digest, other):
         embed(place.runtime(), digest, [[1]])
-    server.scheduler.suspects = frozenset({other})
+    server.scheduler.order.suspects = frozenset({other})
 
     def keep_busy(runtime):
         while not stop.is_set():
@@ -448,15 +448,15 @@ def test_nothing_is_loaded_beside_a_model_that_has_to_run_alone(place, monkeypat
     other, opened = place.publish(max_tokens=63), Models.open
 
     def open_and_look(models, digest, threads):
-        beside.extend(lane.digest for lane in scheduler._lanes if lane.digest)
+        beside.extend(lane.digest for lane in scheduler.computing.lanes if lane.digest)
         return opened(models, digest, threads)
 
     embed(place.runtime(), place.digest, [[1]])
     monkeypatch.setattr(Models, "open", open_and_look)
-    scheduler.suspects = frozenset({place.digest if suspect == "the one that runs" else other})
+    scheduler.order.suspects = frozenset({place.digest if suspect == "the one that runs" else other})
     slow = threading.Thread(target=embed, args=(place.runtime(), place.digest, [[SLOW]]))
     slow.start()
-    while not any(lane.digest for lane in scheduler._lanes):
+    while not any(lane.digest for lane in scheduler.computing.lanes):
         time.sleep(0.001)
     assert embed(place.runtime(), other, [[2]]) == [expected([2])]
     assert beside == []
@@ -530,7 +530,7 @@ def test_the_number_of_threads_changes_while_requests_are_computed(place):
 
     def wait_for(lanes, free):
         deadline = time.monotonic() + 10
-        while (len(server.scheduler._lanes), len(server.scheduler._free)) != (lanes, free):
+        while (len(server.scheduler.computing.lanes), len(server.scheduler.computing.free)) != (lanes, free):
             assert time.monotonic() < deadline
             time.sleep(0.001)
 

@@ -25,9 +25,10 @@ from pgml_tune.ipc.peers import trusted_users
 from pgml_tune.ipc.place import note_path
 from pgml_tune.serving.choices import read_choices
 from pgml_tune.serving.hosted import Models
+from pgml_tune.serving.limits import Limits
 from pgml_tune.serving.listener import Listener, accept, open_port, own_secret
 from pgml_tune.serving.newcomers import MOST_NEWCOMERS, Newcomers
-from pgml_tune.serving.scheduler import FIRST_LANE, Limits, Scheduler
+from pgml_tune.serving.scheduler import FIRST_LANE, Scheduler
 from pgml_tune.serving.server import BEAT_SECONDS, Server, parse_order
 from pgml_tune.settings import SETTINGS, Loopback, Paths, read_paths
 
@@ -86,10 +87,9 @@ class Serving:
             models=self._models,
             limits=Limits(**{name: _number(first, name) for name in _BOUNDED}),
             note=Note(note_path(paths.serve_socket), FIRST_LANE + self._chosen_lanes({})),
-            lane_count=lanes,
             shares_hardware=self._on_gpu,
         )
-        self._scheduler.begin()
+        self._scheduler.resize(lanes)
         self._server = Server(self._scheduler, trusted_users(paths.socket_group), self._most_connections, self._status)
         self._obey(first)
         stopping = asyncio.Event()
@@ -152,17 +152,17 @@ class Serving:
         for name in _BOUNDED:
             if name in order:
                 setattr(self._scheduler.limits, name, _number(order, name))
-        if "serve_threads" in order and self._chosen_lanes(order) != self._scheduler.lane_count:
+        if "serve_threads" in order and self._chosen_lanes(order) != self._scheduler.computing.lane_count:
             self._scheduler.resize(self._chosen_lanes(order))
-            log.info("computing with %d threads from now on", self._scheduler.lane_count)
+            log.info("computing with %d threads from now on", self._scheduler.computing.lane_count)
         if "serve_memory_bytes" in order:
             self._models.budget_bytes = _budget(order)
         if "quarantined" in order:
             self._scheduler.quarantined = frozenset(order["quarantined"])
         if "suspects" in order:
-            self._scheduler.suspects = frozenset(order["suspects"])
+            self._scheduler.order.suspects = frozenset(order["suspects"])
         if "ways" in order:  # before what is loaded because of the order
-            self._models.choices = read_choices(order["ways"], self._scheduler.suspects)
+            self._models.choices = read_choices(order["ways"], self._scheduler.order.suspects)
             self._scheduler.load(self._models.outdated())
         if "pins" in order:
             self._scheduler.load(self._models.pin(order["pins"]))
@@ -186,7 +186,7 @@ class Serving:
             "batches": totals.batches,
             "busy_seconds": round(totals.busy_seconds, 3),
             **self._scheduler.figures.told(),
-            "threads": self._scheduler.lane_count,
+            "threads": self._scheduler.computing.lane_count,
             "budget_bytes": self._models.budget_bytes,
             "quarantined": sorted(self._scheduler.quarantined),
             "models": [

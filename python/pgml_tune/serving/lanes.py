@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pgml_tune.errors import SystemFault, TuneError
 from pgml_tune.ipc.note import Note
 from pgml_tune.serving.task import Task
-
-# Whatever is raised in a thread: the request ends and the thread goes on, else all who ask it would wait for ever. What
-# a library in Rust raises where it is given what it cannot handle is no Exception.
-FAULTS = (BaseException,)
-log = logging.getLogger("pgml_tune.serving")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +46,3 @@ class Lane:
                 ended = job.work()
             self._done(self, ended, time.perf_counter() - started)
             del job, ended  # they hold a model
-
-
-def as_told(error: BaseException) -> TuneError | MemoryError:
-    """The error that a caller is told."""
-    if isinstance(error, (TuneError, MemoryError)):
-        return error
-    log.error("a fault of the worker", exc_info=error)
-    return SystemFault("the worker has failed on the request", detail=f"{error!r}.")

@@ -20,6 +20,7 @@ from pgml_tune.errors import InvalidArgument, NotSupported, SystemFault
 from pgml_tune.ipc import operations
 from pgml_tune.ipc.frames import pack
 from pgml_tune.records import KINDS, VERBS
+from pgml_tune.serving.faults import FAULTS, as_told
 from pgml_tune.serving.hosted import Model
 
 _TASKS = {
@@ -126,8 +127,15 @@ class Task:
             self.rows = model.encoder.compute_read([tokens.ids for tokens in self.tokens])
         self.left = 0
 
-    def payload(self, model: Model) -> bytes:
-        """The answer."""
+    def form(self, model: Model) -> None:
+        """Make the answer of what is computed, if nothing went wrong."""
+        if self.error is None:
+            try:
+                self.answer = self._payload(model)
+            except FAULTS as error:
+                self.error = as_told(error)
+
+    def _payload(self, model: Model) -> bytes:
         for tokens in self.tokens:
             self.work.tokens += len(tokens.ids)
             self.work.unknown += tokens.unknown
