@@ -53,7 +53,7 @@ clean:
 endif
 
 .PHONY: install-sql install-package uninstall-package install-deps install-train install-openvino dev dev-stop demo test lint unit \
-	check-generated private-installcheck integration clients fuzz soak-jobs soak-queue soak-rollout soak-serving bench bench-train bench-sql bench-load dist
+	check-generated private-installcheck integration clients fuzz soak-jobs soak-queue soak-rollout soak-serving bench bench-train bench-sql bench-load bench-gpu dist
 
 ifndef SQL_ONLY
 install: install-package
@@ -77,7 +77,7 @@ dev dev-stop demo:
 
 test:
 	@scripts/test.sh lint unit check-generated installcheck integration clients
-lint unit integration clients fuzz soak-jobs soak-queue soak-rollout soak-serving bench bench-train bench-sql bench-load:
+lint unit integration clients fuzz soak-jobs soak-queue soak-rollout soak-serving bench bench-train bench-sql bench-load bench-gpu:
 	@scripts/test.sh $@
 private-installcheck:
 	@scripts/test.sh installcheck

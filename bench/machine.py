@@ -12,25 +12,18 @@ from typing import Any
 import psycopg
 
 _PACKAGES = (
-    "onnxruntime", "tokenizers", "ctranslate2", "numpy", "torch", "sentence-transformers", "transformers", "fastembed",
+    "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tokenizers", "ctranslate2", "numpy", "torch",
+    "sentence-transformers", "transformers", "fastembed",
 )  # fmt: skip
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "i8mm", "bf16")
 
 
-def conditions(connection: psycopg.Connection[Any]) -> dict[str, Any]:
-    """Versions and hardware, and how busy the machine is at the start."""
-    row = connection.execute(
-        "SELECT current_setting('server_version'),"
-        " (SELECT extversion FROM pg_extension WHERE extname = 'vector'),"
-        " (SELECT extversion FROM pg_extension WHERE extname = 'pgml_tune')"
-    ).fetchone()
-    assert row is not None
+def conditions(connection: psycopg.Connection[Any] | None = None) -> dict[str, Any]:
+    """Versions and hardware, and how busy the machine is at the start; no connection where no server is measured."""
     return {
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
-            "postgresql": row[0],
-            "pgvector": row[1],
-            "pgml_tune": row[2],
+            **({} if connection is None else _server_versions(connection)),
             "python": platform.python_version(),
             **{package: _version(package) for package in _PACKAGES},
         },
@@ -43,6 +36,16 @@ def conditions(connection: psycopg.Connection[Any]) -> dict[str, Any]:
         },
         "load_average_before": os.getloadavg(),
     }
+
+
+def _server_versions(connection: psycopg.Connection[Any]) -> dict[str, str]:
+    row = connection.execute(
+        "SELECT current_setting('server_version'),"
+        " (SELECT extversion FROM pg_extension WHERE extname = 'vector'),"
+        " (SELECT extversion FROM pg_extension WHERE extname = 'pgml_tune')"
+    ).fetchone()
+    assert row is not None
+    return dict(zip(("postgresql", "pgvector", "pgml_tune"), row, strict=True))
 
 
 def _version(package: str) -> str | None:

@@ -108,6 +108,7 @@ def summary(conditions: dict[str, Any]) -> str:
     hardware = conditions["hardware"]
     versions = [f"{name} {version}" for name, version in conditions["versions"].items() if version]
     machine = [hardware["processor"], *hardware["instructions"], counted(hardware["cores"], "core")]
+    machine += hardware.get("gpus", [])
     loads = [" ".join(f"{load:.2f}" for load in conditions[f"load_average_{when}"]) for when in ("before", "after")]
     texts = conditions["texts"] + (", fewer of them and fewer rounds (BENCH_QUICK)" if conditions["is_quick"] else "")
     lines = {

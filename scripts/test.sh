@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs checks of this checkout, each named by its make target:
-#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|soak-queue|soak-rollout|soak-serving|bench|bench-train|bench-sql|bench-load ...
+#     test.sh lint|unit|check-generated|installcheck|integration|clients|fuzz|soak-jobs|soak-queue|soak-rollout|soak-serving|bench|bench-train|bench-sql|bench-load|bench-gpu ...
 . "$(dirname "${BASH_SOURCE[0]}")/home.sh"
 
 cd "$checkout"
@@ -82,6 +82,8 @@ bench-train() { on_test_cluster "$venv/bin/python" bench/train.py; }
 bench-sql() { on_test_cluster "$venv/bin/python" bench/sql.py; }
 
 bench-load() { on_test_cluster "$venv/bin/python" bench/load.py; }
+
+bench-gpu() { "$venv/bin/python" bench/gpu.py; } # no server
 
 on_test_cluster() {
     test_cluster
