@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ def _write(folder: Path, tokenizer: str, layers: int) -> None:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    words = AutoTokenizer.from_pretrained(tokenizer)
+    words = AutoTokenizer.from_pretrained(tokenizer, model_max_length=_MAX_TOKENS)
     config = BertConfig(
         vocab_size=len(words),
         hidden_size=_WIDTH,
@@ -53,7 +52,6 @@ def _write(folder: Path, tokenizer: str, layers: int) -> None:
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
     words.save_pretrained(folder)
-    Path(folder, "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": _MAX_TOKENS}))
 
 
 def _export(root: Path, source: Path) -> Subject:
