@@ -1,5 +1,6 @@
 """Only a graph with the inputs and the output of a text encoder is run."""
 
+import onnxruntime
 import pytest
 
 from pgml_tune.engine.onnx import OnnxRuntime
@@ -59,3 +60,13 @@ def test_a_file_that_is_no_network_is_refused(tmp_path, content):
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(ArtifactDamaged):
         OnnxRuntime(tmp_path / "model.onnx", 1)
+
+
+@pytest.mark.parametrize("gpu", [["CUDAExecutionProvider"], []])
+@pytest.mark.filterwarnings("ignore:Specified provider")  # the installed ONNX Runtime has none for a GPU
+def test_the_libraries_of_a_gpu_are_loaded_where_one_is_used(tmp_path, monkeypatch, gpu):
+    loaded = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*gpu, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append("all"))
+    OnnxRuntime(write_graph(tmp_path / "model.onnx", INPUTS), 1)
+    assert loaded == ["all"] * len(gpu)

@@ -81,6 +81,8 @@ class OnnxRuntime:
         # The artifact's folder is never written to; plans that are made on the way lie beside all artifacts.
         available = behind(provider, onnxruntime.get_available_providers())
         providers = choose_providers(available, model_file.parent.with_name(PLANS))
+        if providers[0][0] != CPU:
+            onnxruntime.preload_dlls()  # those of CUDA that pip has installed lie where no loader looks
         try:
             self._session = onnxruntime.InferenceSession(
                 str(model_file),
