@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -16,7 +15,8 @@ import psycopg
 from corpus import Corpus
 from plan import Plan
 from report import Figure, at_least, at_most, skipped
-from server import DATABASE, FP32, Connection, connect
+from server import FP32, Connection, connect
+from serving import as_server, serving
 from storing import storing_rates
 
 _WRITERS, _PAUSE_SECONDS = 4, 0.05
@@ -55,15 +55,15 @@ def measure(plan: Plan) -> list[Figure]:
         return [skipped(part, "all", "DATA_DIR is not set")]
     documents = Corpus(plan.texts.data_dir / "retrieval").documents[: plan.size("QUEUE_ROWS", 100000, 2000)]
     texts = [document.text for document in documents]
-    with connect() as connection, _worker(connection):
+    with connect() as connection, serving():
         _load(connection, texts)
         share = texts[: plan.size("QUEUE_CEILING", 10000, 1000)]
         with _writers():
-            before = _engine_rate(connection, plan, share)
+            before = _engine_rate(plan, share)
             fill, collection_id = _fill(connection, plan, len(texts))
         index = _wait_for_index(connection, collection_id)
         with _writers():
-            after = _engine_rate(connection, plan, share)
+            after = _engine_rate(plan, share)
         latencies = _latencies(connection)
         side = f"pgml_tune.embedding_{collection_id}_{plan_version(connection, collection_id)}"
         wrong = _settled(connection, side)
@@ -89,27 +89,6 @@ def plan_version(connection: Connection, collection_id: int) -> int:
     """The version that a collection has vectors of."""
     sql = "SELECT model_version_id FROM pgml_tune.collection WHERE collection_id = %s"
     return int(_value(connection, sql, collection_id))
-
-
-@contextmanager
-def _worker(connection: Connection) -> Iterator[None]:
-    info = connection.info
-    dsn = f"host={info.host} port={info.port} user={info.user} dbname={DATABASE}"
-    command = [sys.executable, "-P", "-m", "pgml_tune.worker", "--dsn", dsn, "--database", DATABASE]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ, **_as_server(connection))
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _as_server(connection: Connection) -> dict[str, int]:
-    """The worker reads what belongs to the user of the server."""
-    if os.getuid():
-        return {}
-    status = os.stat(_value(connection, "SHOW data_directory"))
-    return {"user": status.st_uid, "group": status.st_gid}
 
 
 @contextmanager
@@ -144,11 +123,11 @@ def _load(connection: Connection, texts: Sequence[str]) -> None:
     connection.execute("ANALYZE queued")
 
 
-def _engine_rate(connection: Connection, plan: Plan, texts: Sequence[str]) -> float:
+def _engine_rate(plan: Plan, texts: Sequence[str]) -> float:
     digest = plan.versions[FP32].digest
     command = [sys.executable, "-P", "-c", _ENGINE, digest, str(_BATCH)]
     result = subprocess.run(
-        command, input=json.dumps(texts), text=True, stdout=subprocess.PIPE, check=True, **_as_server(connection)
+        command, input=json.dumps(texts), text=True, stdout=subprocess.PIPE, check=True, **as_server()
     )
     return len(texts) / float(result.stdout)
 

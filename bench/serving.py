@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from server import DATABASE, connect
 
@@ -19,17 +20,11 @@ _START_SECONDS = 60
 @contextmanager
 def serving() -> Iterator[None]:
     """The worker, ready; the models that serve are loaded."""
-    with connect() as connection:
-        row = connection.execute("SELECT current_setting('data_directory')").fetchone()
-        assert row is not None
-        folder = Path(row[0])
     host = os.environ.get("PGHOST", "/var/run/postgresql")
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "pgml_tune.worker", "--dsn", f"dbname={DATABASE} host={host}",
          "--database", DATABASE],
-        cwd="/", env=_environment(folder) | {"PGUSER": os.environ.get("PGUSER", "postgres")},
-        user=pwd.getpwuid(folder.stat().st_uid).pw_name if os.getuid() == 0 else None,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_server(),
     )  # fmt: skip
     try:
         _wait()
@@ -39,8 +34,20 @@ def serving() -> Iterator[None]:
         process.wait()
 
 
+def as_server() -> dict[str, Any]:
+    """How a process is started as the user of the server, whose environment names the package and the configuration."""
+    with connect() as connection:
+        row = connection.execute("SELECT current_setting('data_directory')").fetchone()
+        assert row is not None
+        folder = Path(row[0])
+    return {
+        "cwd": "/",
+        "env": _environment(folder) | {"PGUSER": os.environ.get("PGUSER", "postgres")},
+        "user": pwd.getpwuid(folder.stat().st_uid).pw_name if os.getuid() == 0 else None,
+    }
+
+
 def _environment(folder: Path) -> dict[str, str]:
-    """That of the server: it names the package and the configuration."""
     postmaster = (folder / "postmaster.pid").read_text().split("\n")[0]
     entries = Path(f"/proc/{postmaster}/environ").read_text().split("\0")
     return dict(entry.split("=", 1) for entry in entries if entry)
