@@ -68,6 +68,7 @@ def measure(plan: Plan) -> list[Figure]:
         side = f"pgml_tune.embedding_{collection_id}_{plan_version(connection, collection_id)}"
         wrong = _settled(connection, side)
         trigger = _trigger_cost(connection, texts)
+        sys.path.insert(0, plan.package_folder)  # the statement of the worker is run from here
         stored, copied = storing_rates(connection, plan.reference(FP32))
     ceiling = (before + after) / 2
     return [

@@ -238,12 +238,12 @@ def test_pauses_double_until_it_works_again() -> None:
     now = [0.0]
     pauses = Pauses(lambda: now[0])
     assert not pauses.is_paused(1)
-    assert pauses.pause(1)
+    assert pauses.pause(1) == 0.5
     assert pauses.is_paused(1)
     assert not pauses.is_paused(2)
     now[0] = 0.6
     assert not pauses.is_paused(1)
-    assert not pauses.pause(1)
+    assert pauses.pause(1) == 1.0
     now[0] = 1.5
     assert pauses.is_paused(1)
     for _ in range(20):
@@ -253,4 +253,4 @@ def test_pauses_double_until_it_works_again() -> None:
     now[0] += 2
     assert not pauses.is_paused(1)
     pauses.end(1)
-    assert pauses.pause(1)
+    assert pauses.pause(1) == 0.5

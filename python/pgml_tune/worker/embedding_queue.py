@@ -12,7 +12,7 @@ from functools import partial
 import psycopg
 
 from pgml_tune.db.connection import ConnectionDatabase
-from pgml_tune.errors import ObjectNotFound, TuneError
+from pgml_tune.errors import ObjectNotFound, SystemFault, TuneError
 from pgml_tune.settings import Limits
 from pgml_tune.store import queue as store
 from pgml_tune.store import setting
@@ -25,6 +25,7 @@ from pgml_tune.worker.link import Link, Place, Unreachable
 _POLL_SECONDS = 0.5
 _SWEEP_SECONDS = 600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # of a collection that cannot be fed now
+_TOLD_PAUSE = {SystemFault.sqlstate: 4.0}  # that a warning is worth: models may just have begun to be served
 _BUILD_LOCK = "2s"  # whoever waits for a table holds up all who come after
 _PASSING = ("42704", "55P03", "40P01", "40001")  # dropped, or in somebody else's hands: nothing to tell
 # Of ours, or of what somebody has made of his collection: it must not end the thread, which feeds the others, too.
@@ -44,12 +45,12 @@ class Pauses:
     def is_paused(self, collection_id: int) -> bool:
         return self.clock() < self._until.get(collection_id, (0.0, 0.0))[0]
 
-    def pause(self, collection_id: int) -> bool:
-        """Leave it alone, twice as long each time; whether this is the first time."""
+    def pause(self, collection_id: int) -> float:
+        """Leave it alone, twice as long each time; for how many seconds now."""
         _, before = self._until.get(collection_id, (0.0, 0.0))
         wait = min(2 * before or _FIRST_PAUSE, _LONGEST_PAUSE)
         self._until[collection_id] = self.clock() + wait, wait
-        return not before
+        return wait
 
     def end(self, collection_id: int) -> None:
         """It works again."""
@@ -133,10 +134,10 @@ class EmbeddingQueue:
         except _FAILURES as error:
             if db.is_lost:
                 raise
-            is_news = pauses.pause(queue.collection_id)
-            sqlstate = getattr(error, "sqlstate", None)
+            wait, sqlstate = pauses.pause(queue.collection_id), getattr(error, "sqlstate", None)
             if sqlstate == ObjectNotFound.sqlstate:
                 self._next_sweep = 0.0  # dropped meanwhile, but for the rows that were held here
+            is_news = wait == _TOLD_PAUSE.get(sqlstate or "", _FIRST_PAUSE)
             if is_news and sqlstate not in _PASSING and not self.stopping.is_set():
                 log.warning(
                     "[%s] %s: left for a while, %s", self.place.database, queue, error, exc_info=_fault(error)
