@@ -47,11 +47,15 @@ class Measured:
         }
 
 
+def lane_count(cores: int, *, on_gpu: bool) -> int:
+    """How many batches the worker computes at once: one for each core, or on a GPU one more than it computes."""
+    return min(_GPU_LANES, cores) if on_gpu else cores
+
+
 def present_way(machine: Machine, batch_size: int) -> Way:
     """As the worker runs a version that nothing was chosen for."""
     name = next((name for name in ("tensorrt", "cuda") if name in machine.engines), ONNXRUNTIME)
-    lanes = machine.cores if name == ONNXRUNTIME else min(_GPU_LANES, machine.cores)
-    return Way.of(name, 1, lanes, batch_size)
+    return Way.of(name, 1, lane_count(machine.cores, on_gpu=name != ONNXRUNTIME), batch_size)
 
 
 def candidates(machine: Machine, wanted: Collection[str] | None, batch_size: int) -> list[Way]:
@@ -61,7 +65,7 @@ def candidates(machine: Machine, wanted: Collection[str] | None, batch_size: int
         if name in machine.engines and (wanted is None or name in wanted):
             is_cpu = Way.of(name, 1, 1, 1).provider == CPU
             sizes = sorted({min(size, batch_size) for size in (*_BATCHES[is_cpu], batch_size)})
-            shapes = _shapes(machine.cores) if is_cpu else [(1, min(_GPU_LANES, machine.cores))]
+            shapes = _shapes(machine.cores) if is_cpu else [(1, lane_count(machine.cores, on_gpu=True))]
             ways += [Way.of(name, threads, lanes, size) for threads, lanes in shapes for size in sizes]
     return ways
 

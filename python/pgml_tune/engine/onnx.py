@@ -11,7 +11,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from pgml_tune.engine.artifact import PLANS, WEIGHTS
-from pgml_tune.engine.contract import INPUTS, OUTPUTS, TYPES, TokenArray, VectorArray
+from pgml_tune.engine.contract import OUTPUTS, TYPES, TokenArray, VectorArray, check_graph
 from pgml_tune.engine.files import open_plain
 from pgml_tune.engine.way import CPU as ON_CPU
 from pgml_tune.engine.way import CUDA, TENSORRT
@@ -99,12 +99,8 @@ class OnnxRuntime:
             )
         inputs = {entry.name: entry.type for entry in self._session.get_inputs()}
         outputs = {entry.name: entry.type for entry in self._session.get_outputs()}
-        names_fit = INPUTS <= set(inputs) <= {*INPUTS, TYPES}
-        if not names_fit or set(inputs.values()) != {"tensor(int64)"} or outputs.get(output) != "tensor(float)":
-            raise ArtifactDamaged(
-                "the model does not have the inputs and the output of a text encoder",
-                detail=f"Inputs are {', '.join(sorted(INPUTS))} and perhaps {TYPES}, the output is {output}.",
-            )
+        is_typed = set(inputs.values()) == {"tensor(int64)"} and outputs.get(output) == "tensor(float)"
+        check_graph(inputs, output, is_typed=is_typed)
         self._wants_types = TYPES in inputs
         self._output = output
 

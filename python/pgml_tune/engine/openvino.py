@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pgml_tune.engine.artifact import WEIGHTS
-from pgml_tune.engine.contract import INPUTS, TYPES, TokenArray, VectorArray
+from pgml_tune.engine.contract import TYPES, TokenArray, VectorArray, check_graph
 from pgml_tune.engine.files import open_plain
 from pgml_tune.engine.way import BF16, FP32, Way
 from pgml_tune.errors import ArtifactDamaged, NotSupported
@@ -55,11 +55,7 @@ class OpenVinoRuntime:
             raise ArtifactDamaged("OpenVINO cannot load the model", detail=_first_line(error)) from None
         inputs = {entry.any_name: entry.element_type.get_type_name() for entry in network.inputs}
         outputs = {entry.any_name for entry in network.outputs}
-        if not INPUTS <= set(inputs) <= {*INPUTS, TYPES} or set(inputs.values()) != {"i64"} or output not in outputs:
-            raise ArtifactDamaged(
-                "the model does not have the inputs and the output of a text encoder",
-                detail=f"Inputs are {', '.join(sorted(INPUTS))} and perhaps {TYPES}, the output is {output}.",
-            )
+        check_graph(inputs, output, is_typed=set(inputs.values()) == {"i64"} and output in outputs)
         self._wants_types = TYPES in inputs
         self._output = network.output(output)
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()

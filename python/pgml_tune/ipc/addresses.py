@@ -6,7 +6,6 @@ import errno
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ from typing import Protocol
 
 from pgml_tune.ipc.handshake import ANSWER_BYTES, NONCE_BYTES, Meeting, new_nonce
 from pgml_tune.ipc.listen_secret import read_listen_secret
-from pgml_tune.ipc.peers import trusted_users
+from pgml_tune.ipc.peers import trusted_users, user_behind
 from pgml_tune.settings import Loopback, Paths
 
 CONNECT_SECONDS = 0.005
 PROOF_SECONDS = 5.0  # that the worker has to prove that it is one
 _SLICE_SECONDS = 0.1  # between two looks for a cancel
-_PEER = struct.Struct("3i")  # process, user and group at the other end
 
 
 class SilentPeer(OSError):
@@ -57,8 +55,7 @@ class SocketFile:
                 time.sleep(CONNECT_SECONDS / 10)
             if outcome:
                 raise OSError(outcome, os.strerror(outcome))
-            _, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-            if user not in self.users():
+            if (user := user_behind(connection)) not in self.users():
                 raise PermissionError(f"user {user} of the operating system listens there")
         except BaseException:
             connection.close()
@@ -85,7 +82,7 @@ class Port:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             outcome = connection.connect_ex(self.loopback)
             if outcome == errno.EINPROGRESS:
-                if not _is_ready(connection, select.POLLOUT, CONNECT_SECONDS):
+                if not is_ready(connection, select.POLLOUT, CONNECT_SECONDS):
                     raise TimeoutError(f"it has not accepted within {CONNECT_SECONDS * 1000:g} ms")
                 outcome = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if outcome:
@@ -115,12 +112,12 @@ def _received(connection: socket.socket, size: int, checkpoint: Callable[[], Non
     found = b""
     deadline = time.monotonic() + PROOF_SECONDS
     while len(found) < size:
-        is_ready = _is_ready(connection, select.POLLIN, _SLICE_SECONDS)
-        if found or not is_ready:
+        has_data = is_ready(connection, select.POLLIN, _SLICE_SECONDS)
+        if found or not has_data:
             checkpoint()
             if time.monotonic() > deadline:
                 raise SilentPeer(f"who listens there has not proved within {PROOF_SECONDS:g} seconds who he is")
-        data = connection.recv(size - len(found)) if is_ready else None
+        data = connection.recv(size - len(found)) if has_data else None
         if data is None:
             continue
         if not data:
@@ -129,7 +126,8 @@ def _received(connection: socket.socket, size: int, checkpoint: Callable[[], Non
     return found
 
 
-def _is_ready(connection: socket.socket, event: int, seconds: float) -> bool:
+def is_ready(connection: socket.socket, event: int, seconds: float) -> bool:
+    """Whether a socket can be read or written, as soon as it can."""
     poll = select.poll()
     poll.register(connection, event)
     return bool(poll.poll(seconds * 1000))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgml_tune.errors import TuneError, error_of
-from pgml_tune.ipc.addresses import Address, SilentPeer
+from pgml_tune.ipc.addresses import Address, SilentPeer, is_ready
 from pgml_tune.ipc.frames import MAX_REPLY_BYTES, BrokenFrame, Frame, FrameReader, Kind, pack, request, unpack
 
 SILENCE_SECONDS = 5.0  # a worker that is busy says so each second
@@ -163,7 +163,7 @@ class Client:
 
     def _connected(self, checkpoint: Callable[[], None]) -> socket.socket:
         self._waiting = []
-        if self._socket is not None and self._is_stale(self._socket):
+        if self._socket is not None and is_ready(self._socket, select.POLLIN, 0):
             self.close()  # it was restarted since the last call
         if self._socket is None:
             try:
@@ -171,8 +171,3 @@ class Client:
             except SilentPeer as error:
                 raise WorkerSilent(f"{error}") from None
         return self._socket
-
-    def _is_stale(self, connection: socket.socket) -> bool:
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        return bool(poll.poll(0))

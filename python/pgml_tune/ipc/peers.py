@@ -5,9 +5,25 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import socket
+import struct
 from functools import lru_cache
+from typing import Protocol
 
 _ROOT = 0
+_PEER = struct.Struct("3i")  # process, user and group at the other end
+
+
+class Connected(Protocol):
+    """A Unix socket, or what asyncio gives in its place."""
+
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
+
+
+def user_behind(connection: Connected) -> int:
+    """The user of the operating system at the other end of a Unix socket."""
+    _, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(user)
 
 
 @lru_cache(maxsize=1)

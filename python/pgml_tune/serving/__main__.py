@@ -17,6 +17,7 @@ from typing import Any
 import click
 import onnxruntime
 
+from pgml_tune.engine.choice import lane_count
 from pgml_tune.engine.machine_memory import machine_bytes
 from pgml_tune.engine.onnx import CPU, choose_providers
 from pgml_tune.errors import TuneError
@@ -39,7 +40,6 @@ _PORT_SECONDS = 5.0  # between two tries where the port is somebody else's
 _MEMORY_SHARE = 2
 _LONGEST_ORDER = 1 << 26
 _OOM_SCORE = 500  # when memory runs out, the system ends this process and not the server
-_GPU_LANES = 2  # the second has the next batch ready
 _BOUNDED = ("max_wait_ms", "batch_size", "batch_tokens", "queue_requests")
 log = logging.getLogger("pgml_tune.serving")
 
@@ -152,9 +152,9 @@ class Serving:
         for name in _BOUNDED:
             if name in order:
                 setattr(self._scheduler.limits, name, _number(order, name))
-        if "serve_threads" in order and self._chosen_lanes(order) != self._scheduler.computing.lane_count:
-            self._scheduler.resize(self._chosen_lanes(order))
-            log.info("computing with %d threads from now on", self._scheduler.computing.lane_count)
+        if "serve_threads" in order and (lanes := self._chosen_lanes(order)) != self._scheduler.computing.lane_count:
+            self._scheduler.resize(lanes)
+            log.info("computing with %d threads from now on", lanes)
         if "serve_memory_bytes" in order:
             self._models.budget_bytes = _budget(order)
         if "quarantined" in order:
@@ -222,8 +222,8 @@ def _number(values: dict[str, Any], name: str) -> int:
 
 
 def chosen_lanes(cores: int, allowed: int, *, on_gpu: bool) -> int:
-    """How many batches are computed at once: one for each core, or on a GPU one more than it computes."""
-    return min(number for number in (allowed, _GPU_LANES if on_gpu else cores, cores) if number)
+    """How many batches are computed at once, on no more cores than are allowed; 0 allows all."""
+    return lane_count(min(allowed or cores, cores), on_gpu=on_gpu)
 
 
 def is_on_gpu(providers: Sequence[str]) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ from pgml_tune.ipc.frames import (
     pack,
     unpack,
 )
+from pgml_tune.ipc.peers import user_behind
 from pgml_tune.serving.scheduler import Scheduler
 from pgml_tune.serving.task import Task
 
@@ -34,7 +33,6 @@ BEAT_SECONDS = 1.0
 _LINE_SECONDS = 10.0  # at most one line in so long tells of connections that were broken off
 _TURN_SECONDS = 0.001  # that the frames of one peer may take at a time, others have their turn between
 _MOST_OPEN = 64  # requests of one peer that are not answered; the next ones are read later
-_PEER = struct.Struct("3i")
 _OUT_OF_MEMORY = {"sqlstate": OutOfMemory.sqlstate, "message": "the worker is out of memory"}
 log = logging.getLogger("pgml_tune.serving")
 
@@ -93,8 +91,7 @@ class Connection(asyncio.Protocol):
         self._full_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-        _, user, _ = _PEER.unpack(peer)
+        user = user_behind(transport.get_extra_info("socket"))
         self.begin(transport, "" if user in self._server.trusted else f"user {user} of the operating system")
 
     def begin(self, transport: Any, stranger: str = "") -> None:

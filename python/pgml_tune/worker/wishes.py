@@ -24,7 +24,6 @@ class Wish:
     limits: Mapping[str, int]
     digests: frozenset[str]
     ways: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by digest, what tune_engine() has chosen
-
     known: frozenset[str] = frozenset()  # artifacts of all its versions, whether they serve or not
 
     @classmethod
